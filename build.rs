@@ -1,7 +1,8 @@
-//! Compiles three static Linux programs that abide carries with it, so that none needs a base
+//! Compiles four static Linux programs that abide carries with it, so that none needs a base
 //! image, a registry or a network: the example application of `abide demo`
-//! (`examples/site/site.rs`) at `OUT_DIR/site`, what runs in a network holder at `OUT_DIR/hold`, and
-//! the guard (`src/controller/guard/program.rs`) at `OUT_DIR/guard`.
+//! (`examples/site/site.rs`) at `OUT_DIR/site`, what runs in a network holder at `OUT_DIR/hold`,
+//! the guard (`src/controller/guard/program.rs`) at `OUT_DIR/guard`, and the program that backs volumes up
+//! (`src/controller/backup/program.rs`) at `OUT_DIR/backup`.
 //!
 //! Where one cannot be compiled, its file is left empty and the build goes on with a warning: `abide
 //! demo` says what is missing, containers get network namespaces of their own, and without abide
@@ -15,6 +16,7 @@ use std::{env, fs};
 
 const SITE: &str = "examples/site/site.rs";
 const GUARD: &str = "src/controller/guard/program.rs";
+const BACKUP: &str = "src/controller/backup/program.rs";
 
 /// Waits for ever: `pause` on x86-64, `ppoll` for nothing on aarch64. Freestanding, so that it is a
 /// kilobyte, maps next to no memory and is the same wherever it was compiled.
@@ -54,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SITE}");
     println!("cargo::rerun-if-changed={GUARD}");
+    println!("cargo::rerun-if-changed={BACKUP}");
     // The parts of that program.
     println!("cargo::rerun-if-changed={}", GUARD.trim_end_matches(".rs"));
     name_version()?;
@@ -64,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, source, lack) in [
         ("site", SITE, "`abide demo` will have no example application"),
         ("guard", GUARD, "while abide is stopped, nothing will restart after an engine restart"),
+        ("backup", BACKUP, "volumes cannot be backed up or restored"),
     ] {
         let Err(reason) = compile_static(&rustc, &target, source, &out.join(name)) else { continue };
         fs::write(out.join(name), [])?;
@@ -89,10 +93,18 @@ fn name_version() -> Result<(), Box<dyn Error>> {
     });
     let version = required("CARGO_PKG_VERSION")?;
     let version = version.to_string_lossy();
-    match parts {
-        [Ok(commit), Ok(date)] => println!("cargo::rustc-env=ABIDE_VERSION={version} ({commit} {date})"),
-        _ => println!("cargo::rustc-env=ABIDE_VERSION={version} (built from source)"),
-    }
+    let [commit, date] = match parts {
+        [Ok(commit), Ok(date)] => {
+            println!("cargo::rustc-env=ABIDE_VERSION={version} ({commit} {date})");
+            [commit, date]
+        }
+        _ => {
+            println!("cargo::rustc-env=ABIDE_VERSION={version} (built from source)");
+            Default::default()
+        }
+    };
+    println!("cargo::rustc-env=ABIDE_BUILT_COMMIT={commit}");
+    println!("cargo::rustc-env=ABIDE_BUILT_DATE={date}");
     Ok(())
 }
 

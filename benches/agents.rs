@@ -28,10 +28,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use common::{Daemon, Space};
+use common::{Daemon, Space, free_port};
 use report::{Samples, Table, goal, shown, title};
 use rig::agent::{self, Agent};
-use rig::{fleet, http, process};
+use rig::{http, process};
 
 /// The number of connected agents.
 const AGENTS: usize = 1_000;
@@ -45,19 +45,19 @@ const REST: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An agent that read an assignment, and when.
-type Told = (usize, Instant);
+type Notice = (usize, Instant);
 
 fn main() {
     let Some(space) = Space::new() else { return };
     let runtime = Runtime::new().unwrap();
     let controller = Controller::start(&space);
     let began = Instant::now();
-    let mut told = connect(&runtime, &controller);
+    let mut notices = connect(&runtime, &controller);
     println!(
         "{AGENTS} tokens were made, and their agents connected and told, within {}.",
         shown(began.elapsed())
     );
-    let notified = Notified::take(&runtime, &controller, &mut told);
+    let notified = Notified::take(&runtime, &controller, &mut notices);
     let (controller_now, _) = process::memory(controller.daemon.id());
     let agent = idle_agent(&space, &controller);
     notified.report();
@@ -112,26 +112,32 @@ fn host(number: usize) -> String {
 }
 
 /// Connects all agents, and returns once each has its first assignment.
-fn connect(runtime: &Runtime, controller: &Controller) -> UnboundedReceiver<Told> {
-    let (tell, mut told) = unbounded_channel();
+fn connect(runtime: &Runtime, controller: &Controller) -> UnboundedReceiver<Notice> {
+    let (notify, mut notices) = unbounded_channel();
     for number in 0..AGENTS {
         let (token, port) = (controller.token(number), controller.daemon.port());
-        runtime.spawn(session(number, token, port, tell.clone()));
+        runtime.spawn(session(number, token, port, notify.clone()));
     }
     (0..AGENTS).for_each(|_| {
-        next(runtime, &mut told);
+        next(runtime, &mut notices);
     });
-    told
+    notices
 }
 
 /// One agent's session, for as long as the benchmark runs.
-async fn session(number: usize, token: String, port: u16, tell: UnboundedSender<Told>) {
+async fn session(number: usize, token: String, port: u16, notify: UnboundedSender<Notice>) {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let hello = Hello { version: VERSION, instance: host(number), epoch: 1, software: "bench".to_owned() };
+    let hello = Hello {
+        version: VERSION,
+        instance: host(number),
+        epoch: 1,
+        software: "bench".to_owned(),
+        engine: None,
+    };
     let request = Request::post(format!("http://127.0.0.1:{port}/api/v1/agent/session"))
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
@@ -139,26 +145,26 @@ async fn session(number: usize, token: String, port: u16, tell: UnboundedSender<
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     assert!(response.status().is_success(), "agent {number}: {}", response.status());
-    listen(number, response.into_body(), &tell).await;
+    listen(number, response.into_body(), &notify).await;
 }
 
 /// Reports every assignment. An empty line is a keep-alive of the controller.
-async fn listen(number: usize, mut lines: Incoming, tell: &UnboundedSender<Told>) {
+async fn listen(number: usize, mut lines: Incoming, notify: &UnboundedSender<Notice>) {
     let mut line = Vec::new();
     while let Some(Ok(frame)) = lines.frame().await {
         line.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             let at = Instant::now();
-            let whole: Vec<u8> = line.drain(..=end).collect();
-            if whole.starts_with(br#"{"assignment""#) && tell.send((number, at)).is_err() {
+            let complete: Vec<u8> = line.drain(..=end).collect();
+            if complete.starts_with(br#"{"assignment""#) && notify.send((number, at)).is_err() {
                 return;
             }
         }
     }
 }
 
-fn next(runtime: &Runtime, told: &mut UnboundedReceiver<Told>) -> Told {
-    let next = runtime.block_on(async { tokio::time::timeout(PATIENCE, told.recv()).await });
+fn next(runtime: &Runtime, notices: &mut UnboundedReceiver<Notice>) -> Notice {
+    let next = runtime.block_on(async { tokio::time::timeout(PATIENCE, notices.recv()).await });
     next.unwrap_or_else(|_| panic!("an agent was told nothing within {PATIENCE:?}")).unwrap()
 }
 
@@ -169,12 +175,12 @@ struct Notified {
 }
 
 impl Notified {
-    fn take(runtime: &Runtime, controller: &Controller, told: &mut UnboundedReceiver<Told>) -> Self {
+    fn take(runtime: &Runtime, controller: &Controller, notices: &mut UnboundedReceiver<Notice>) -> Self {
         let (mut written, mut read) = (Samples::default(), Samples::default());
         for number in 0..AGENTS {
             let began = Instant::now();
             written.time(|| controller.hold(number));
-            let (who, at) = next(runtime, told);
+            let (who, at) = next(runtime, notices);
             assert_eq!(who, number, "only the agent that a change concerns is told");
             read.add(at - began);
         }
@@ -211,7 +217,7 @@ fn start_agent(space: &Space, controller: &Controller) -> Agent {
         folder: &space.dir().join("agent"),
         server: &format!("http://127.0.0.1:{}", controller.daemon.port()),
         token: &controller.token(AGENTS),
-        port: fleet::free_ports(1)[0],
+        port: free_port(),
         engine: None,
     })
 }

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
-use common::{Space, docker, made_image};
+use common::{Space, docker, free_port, made_image};
 use report::{Samples, Table, goal, ratio, shown, title};
-use rig::fleet::{Fleet, free_ports};
+use rig::fleet::Fleet;
 use rig::peers::{self, BareWatcher, Peers};
 use rig::steady::Steady;
 use rig::swarm::{Service, Swarm};
@@ -148,8 +148,8 @@ impl Stage<'_> {
             let [kill, stop, remove] = healed.each_ref().map(|back| figures(&back.one, else_));
             let of_policy =
                 if healed[0].one.count() > 0 { of(&healed[0].one, policy) } else { String::new() };
-            let anew = figures(&healed[0].any, else_);
-            let kill = kill.into_iter().chain([of_policy]).chain(anew);
+            let after_any = figures(&healed[0].any, else_);
+            let kill = kill.into_iter().chain([of_policy]).chain(after_any);
             table.row([who.to_owned()].into_iter().chain(kill).chain(stop).chain(remove));
         }
         table.print();
@@ -176,7 +176,7 @@ impl Stage<'_> {
     /// A restart policy ignores a container that a user stopped or removed.
     fn policy_heals(&self) -> Healed {
         let mut healed = Healed::default();
-        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+        for (round, port) in (0..self.rounds).map(|round| (round, free_port())) {
             let id = self.peers().run(&format!("always{round}"), &self.images[0], port, "always");
             engine::await_served(self.runtime, port);
             let ended = Harm::Kill.befall(&id);
@@ -202,7 +202,7 @@ impl Stage<'_> {
 
     fn bare_heals(&self) -> Back {
         let mut healed = Back::default();
-        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+        for (round, port) in (0..self.rounds).map(|round| (round, free_port())) {
             let id = self.peers().run(&format!("bare{round}"), &self.images[0], port, "no");
             engine::await_served(self.runtime, port);
             let watcher = BareWatcher::new(&id);
@@ -215,7 +215,7 @@ impl Stage<'_> {
 
     fn held_starts(&self) -> Held {
         let mut held = Held::default();
-        let port = free_ports(1)[0];
+        let port = free_port();
         let holder = self.peers().hold("holder", &self.images[0], port);
         let id = self.peers().create_in("held", &self.images[0], &holder);
         for _ in 0..self.rounds {
@@ -236,7 +236,7 @@ impl Stage<'_> {
 
     fn updates(&self, swarm: Option<&mut Swarm>) {
         let own = self.first_probes();
-        let port = free_ports(1)[0];
+        let port = free_port();
         let holder = self.peers().hold("namespace", &self.images[0], port);
         let held = self.held_first_probes(&holder, port);
         let abide = self.abide_updates(self.fleet);
@@ -280,7 +280,7 @@ impl Stage<'_> {
 
     fn first_probes(&self) -> Samples {
         let mut samples = Samples::default();
-        for (round, port) in free_ports(self.rounds).into_iter().enumerate() {
+        for (round, port) in (0..self.rounds).map(|round| (round, free_port())) {
             samples.time(|| {
                 let id = self.peers().create(&format!("first{round}"), &self.images[0], port);
                 peers::start(&id);
@@ -321,7 +321,7 @@ impl Stage<'_> {
     }
 
     fn script_updates(&self) -> Updated {
-        let port = free_ports(1)[0];
+        let port = free_port();
         self.peers().run("scripted", &self.images[0], port, "always");
         self.update(port, |image| {
             docker(&["rm", "--force", &self.space.name("scripted")]);

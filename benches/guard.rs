@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Runtime;
 
-use common::{Daemon, Host, PATIENCE, Space, docker, eventually, made_image};
+use common::{Daemon, Host, PATIENCE, Space, docker, eventually, free_port, made_image};
 use report::{Samples, Table, shown, title};
 use rig::engine;
 use rig::fleet::Fleet;
@@ -51,13 +51,12 @@ fn after_kills(space: &Space, runtime: &Runtime, image: &str) -> [Samples; 2] {
     let Fleet { daemon, environments, proxy: _proxy, .. } = Fleet::start(space, KILLS, image);
     daemon.terminate();
     let mut samples: [Samples; 2] = Default::default();
-    let ports = rig::fleet::free_ports(KILLS);
-    for (round, port) in ports.into_iter().enumerate() {
-        let kept = &environments[round];
+    for kept in &environments[..KILLS] {
+        let port = free_port();
         let killed = engine::kill_main_process(&kept.container);
         samples[0].add(engine::await_served(runtime, kept.port) - killed);
         let (name, publish) =
-            (space.name(&format!("plain{round}")), format!("127.0.0.1:{port}:{}", engine::PORT));
+            (space.name(&format!("plain{port}")), format!("127.0.0.1:{port}:{}", engine::PORT));
         docker(&["run", "--detach", "--restart=always", "--name", &name, "--publish", &publish, image]);
         engine::await_served(runtime, port);
         let killed = engine::kill_main_process(&name);

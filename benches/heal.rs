@@ -35,7 +35,7 @@ struct Healed {
     /// The rest of that.
     own: Samples,
     /// From `kill -9` until the published port answers.
-    whole: Samples,
+    total: Samples,
     /// The requests about the container until it answers, for each round.
     requests: Vec<Vec<String>>,
 }
@@ -67,7 +67,7 @@ impl Healed {
         self.to_start.add(asked - died);
         self.engine.add(engine);
         self.own.add((asked - died).saturating_sub(engine));
-        self.whole.add(served - killed);
+        self.total.add(served - killed);
         let about = trace.requests().into_iter().filter(|line| line.contains(id));
         self.requests.push(about.map(|line| short(line).to_owned()).collect());
     }
@@ -79,7 +79,7 @@ impl Healed {
             ("event received to start sent", &self.to_start),
             ("of it the engine answering abide's inspect and log requests", &self.engine),
             ("of it abide's own", &self.own),
-            ("`kill -9` until the published port answers", &self.whole),
+            ("`kill -9` until the published port answers", &self.total),
         ] {
             let (median, p90) = (shown(samples.median()), shown(samples.p90()));
             table.row([part.to_owned(), median, p90, samples.count().to_string()]);

@@ -116,8 +116,12 @@ impl Scene {
 
 fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
+        jobs: Default::default(),
         declared: None,
         after_hold: None,
+        needs: Default::default(),
+        restart: Default::default(),
+        hooks: Default::default(),
         update: Some(Update::StopFirst),
         holder: true,
         drain: None,

@@ -126,8 +126,8 @@ fn share(cpu: Duration) -> f64 {
 
 /// The maximum number of resyncs in that time.
 fn resyncs() -> usize {
-    let whole = IDLE.as_secs() / RESYNC.as_secs();
-    usize::try_from(whole).unwrap() + 1
+    let periods = IDLE.as_secs() / RESYNC.as_secs();
+    usize::try_from(periods).unwrap() + 1
 }
 
 /// The requests of a period.

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use common::{Daemon, Registry, Space, bulky_image, docker, eventually, request};
+use common::{Daemon, Registry, Space, bulky_image, docker, eventually, free_port, request};
 use report::{Samples, Table, goal, ratio, shown, title};
 use rig::agent::{self, Agent};
-use rig::{fleet, http};
+use rig::http;
 
 /// The number of rounds of each kind; [`ROUNDS_VARIABLE`] overrides it.
 const ROUNDS: usize = 15;
@@ -118,13 +118,13 @@ impl Tunnel {
             "[docker]\nnetwork = \"{network}\"\n[environment.far]\ncontainer = \"{container}\"\nport = 8088\nhost = \"far\"\n"
         );
         std::fs::write(folder.join("bench.toml"), manifest).unwrap();
-        let listen = format!("{address}:{}", fleet::free_ports(1)[0]);
+        let listen = format!("{address}:{}", free_port());
         let controller = Daemon::start_at(&folder, &listen, &[]);
         let recorded = format!("{}/{}@{}", image.host, image.path, image.digest);
         let set = controller.abide(&["set", "far", &recorded]);
         assert_eq!(set.code, 0, "{set:?}");
         let scheme = if address.starts_with("127.") { "http" } else { "https" };
-        let port = fleet::free_ports(1)[0];
+        let port = free_port();
         let agent = Agent::start(&agent::Options {
             folder: &space.dir().join(format!("{name}-agent")),
             server: &format!("{scheme}://{listen}"),

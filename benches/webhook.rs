@@ -77,9 +77,10 @@ async fn serve(folder: &Path, handles: &Handles, stop: CancellationToken) -> Soc
     );
     std::fs::write(folder.join("bench.toml"), manifest).unwrap();
     let manifest = manifest_dir::load(folder).unwrap().manifest;
-    let state = Arc::new(ManifestState { manifest, problem: None });
+    let state = Arc::new(ManifestState::new(manifest, None));
     let (_, manifest) = tokio::sync::watch::channel(state);
-    let inbox = RecordInbox { manifest, writer: handles.writer.clone() };
+    let ask_checks = Arc::new(|_: &EnvironmentName| {});
+    let inbox = RecordInbox { manifest, writer: handles.writer.clone(), ask_checks };
     let router = routes(WebhookState::new(inbox, now, WebhookLimits::default()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -165,7 +166,7 @@ struct Measured {
     /// Only the write of a push: without connection, request and proof.
     record: Samples,
     /// A signed delivery on a new connection that writes nothing.
-    door: Samples,
+    endpoint: Samples,
 }
 
 impl Measured {
@@ -178,7 +179,7 @@ impl Measured {
             measured.atomic.time(|| limit.write_as_a_push(round));
             measured.record.time(|| record(3 * round));
             let request = ignored(round);
-            measured.door.time(|| Connection::open(address).post(&request, 200));
+            measured.endpoint.time(|| Connection::open(address).post(&request, 200));
             let request = push(3 * round + 1);
             measured.fresh.time(|| Connection::open(address).post(&request, 202));
             let request = push(3 * round + 2);
@@ -202,7 +203,7 @@ impl Measured {
             ("push on a connection of its own", &self.fresh),
             ("push on a connection that stays", &self.kept),
             ("the record's part of it: the write alone", &self.record),
-            ("the door's part of it: a delivery that writes nothing", &self.door),
+            ("the door's part of it: a delivery that writes nothing", &self.endpoint),
         ] {
             let median = samples.median();
             table.row([

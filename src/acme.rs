@@ -1,6 +1,6 @@
 //! Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for the names of the proxy.
 //!
-//! [`Acme`] keeps a certificate for each environment's names: it proves them, orders, renews, and remembers
+//! [`Acme`] keeps a certificate for the names of each environment and of the web page: it proves them, orders, renews, and remembers
 //! failures across restarts, so that a restart never asks for anything that it has. Its user tells it the
 //! names ([`Acme::want`]) and serves the result ([`Acme::pairs`]). Each host has its own account and keys.
 //!
@@ -22,6 +22,7 @@ mod store;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 pub use keeper::Acme;
 
@@ -35,15 +36,33 @@ pub const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 
 /// The desired certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredCertificates {
     /// The authority.
     pub spec: AcmeSpec,
     /// The port at which the proxy serves host names without TLS.
     pub http: u16,
     /// Whether the proxy answers challenges now.
     pub answers: bool,
-    /// The names of each environment.
-    pub sets: BTreeMap<EnvironmentName, BTreeSet<SiteName>>,
+    /// The names of each owner.
+    pub sets: BTreeMap<CertificateOwner, BTreeSet<SiteName>>,
+}
+
+/// Who needs a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CertificateOwner {
+    /// The web page of abide.
+    Page,
+    /// An environment.
+    Environment(EnvironmentName),
+}
+
+impl fmt::Display for CertificateOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Page => f.write_str("the web page"),
+            Self::Environment(name) => name.fmt(f),
+        }
+    }
 }
 
 /// A certificate and its key.
@@ -61,9 +80,9 @@ pub struct Pair {
     pub is_issued: bool,
 }
 
-/// The state of an environment's certificates.
+/// The state of an owner's certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct CertificateReport {
     /// The end of the validity of the certificate that expires first; `None`: some name has none.
     pub until: Option<Timestamp>,
     /// The problem, and the next attempt, in a sentence.

@@ -8,6 +8,7 @@
 
 mod answers;
 mod assign;
+mod attach;
 mod lines;
 mod link;
 mod policy;
@@ -28,8 +29,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::controller::{self, MountPolicy, Settings, StateDirs};
+use crate::controller::{self, ControllerInput, MountPolicy, StateDirs};
 use crate::daemon::systemd::{self, StopSignals};
+use crate::metrics::Metrics;
 use crate::model::container::Secret;
 use crate::model::link::LeftThere;
 use crate::model::name::EnvironmentName;
@@ -41,7 +43,7 @@ use assign::{Assigner, RefusedEnvironments};
 use link::{ControllerLink, LastReported};
 use policy::Policy;
 use reporter::{IsObserved, ListLeft, Reporter};
-use server::Server;
+use server::ControllerServer;
 use tunnel::Tunnel;
 
 /// The default policy file. If it does not exist, the standard policy applies.
@@ -112,7 +114,7 @@ impl Agent {
     /// Fails on the folder of a controller, a record that another agent holds, an invalid policy, or a port
     /// in use.
     pub async fn start(options: AgentOptions) -> anyhow::Result<Self> {
-        let server = Server::new(&options.server, &options.token, options.ca.as_deref())?;
+        let server = ControllerServer::new(&options.server, &options.token, options.ca.as_deref())?;
         warn_of_an_open_token(&options);
         let policy = Arc::new(read_policy(&options)?);
         refuse_controllers(&options.folder)?;
@@ -130,26 +132,30 @@ impl Agent {
         let kept = assign::manifest(handles.replica.kept()?, &policy);
         let (manifests, manifest) = watch::channel(Arc::new(kept));
         let (grant, authority) = controller::Grant::awaited();
-        let (controller, running) = controller::spawn(Settings {
+        let (controller, running) = controller::spawn(ControllerInput {
             authority,
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone().of_replica(),
             status: handles.status.clone(),
             writer: handles.status_writer.clone(),
-            bells: handles.bells.clone(),
+            wakeups: handles.wakeups.clone(),
             manifest,
             dirs,
             engine: options.engine,
             registry: Some(tunnel.registry()),
             resync: options.resync,
             mount_policy: mount_policy(&policy),
+            // An agent serves no metrics.
+            metrics: Metrics::default(),
+            checks: None,
+            listener: None,
         });
         let refusals = RefusedEnvironments::default();
         let assigner =
             Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
         let reporter = Arc::new(reporter(&handles, refusals, controller.clone()));
-        let (instance, answers) = (handles.id.clone(), Answers::new(controller));
+        let (instance, answers) = (handles.instance.clone(), Answers::new(controller.clone()));
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide \
             agent started");
@@ -161,7 +167,8 @@ impl Agent {
             assigner,
             reporter,
             answers,
-            told: LastReported::default(),
+            controller,
+            last_reported: LastReported::default(),
             grant: grant.clone(),
         };
         let alone = go_on_alone(grant, options.alone_after, stop.clone());
@@ -225,13 +232,13 @@ fn reporter(
         Some(LeftThere { containers, volumes, runs: BTreeSet::new() })
     });
     Reporter {
-        instance: handles.id.clone(),
+        instance: handles.instance.clone(),
         status: handles.status.clone(),
         desired: handles.desired.clone(),
-        bells: handles.bells.clone(),
+        wakeups: handles.wakeups.clone(),
         refusals,
         state: Mutex::default(),
-        news: Notify::new(),
+        report_requested: Notify::new(),
         is_observed,
         left,
     }

@@ -4,6 +4,7 @@
 mod channels;
 mod files;
 mod images;
+mod manifest_follow;
 mod manifest_watch;
 mod network;
 pub(crate) mod systemd;
@@ -29,23 +30,27 @@ use crate::api::access::gate::{Gate, authenticate};
 use crate::api::access::socket::name_caller;
 use crate::api::agent::AgentHub;
 use crate::api::inbox::RecordInbox;
-use crate::api::page::{Commits, PageListener, Pages};
+use crate::api::page::{CommitHistory, Pages};
 use crate::api::serve;
 use crate::api::webhook::{self, WebhookLimits, WebhookState};
-use crate::api::{self, ApiState, ControllerError, Liveness, LogStream, ManifestState};
-use crate::controller::{self, Controller, Settings, StateDirs};
+use crate::api::{self, ApiState, AttachChannels, ControllerError, Liveness, LogStream, ManifestState};
+use crate::controller::{self, AttachedSession, Controller, ControllerInput, StateDirs};
 use crate::feedback::{self, Feedback};
 use crate::manifest_dir::{self, LoadError, Loaded};
+use crate::metrics::Metrics;
+use crate::model::attach::AttachRequest;
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::container::Secret;
+use crate::model::listener::DaemonListener;
 use crate::model::logs::LogOptions;
-use crate::model::look::PollStatus;
 use crate::model::name::{CommitId, EnvironmentName};
+use crate::model::poll::PollStatus;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{self, Handles};
 use crate::registry::RegistryClient;
 use images::TunnelRegistries;
+use manifest_follow::ManifestFollower;
 use network::BoundListener;
 pub use network::Encryption;
 use systemd::StopSignals;
@@ -125,7 +130,7 @@ pub struct Daemon {
     listeners: Vec<JoinHandle<()>>,
     running: controller::ShutdownHandle,
     feedback: Feedback,
-    desk: AgentHub,
+    hub: AgentHub,
     pages: Arc<Pages>,
 }
 
@@ -136,59 +141,73 @@ impl Daemon {
     /// An invalid manifest, a record that another daemon holds, an address in use.
     pub async fn start(options: DaemonOptions) -> anyhow::Result<Self> {
         let folder = options.desired_state;
+        let mut follower = ManifestFollower::open(&folder)?;
+        if let Some(follower) = &mut follower {
+            follower.begin().await?;
+        }
         let loaded = load_manifest(&folder)?;
         let handles = open_record(&folder)?;
         let network = BoundListener::open(options.listen, &options.encryption, &folder).await?;
         let socket = socket_path(&folder);
         let unix = serve::bind_unix(&socket)?;
         let (address, scheme) = (network.address()?, network.scheme());
+        let listener = DaemonListener { address, is_tls: scheme == "https" };
 
         let stop = CancellationToken::new();
         let watched = manifest_watch::start(&folder, loaded, &stop);
+        if let Some(follower) = follower {
+            tokio::spawn(follower.run(stop.clone()));
+        }
         let mut dirs = state_dirs(&folder);
         dirs.hidden.extend(options.encryption.key_file());
         remove_remains(&dirs.work);
+        let metrics = Metrics::default();
         // Before the loop, so that each of its reports is known to the outbox.
-        let feedback = feedback::spawn(feedback::Settings {
+        let feedback = feedback::spawn(feedback::FeedbackInput {
             outbox: handles.outbox.clone(),
             manifest: watched.manifest.clone(),
             clock,
+            metrics: metrics.clone(),
         })
         .await;
-        let (controller, running) = controller::spawn(Settings {
+        let (controller, running) = controller::spawn(ControllerInput {
             authority: controller::Grant::given(),
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),
             status: handles.status.clone(),
             writer: handles.status_writer.clone(),
-            bells: handles.bells.clone(),
+            wakeups: handles.wakeups.clone(),
             manifest: watched.manifest,
             dirs: dirs.clone(),
             engine: None,
             registry: None,
             resync: options.resync,
             mount_policy: controller::MountPolicy::default(),
+            metrics: metrics.clone(),
+            checks: Some(read_checks()),
+            listener: Some(listener),
         });
         let notices = handles.notices.clone();
         let seen = Arc::new(Loop { controller: controller.clone(), notices });
         let mut state = api_state(&handles, watched.states, dirs.logs, Some(seen));
+        state.metrics = metrics;
         state.read_manifest = Some(watched.read);
-        let desk = state.desk.clone();
-        tokio::spawn(desk.clone().dispatch(handles.bells.clone()));
-        let agents = desk.clone();
+        let hub = state.hub.clone();
+        tokio::spawn(hub.clone().dispatch(handles.wakeups.clone()));
+        let agents = hub.clone();
         controller.watch_promotions(move |agent| agents.presence(agent).connected);
         state.pin = network.pin();
-        let listener = PageListener { address, is_tls: network.scheme() == "https" };
-        let history = Arc::new(History { controller: controller.clone() });
+        let history = Arc::new(MirrorHistory { controller: controller.clone() });
         let pages = Arc::new(Pages::new(listener, history));
         state.pages = Arc::clone(&pages);
         state.notifier = Some(Arc::new(channels::Channels { manifest: state.manifest.clone() }));
-        let hooks = webhooks(&mut state, feedback.tally());
+        let hooks = webhooks(&state, &controller);
+        tokio::spawn(api::incidents::watch(state.clone(), stop.clone()));
         let listeners = listen(network, listener, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
         info!(version, %address, scheme, socket = %socket.display(), record = %handles.id, "abide started");
-        Ok(Self { handles, controller, address, socket, stop, listeners, running, feedback, desk, pages })
+        Ok(Self { handles, controller, address, socket, stop, listeners, running, feedback, hub, pages })
     }
 
     /// Returns a link that signs its first opener in to the web page as `user`, with all permissions. It works once,
@@ -203,7 +222,7 @@ impl Daemon {
     /// The record cannot be closed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
-        self.desk.close();
+        self.hub.close();
         for listener in self.listeners {
             // A panic has already been logged.
             let _ = listener.await;
@@ -242,7 +261,7 @@ fn offline(
 ) -> anyhow::Result<Router> {
     let manifest = manifest_dir::load_text(desired_state).map_err(listed)?;
     let handles = open(desired_state)?;
-    let state = Arc::new(ManifestState { manifest, problem: None });
+    let state = Arc::new(ManifestState::new(manifest, None));
     let (_, states) = watch::channel(state);
     let mut state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     state.pin = network::pin(desired_state);
@@ -293,7 +312,7 @@ fn api_state(
     controller: Option<Arc<dyn api::ControllerApi>>,
 ) -> ApiState {
     ApiState {
-        desk: AgentHub::new(handles.hearer.clone(), manifest.clone(), clock),
+        hub: AgentHub::new(handles.reports.clone(), manifest.clone(), clock),
         images: controller.is_some().then(|| images(&manifest)),
         manifest,
         writer: handles.writer.clone(),
@@ -302,25 +321,37 @@ fn api_state(
         token_writer: handles.token_writer.clone(),
         tokens: handles.tokens.clone(),
         pages: Arc::default(),
-        bells: handles.bells.clone(),
+        wakeups: handles.wakeups.clone(),
         pin: None,
         logs_dir,
         controller,
         outbox: handles.outbox.clone(),
         notifier: None,
-        more_metrics: None,
+        metrics: Metrics::default(),
         read_manifest: None,
         clock,
     }
 }
 
-/// Returns the routes of all webhooks, and adds their counters to `state`.
-fn webhooks(state: &mut ApiState, deliveries: feedback::Tally) -> Router {
-    let inbox = RecordInbox { manifest: state.manifest.clone(), writer: state.writer.clone() };
+/// Returns how the controller learns the checks of commits.
+fn read_checks() -> controller::ReadChecks {
+    let reader = feedback::CheckReader::new(clock);
+    Arc::new(move |query| {
+        let reader = reader.clone();
+        Box::pin(async move { reader.read(&query).await })
+    })
+}
+
+/// Returns the routes of all webhooks.
+fn webhooks(state: &ApiState, controller: &Controller) -> Router {
+    let controller = controller.clone();
+    let inbox = RecordInbox {
+        manifest: state.manifest.clone(),
+        writer: state.writer.clone(),
+        ask_checks: Arc::new(move |environment| controller.ask_checks(environment)),
+    };
     let of_registries = webhook::registry::routes(inbox.clone(), clock, WebhookLimits::default());
-    let hooks = WebhookState::new(inbox, clock, WebhookLimits::default());
-    let tally = hooks.tally();
-    state.more_metrics = Some(Arc::new(move || format!("{tally}{}", deliveries.metrics())));
+    let hooks = WebhookState::new(inbox, clock, WebhookLimits::default()).measured_by(state.metrics.clone());
     webhook::routes(hooks).merge(of_registries)
 }
 
@@ -328,7 +359,7 @@ fn webhooks(state: &mut ApiState, deliveries: feedback::Tally) -> Router {
 /// outside of that access control, because they authenticate themselves.
 fn listen(
     network: BoundListener,
-    listener: PageListener,
+    listener: DaemonListener,
     unix: UnixListener,
     state: ApiState,
     hooks: Router,
@@ -345,11 +376,11 @@ fn listen(
 }
 
 /// The history of repositories as the web page sees it.
-struct History {
+struct MirrorHistory {
     controller: Controller,
 }
 
-impl Commits for History {
+impl CommitHistory for MirrorHistory {
     fn lines(
         &self,
         environment: EnvironmentName,
@@ -384,6 +415,10 @@ impl api::ControllerApi for Loop {
         self.controller.containers(environment)
     }
 
+    fn in_maintenance(&self, environment: &EnvironmentName) -> Option<bool> {
+        Some(self.controller.in_maintenance(environment))
+    }
+
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>> {
         let controller = self.controller.clone();
         Box::pin(async move {
@@ -401,6 +436,20 @@ impl api::ControllerApi for Loop {
         Box::pin(async move {
             let output = controller.output(&environment, options).await;
             Ok(output.map_err(ControllerError)?.boxed())
+        })
+    }
+
+    fn attach(
+        &self,
+        environment: EnvironmentName,
+        request: AttachRequest,
+        by: String,
+    ) -> BoxFuture<'static, Result<AttachChannels, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(async move {
+            let started = controller.attach(&environment, request, &by).await;
+            let AttachedSession { input, output } = started.map_err(ControllerError)?;
+            Ok(AttachChannels { input, output })
         })
     }
 
@@ -436,6 +485,11 @@ impl api::ControllerApi for Loop {
     ) -> BoxFuture<'static, Result<bool, ControllerError>> {
         let controller = self.controller.clone();
         Box::pin(async move { controller.has_commit(&environment, &commit).await.map_err(ControllerError) })
+    }
+
+    fn engine_version(&self) -> BoxFuture<'static, Option<String>> {
+        let controller = self.controller.clone();
+        Box::pin(async move { controller.engine_version().await })
     }
 
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {

@@ -57,6 +57,10 @@ points! {
     Create = "create",
     /// Start a container.
     Start = "start",
+    /// Create a container that runs a command once.
+    CreateOneOff = "create-one-off",
+    /// Start a container that runs a command once.
+    StartOneOff = "start-one-off",
     /// Stop a container.
     Stop = "stop",
     /// Stop a container and start it again.
@@ -65,6 +69,8 @@ points! {
     Remove = "remove",
     /// Rename a container.
     Rename = "rename",
+    /// Pause a container.
+    Pause = "pause",
     /// Resume a paused container.
     Unpause = "unpause",
     /// Connect a container to the managed network.
@@ -77,8 +83,10 @@ points! {
     Pull = "pull",
     /// Push an image.
     Push = "push",
-    /// Deliver an outgoing item.
+    /// Deliver an outgoing item, or take the next step of it.
     Deliver = "deliver",
+    /// Send a request to a forge or a channel.
+    Request = "request",
     /// Flush a write of the record to disk; after that it is acknowledged.
     Flush = "flush",
 }
@@ -153,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failpoint_is_due_once_and_only_at_its_side_of_its_point() {
+    fn a_failpoint_fires_once_at_its_point_and_side() {
         let armed = Armed::parse("after-create:2");
         assert!(!armed.is_due("before", Point::Create));
         assert!(!armed.is_due("after", Point::CreateVolume));
@@ -164,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_points_have_one_word() {
+    fn every_failpoint_has_a_unique_word() {
         let mut words: Vec<&str> = Point::ALL.iter().map(|point| point.word()).collect();
         words.sort_unstable();
         words.dedup();

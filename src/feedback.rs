@@ -10,7 +10,6 @@ mod forge;
 mod http;
 mod lane;
 mod smtp;
-mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -23,14 +22,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::metrics::Metrics;
 use crate::model::error::chain;
 use crate::model::name::{ChannelName, EnvironmentName};
-use crate::model::outbox::{Announcement, Message, News, Rules, Subject, Target};
+use crate::model::outbox::{Announcement, Message, News, OutboxRules, OutboxTarget, Subject};
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::time::Timestamp;
 use crate::record::Outbox;
-use lane::{Clock, Deliver, Lane, Next, Refusal};
-pub use tally::Tally;
+pub use forge::{CheckReader, show_manifest};
+use lane::{ClockFn, Deliver, DeliveryLane, DeliveryRefusal, NextRun};
 
 /// The longest time between two looks at a lane, in case a wakeup is lost.
 const LOOK: Duration = Duration::from_secs(60);
@@ -40,44 +40,40 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 const LAST_MOMENTS: Duration = Duration::from_secs(3);
 
 /// The input of the deliveries.
-pub struct Settings {
+pub struct FeedbackInput {
     /// The outgoing items.
     pub outbox: Outbox,
     /// The current manifest.
     pub manifest: watch::Receiver<Arc<Manifest>>,
     /// The clock.
     pub clock: fn() -> Timestamp,
+    /// Counts the attempts.
+    pub metrics: Metrics,
 }
 
 /// The running deliveries.
 pub struct Feedback {
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
-    tally: Tally,
 }
 
 /// Applies the manifest's choices and starts the deliveries. Changes of the record that are made after this
 /// returned are reported.
-pub async fn spawn(settings: Settings) -> Feedback {
-    let (stop, tally) = (CancellationToken::new(), Tally::default());
-    let supervisor = Supervisor {
+pub async fn spawn(settings: FeedbackInput) -> Feedback {
+    let stop = CancellationToken::new();
+    let supervisor = LaneSupervisor {
         outbox: settings.outbox,
         manifest: settings.manifest,
         clock: Arc::new(settings.clock),
-        tally: tally.clone(),
+        metrics: settings.metrics,
         stop: stop.clone(),
     };
     let rules = supervisor.manifest.borrow().outbox_rules();
     supervisor.follow(rules).await;
-    Feedback { stop, supervisor: tokio::spawn(supervisor.run()), tally }
+    Feedback { stop, supervisor: tokio::spawn(supervisor.run()) }
 }
 
 impl Feedback {
-    /// The counts of deliveries.
-    pub fn tally(&self) -> Tally {
-        self.tally.clone()
-    }
-
     /// Ends the deliveries. What is not delivered stays in the record.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -87,16 +83,16 @@ impl Feedback {
     }
 }
 
-struct Supervisor {
+struct LaneSupervisor {
     outbox: Outbox,
     manifest: watch::Receiver<Arc<Manifest>>,
-    clock: Clock,
-    tally: Tally,
+    clock: ClockFn,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
-impl Supervisor {
-    async fn follow(&self, rules: Rules) {
+impl LaneSupervisor {
+    async fn follow(&self, rules: OutboxRules) {
         if let Err(error) = self.outbox.follow(rules).await {
             warn!(error = %chain(&error), "the outbox cannot be brought up to date");
         }
@@ -110,9 +106,9 @@ impl Supervisor {
             let lanes: Vec<JoinHandle<()>> = lanes_of(&manifest)
                 .into_iter()
                 .map(|(target, deliver)| {
-                    let (outbox, clock, tally) =
-                        (self.outbox.clone(), Arc::clone(&self.clock), self.tally.clone());
-                    let lane = Lane::new(target.clone(), outbox.clone(), deliver, clock, tally);
+                    let (outbox, clock, metrics) =
+                        (self.outbox.clone(), Arc::clone(&self.clock), self.metrics.clone());
+                    let lane = DeliveryLane::new(target.clone(), outbox.clone(), deliver, clock, metrics);
                     tokio::spawn(run_lane(lane, target, outbox, Arc::clone(&self.clock), edited.clone()))
                 })
                 .collect();
@@ -138,18 +134,24 @@ impl Supervisor {
     }
 }
 
-async fn run_lane(mut lane: Lane, target: Target, outbox: Outbox, clock: Clock, stop: CancellationToken) {
+async fn run_lane(
+    mut lane: DeliveryLane,
+    target: OutboxTarget,
+    outbox: Outbox,
+    clock: ClockFn,
+    stop: CancellationToken,
+) {
     let mut changes = outbox.subscribe();
     while !stop.is_cancelled() {
         changes.mark_unchanged();
         let pause = match lane.step().await {
-            Ok(Next::Again) => {
+            Ok(NextRun::Again) => {
                 let gap = tokio::time::sleep(lane.gap());
                 tokio::select! { () = gap => {}, () = stop.cancelled() => {} }
                 continue;
             }
-            Ok(Next::At(at)) => at.since(clock()).min(LOOK),
-            Ok(Next::OnChange) => LOOK,
+            Ok(NextRun::At(at)) => at.since(clock()).min(LOOK),
+            Ok(NextRun::OnChange) => LOOK,
             Err(error) => {
                 lane::report(&target, &error);
                 AFTER_ERROR
@@ -164,21 +166,21 @@ async fn run_lane(mut lane: Lane, target: Target, outbox: Outbox, clock: Clock, 
 }
 
 /// The targets of a manifest, and how each is reached.
-fn lanes_of(manifest: &Manifest) -> Vec<(Target, Arc<dyn Deliver>)> {
+fn lanes_of(manifest: &Manifest) -> Vec<(OutboxTarget, Arc<dyn Deliver>)> {
     let page = manifest.page_url();
     let channels = manifest.channels.iter().map(|(name, spec)| {
         let deliver = channel::deliver(spec.clone(), page.clone());
-        (Target::Channel(name.clone()), deliver)
+        (OutboxTarget::Channel(name.clone()), deliver)
     });
     let forges = manifest.repositories.iter().filter_map(|(name, spec)| {
         let deliver = forge::deliver(spec.forge.clone()?, places(manifest));
-        Some((Target::Forge(name.clone()), deliver))
+        Some((OutboxTarget::Forge(name.clone()), deliver))
     });
     channels.chain(forges).collect()
 }
 
 /// What forges show of each environment.
-fn places(manifest: &Manifest) -> BTreeMap<EnvironmentName, forge::Place> {
+fn places(manifest: &Manifest) -> BTreeMap<EnvironmentName, forge::ForgeEnvironment> {
     let scheme = match manifest.front.as_ref().and_then(|front| front.https.as_ref()) {
         Some(_) => "https",
         None => "http",
@@ -188,7 +190,7 @@ fn places(manifest: &Manifest) -> BTreeMap<EnvironmentName, forge::Place> {
             manifest.page_url().map(|page| format!("{}/environments/{name}", page.trim_end_matches('/')));
         let url = spec.first_host_name().map(|hostname| format!("{scheme}://{hostname}"));
         let branch = manifest.built_in(name).map(|(_, branch)| branch.clone());
-        (name.clone(), forge::Place { page, url, branch })
+        (name.clone(), forge::ForgeEnvironment { page, url, branch })
     };
     manifest.environments.iter().map(place).collect()
 }
@@ -211,7 +213,7 @@ pub async fn test(
         return channel::print(spec, manifest.page_url(), &message).map_err(|refusal| refusal.why);
     }
     let deliver = channel::deliver(spec.clone(), manifest.page_url());
-    deliver.message(&message, None).await.map_err(|refusal: Refusal| refusal.why)?;
+    deliver.message(&message, None).await.map_err(|refusal: DeliveryRefusal| refusal.why)?;
     Ok(format!("notify.{name} accepted the test message {}", message.id))
 }
 
@@ -221,7 +223,7 @@ fn test_message(name: &ChannelName, now: Timestamp) -> Message {
     Message {
         id: format!("msg_{}", uuid::Uuid::new_v4().simple()),
         sequence: 0,
-        target: Target::Channel(name.clone()),
+        target: OutboxTarget::Channel(name.clone()),
         announcement,
         grouped: Vec::new(),
         more: 0,

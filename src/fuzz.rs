@@ -21,7 +21,7 @@ use crate::cli::client::sse::{Parser, ServerEvent};
 use crate::context::ignore::IgnoreRules;
 use crate::context::pack::check_archive;
 use crate::model::container::Secret;
-use crate::model::link::{Ask, Hello, Receipt, Report, ToAgent};
+use crate::model::link::{AgentReport, Ask, Hello, Receipt, ToAgent};
 use crate::model::manifest::{self, SourceFile};
 use crate::model::mount::Mount;
 use crate::model::name::{BranchName, CommitId, ContainerName, Digest, EnvironmentName, RepositoryName};
@@ -64,7 +64,7 @@ fn halves<'a>(data: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
     at.map_or((data, &[]), |at| (&data[..at], &data[at + separator.len()..]))
 }
 
-/// Lines `name: value` as headers. What is no header is left out, as the HTTP parser does it.
+/// Lines `name: value` as headers. What is not a header is left out, as the HTTP parser does it.
 fn headers(text: &[u8]) -> HeaderMap {
     let mut found = HeaderMap::new();
     for line in text.split(|byte| *byte == b'\n') {
@@ -129,7 +129,7 @@ fn is_tame(delivery: &VerifiedDelivery) {
     assert!(id.as_ref().is_none_or(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic())));
     assert!(repository.as_deref().is_none_or(is_safe_to_show) && is_safe_to_show(by));
     match event {
-        WebhookEvent::Ping => {}
+        WebhookEvent::Ping | WebhookEvent::Checks => {}
         WebhookEvent::Ignored(reason) => assert!(is_safe_to_show(reason), "{reason:?}"),
         WebhookEvent::Push(changes) => {
             assert!(!changes.is_empty());
@@ -153,7 +153,7 @@ pub fn manifest(data: &[u8]) {
             for spec in environments.into_values() {
                 // Agents build, verify and promote nothing, so those parts stay here.
                 let gates = crate::model::gates::Gates::default();
-                survives(&EnvironmentSpec { build: None, verify: None, gates, ..spec });
+                survives(&EnvironmentSpec { build: None, verify: None, checks: None, gates, ..spec });
             }
         }
         Err(problems) => assert!(!problems.to_string().is_empty()),
@@ -197,15 +197,15 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value
 
 /// One line of the link between a controller and an agent, in both directions.
 pub fn link(data: &[u8]) {
-    if let Ok(said) = serde_json::from_slice::<ToAgent>(data) {
-        let is_whole = !matches!(&said, ToAgent::Assignment(all) if !all.misread.is_empty());
-        if is_whole {
-            survives(&said);
+    if let Ok(message) = serde_json::from_slice::<ToAgent>(data) {
+        let is_complete = !matches!(&message, ToAgent::Assignment(all) if !all.misread.is_empty());
+        if is_complete {
+            survives(&message);
         }
     }
     again::<Hello>(data);
     again::<Ask>(data);
-    again::<Report>(data);
+    again::<AgentReport>(data);
     again::<Receipt>(data);
 }
 
@@ -244,9 +244,9 @@ pub fn dockerignore(data: &[u8]) {
 /// A stream of server-sent events: pieces of any size give the same events.
 pub fn sse(data: &[u8]) {
     let (size, stream) = first(data);
-    let whole = events([stream].into_iter());
+    let at_once = events([stream].into_iter());
     let pieces = events(stream.chunks(usize::from(size) + 1));
-    assert_eq!(whole, pieces);
+    assert_eq!(at_once, pieces);
 }
 
 fn events<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<ServerEvent> {
@@ -357,14 +357,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn every_target_takes_any_input(input in inputs()) {
+        fn every_fuzz_target_accepts_any_input(input in inputs()) {
             for (_, target) in TARGETS {
                 target(&input);
             }
         }
 
         #[test]
-        fn every_target_takes_its_corpus_with_pieces_of_others_in_it(
+        fn every_fuzz_target_accepts_spliced_corpus_inputs(
             target in 0..TARGETS.len(),
             (one, other, from, to) in any::<(prop::sample::Index, prop::sample::Index, prop::sample::Index, prop::sample::Index)>(),
             noise in inputs(),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_takes_its_corpus() {
+    fn every_fuzz_target_accepts_its_corpus() {
         for (name, target) in TARGETS {
             let corpus = corpus(name);
             assert!(corpus.len() > 1, "{name} has no corpus");

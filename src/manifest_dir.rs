@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::model::container::Secret;
 use crate::model::env_file::EnvFile;
 use crate::model::manifest::{ParsedManifest, Problem, Problems, SourceFile, parse_with_places};
-use crate::model::spec::{FrontSpec, Manifest, SecretRef};
+use crate::model::spec::{FollowedManifest, FrontSpec, Manifest, SecretRef};
 use crate::secret::{self, SecretError};
+use crate::tls::PublicKey;
 
 /// The largest manifest file that is read, in bytes.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -36,6 +37,15 @@ const SAMPLE_SECRETS: [&str; 12] = [
     "yourwebhooksecret",
     "webhook-secret",
 ];
+
+/// The folder, in a desired-state folder, of what a followed branch has.
+const FOLLOWED: &str = ".manifest";
+/// The link to the manifest in force, in that folder.
+const CURRENT: &str = "current";
+/// The file about the refused commit, in that folder.
+const REFUSED: &str = "refused";
+/// The file that [`follow`] writes.
+const BOOTSTRAP: &str = "bootstrap.toml";
 
 /// A valid manifest.
 #[derive(Debug)]
@@ -77,6 +87,19 @@ pub enum LoadError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The manifest is on a branch that was not fetched yet.
+    #[error(
+        "the manifest is on a branch of another repository, which was not fetched yet: start `abide daemon` \
+        with the folder {}",
+        folder.display()
+    )]
+    NotFetched {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A branch whose manifest names a branch.
+    #[error("the manifest on the branch has `[manifest]`, which belongs only into the folder of the host")]
+    Followed,
     /// The manifest is invalid, or a file or secret that it names is.
     #[error("invalid manifest")]
     Invalid(#[source] Problems),
@@ -99,8 +122,9 @@ pub fn load_with(
     folder: &Path,
     read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
 ) -> Result<Loaded, LoadError> {
-    let (parsed, stamp) = read_folder(folder)?;
-    let mut found = secret_problems(&parsed, read_secret);
+    let (mut parsed, stamp, folder) = read_folder(folder)?;
+    let mut found = key_problems(&mut parsed, &folder);
+    found.extend(secret_problems(&parsed, read_secret));
     found.extend(env_file_problems(&parsed));
     found.extend(overlay_problems(&parsed));
     found.extend(certificate_problems(&parsed));
@@ -117,12 +141,132 @@ pub fn load_with(
 /// # Errors
 /// [`LoadError`], with all problems at once if a manifest exists.
 pub fn load_text(folder: &Path) -> Result<Manifest, LoadError> {
-    read_folder(folder).map(|(parsed, _)| parsed.manifest)
+    let (mut parsed, _, folder) = read_folder(folder)?;
+    // A key that cannot be read only closes its gate.
+    let _problems = key_problems(&mut parsed, &folder);
+    Ok(parsed.manifest)
 }
 
-fn read_folder(folder: &Path) -> Result<(ParsedManifest, FolderStamp), LoadError> {
+/// Reads the manifest, from the branch that the folder follows if it follows one. Returns the folder that has the
+/// files.
+fn read_folder(folder: &Path) -> Result<(ParsedManifest, FolderStamp, PathBuf), LoadError> {
     // Taken first, so that an edit during the read changes the next stamp.
     let stamp = stamp(folder);
+    let parsed = read_files(folder)?;
+    let Some(followed) = parsed.manifest.followed else { return Ok((parsed, stamp, folder.to_owned())) };
+    let current = followed_dir(folder).join(CURRENT);
+    if !current.exists() {
+        return Err(LoadError::NotFetched { folder: folder.to_owned() });
+    }
+    let mut of_branch = read_files(&current)?;
+    if of_branch.manifest.followed.is_some() {
+        return Err(LoadError::Followed);
+    }
+    of_branch.manifest.followed = Some(followed);
+    Ok((of_branch, stamp, current))
+}
+
+/// The branch that a folder follows; `None`: the folder itself has the manifest.
+///
+/// # Errors
+/// [`LoadError`], if the folder has no readable manifest.
+pub fn followed(folder: &Path) -> Result<Option<FollowedManifest>, LoadError> {
+    Ok(read_files(folder)?.manifest.followed)
+}
+
+/// Checks the manifest of a commit in a folder of its own.
+///
+/// # Errors
+/// [`LoadError`], with all problems at once.
+pub fn check_commit(folder: &Path) -> Result<(), LoadError> {
+    match followed(folder)? {
+        Some(_) => Err(LoadError::Followed),
+        None => load(folder).map(drop),
+    }
+}
+
+/// The folder of what the followed branch has.
+pub fn followed_dir(folder: &Path) -> PathBuf {
+    folder.join(FOLLOWED)
+}
+
+/// Where the link to the manifest in force leads, relative to [`followed_dir`]; `None`: there is none yet.
+pub fn in_force(folder: &Path) -> Option<PathBuf> {
+    std::fs::read_link(followed_dir(folder).join(CURRENT)).ok()
+}
+
+/// Puts the manifest at `place`, relative to [`followed_dir`], in force. Readers see either the previous one or this
+/// one.
+///
+/// # Errors
+/// The link cannot be written.
+pub fn put_in_force(folder: &Path, place: &Path) -> std::io::Result<()> {
+    let dir = followed_dir(folder);
+    let fresh = dir.join(format!("{CURRENT}.new"));
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(place, &fresh)?;
+    std::fs::rename(&fresh, dir.join(CURRENT))?;
+    std::fs::File::open(&dir)?.sync_all()
+}
+
+/// Stores why the newest commit is not in force; `None`: it is.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn set_refusal(folder: &Path, why: Option<&str>) -> std::io::Result<()> {
+    let file = followed_dir(folder).join(REFUSED);
+    match why {
+        Some(why) => std::fs::write(file, why),
+        None => match std::fs::remove_file(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
+    }
+}
+
+/// Why the newest commit of the followed branch is not in force.
+pub fn refusal(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(followed_dir(folder).join(REFUSED)).ok()
+}
+
+/// Makes a folder follow a branch: `URL#BRANCH:PATH`. Does nothing if it follows that branch already.
+///
+/// # Errors
+/// A sentence, if the text is invalid or the folder has another manifest.
+pub fn follow(folder: &Path, text: &str) -> Result<(), String> {
+    let (url, rest) = text.rsplit_once('#').unwrap_or((text, ""));
+    let (branch, path) = rest.split_once(':').unwrap_or((rest, ""));
+    let keys = [("url", url), ("branch", branch), ("path", path)];
+    let keys = keys.iter().filter(|(_, value)| !value.is_empty());
+    // A JSON text is a TOML text too.
+    let lines = keys.map(|(key, value)| format!("{key} = {}\n", serde_json::Value::from(*value)));
+    let text = format!("[manifest]\n{}", lines.collect::<String>());
+    let name = BOOTSTRAP.to_owned();
+    let wanted = parse_with_places(&[SourceFile { name, text: text.clone() }], None);
+    let wanted = wanted.map_err(|problems| format!("--manifest: {problems}"))?.manifest.followed;
+    match followed(folder) {
+        Err(LoadError::NoFolder { .. } | LoadError::NoManifest { .. }) => {
+            let written =
+                std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(BOOTSTRAP), text));
+            written.map_err(|error| format!("cannot write {}: {error}", folder.join(BOOTSTRAP).display()))
+        }
+        Ok(Some(known)) if wanted.as_ref().is_some_and(|wanted| is_same_branch(&known, wanted)) => Ok(()),
+        _ => Err(format!(
+            "the folder {} has another manifest: remove its *.toml files, or leave out --manifest",
+            folder.display()
+        )),
+    }
+}
+
+fn is_same_branch(one: &FollowedManifest, other: &FollowedManifest) -> bool {
+    (&one.repository.url, &one.branch, &one.path) == (&other.repository.url, &other.branch, &other.path)
+}
+
+/// Reads the manifest files of one folder.
+fn read_files(folder: &Path) -> Result<ParsedManifest, LoadError> {
     let names = manifest_files(folder).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => LoadError::NoFolder { folder: folder.to_owned() },
         _ => LoadError::Folder { folder: folder.to_owned(), source },
@@ -130,8 +274,7 @@ fn read_folder(folder: &Path) -> Result<(ParsedManifest, FolderStamp), LoadError
     if names.is_empty() {
         return Err(LoadError::NoManifest { folder: folder.to_owned() });
     }
-    let parsed = read_all(folder, &names).map_err(LoadError::Invalid)?;
-    Ok((parsed, stamp))
+    read_all(folder, &names).map_err(LoadError::Invalid)
 }
 
 fn read_all(folder: &Path, names: &[OsString]) -> Result<ParsedManifest, Problems> {
@@ -197,6 +340,28 @@ fn read_file(path: &Path) -> Result<String, Problem> {
     })
 }
 
+/// Reads the public keys of gates into the manifest. Returns those that cannot be used.
+fn key_problems(parsed: &mut ParsedManifest, folder: &Path) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, spec) in &mut parsed.manifest.environments {
+        let Some(key) = &mut spec.gates.signed_by else { continue };
+        let path = folder.join(&key.file);
+        let read = read_file(&path).map_err(|problem| format!("{} {}", path.display(), problem.message));
+        let read = read.and_then(|pem| match PublicKey::from_pem(&pem) {
+            Ok(_) => Ok(pem),
+            Err(why) => Err(format!("{} cannot be used: {why}", path.display())),
+        });
+        match read {
+            Ok(pem) => key.pem = Some(pem),
+            Err(why) => {
+                let place = format!("environment.{name}.promote.signed_by");
+                found.push(parsed.places.problem(&place, format!("`signed_by`: {why}")));
+            }
+        }
+    }
+    found
+}
+
 fn secret_problems(
     parsed: &ParsedManifest,
     read_secret: &dyn Fn(&SecretRef) -> Result<Secret, SecretError>,
@@ -211,6 +376,16 @@ fn secret_problems(
         if let Some(weakness) = read_secret(&named).ok().and_then(|secret| weakness(&secret)) {
             let message = format!("the webhook's secret in {} {weakness}", place_of(&named));
             found.push(parsed.places.problem(&path, message));
+        }
+    }
+    for (name, spec) in &parsed.manifest.channels {
+        let named = spec.channel.secret();
+        let secret = named.and_then(|named| Some((named, read_secret(named).ok()?)));
+        if let Some((named, problem)) =
+            secret.and_then(|(named, secret)| Some((named, spec.secret_problem(secret.expose())?)))
+        {
+            let message = format!("the secret in {} {problem}", place_of(named));
+            found.push(parsed.places.problem(&format!("notify.{name}"), message));
         }
     }
     found
@@ -297,7 +472,15 @@ struct FileStamp {
 /// Returns the state of `folder`'s manifest files. A folder or file that cannot be inspected counts
 /// as absent; [`load`] reports the reason.
 pub fn stamp(folder: &Path) -> FolderStamp {
-    let names = manifest_files(folder).unwrap_or_default();
+    let followed = followed_dir(folder);
+    let current = followed.join(CURRENT);
+    let mut files = stamps_of(folder, manifest_files(folder).unwrap_or_default());
+    files.extend(stamps_of(&current, manifest_files(&current).unwrap_or_default()));
+    files.extend(stamps_of(&followed, vec![REFUSED.into()]));
+    FolderStamp(files)
+}
+
+fn stamps_of(folder: &Path, names: Vec<OsString>) -> Vec<FileStamp> {
     let stamp_of = |name: OsString| {
         let found = std::fs::metadata(folder.join(&name)).ok()?;
         Some(FileStamp {
@@ -308,7 +491,7 @@ pub fn stamp(folder: &Path) -> FolderStamp {
             changed: (found.ctime(), found.ctime_nsec()),
         })
     };
-    FolderStamp(names.into_iter().filter_map(stamp_of).collect())
+    names.into_iter().filter_map(stamp_of).collect()
 }
 
 #[cfg(test)]

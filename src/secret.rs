@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_file_loses_one_line_break_and_no_more() {
+    fn one_trailing_line_break_is_stripped_from_a_secret_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "top secret\n\n").unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everyone_may_read_is_told() {
+    fn a_world_readable_secret_file_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "x").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_empty_secret_is_named_by_its_place() {
+    fn a_missing_or_empty_secret_is_reported_by_its_location() {
         let error = read(&SecretRef::SecretEnv("ABIDE_NO_SUCH_VARIABLE".into())).unwrap_err();
         assert!(error.to_string().contains("ABIDE_NO_SUCH_VARIABLE"));
         let dir = tempfile::tempdir().unwrap();

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use expiry::expiry;
-pub use sign::sign_rs256;
+pub use sign::{PublicKey, sign_rs256};
 
 /// The protocol within TLS, negotiated by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum AlpnProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -32,7 +32,7 @@ pub enum Protocol {
     Other,
 }
 
-impl Protocol {
+impl AlpnProtocol {
     /// Its name in ALPN; empty if it is not negotiated.
     pub fn alpn(self) -> &'static [u8] {
         match self {

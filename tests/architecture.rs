@@ -3,11 +3,14 @@
 //! The table of modules in `docs/ARCHITECTURE.md` is the only one that states who may import whom; this test
 //! reads and enforces it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that only one module may use, and why.
-const CRATES: [(&str, &[&str], &str); 13] = [
+const CRATES: [(&str, &[&str], &str); 16] = [
+    ("cronexpr", &["model/schedule"], "schedules are read in one place"),
+    ("saphyr_parser", &["compose/"], "compose files are read in one place"),
     ("instant_acme", &["acme"], "certificates are asked for in one place"),
     ("simple_dns", &["acme"], "name servers are asked in one place"),
     ("sled", &["record/"], "the store is hidden behind the record's handles"),
@@ -20,6 +23,7 @@ const CRATES: [(&str, &[&str], &str); 13] = [
     ("rustls", &["tls"], "who is trusted is decided in one place"),
     ("tokio_rustls", &["tls", "api/serve"], "who is trusted is decided in one place"),
     ("rcgen", &["tls"], "certificates are made in one place"),
+    ("prometheus_client", &["metrics"], "metrics are encoded in one place"),
     ("sd_notify", &["daemon/"], "systemd is the composition root's business"),
 ];
 
@@ -163,11 +167,18 @@ fn every_module_imports_only_what_the_table_allows() {
 }
 
 #[test]
-fn the_table_of_modules_is_complete_and_true() {
+fn the_table_of_modules_is_complete_and_correct() {
     let modules = modules();
     let library = document("src/lib.rs");
-    let declared: Vec<&str> =
-        library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let declared: Vec<&str> = library
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("pub ")
+                .or(line.strip_prefix("pub(crate) "))?
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+        })
+        .collect();
     assert!(declared.len() > 15, "{declared:?}");
     let mut wrong = Vec::new();
     for name in &declared {
@@ -197,7 +208,7 @@ fn the_table_of_modules_is_complete_and_true() {
 }
 
 #[test]
-fn crates_are_named_only_where_they_belong() {
+fn each_crate_is_used_only_in_its_modules() {
     let mut wrong = Vec::new();
     for source in sources() {
         for (name, rooms, why) in CRATES {
@@ -214,7 +225,7 @@ fn crates_are_named_only_where_they_belong() {
 }
 
 #[test]
-fn vocabulary_and_decision_are_pure() {
+fn the_data_model_and_the_planner_are_pure() {
     let mut wrong = Vec::new();
     let is_pure = |path: &str| path.starts_with("model/") || path.starts_with("plan/");
     for source in sources().iter().filter(|source| is_pure(&source.path) && !is_test(&source.path)) {
@@ -226,7 +237,7 @@ fn vocabulary_and_decision_are_pure() {
 }
 
 #[test]
-fn those_who_answer_people_hold_no_handle_of_the_loop() {
+fn api_and_controller_do_not_use_each_others_writers() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.path.starts_with("api/") && !is_test(&source.path))
     {
@@ -246,7 +257,7 @@ fn those_who_answer_people_hold_no_handle_of_the_loop() {
 
 /// A route added elsewhere has no access rule.
 #[test]
-fn routes_are_added_in_the_table_of_rules_alone() {
+fn routes_are_added_only_in_the_route_table() {
     // The controller has no router; its proxy has routes of another kind.
     let no_router = |path: &str| path.starts_with("controller/");
     let at_home = |path: &str| path == "api/routes.rs" || path.starts_with("api/webhook/") || no_router(path);
@@ -262,7 +273,7 @@ fn routes_are_added_in_the_table_of_rules_alone() {
 }
 
 #[test]
-fn every_file_says_what_it_is_and_is_not_too_long() {
+fn every_file_has_a_description_and_a_bounded_length() {
     let mut wrong = Vec::new();
     for source in sources() {
         if !source.text.starts_with("//!") {
@@ -277,7 +288,33 @@ fn every_file_says_what_it_is_and_is_not_too_long() {
 }
 
 #[test]
-fn no_shell_is_ever_asked_to_run_a_string() {
+fn every_type_name_is_unique() {
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources().iter().filter(|source| !is_test(&source.path)) {
+        for line in source.code.lines() {
+            let words = line
+                .split_whitespace()
+                .skip_while(|word| word.starts_with("pub") || word.starts_with("in") || word.ends_with(')'));
+            let words: Vec<_> = words.take(2).collect();
+            // Associated types are indented, and share the name that their trait gives them.
+            let is_type = match words.as_slice() {
+                ["struct" | "enum" | "trait" | "union", _] => true,
+                ["type", _] => !line.starts_with(' '),
+                _ => false,
+            };
+            if is_type {
+                let name = words[1].split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+                declared.entry(name.to_owned()).or_default().push(source.path.clone());
+            }
+        }
+    }
+    assert!(declared.len() > 500, "only {} types were found", declared.len());
+    let shared: Vec<_> = declared.iter().filter(|(_, paths)| paths.len() > 1).collect();
+    assert!(shared.is_empty(), "give each type a name of its own: {shared:#?}");
+}
+
+#[test]
+fn no_string_is_ever_passed_to_a_shell() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !is_test(&source.path)) {
         for shell in ["Command::new(\"sh\")", "Command::new(\"bash\")", "Command::new(\"/bin/sh\")"] {
@@ -319,7 +356,7 @@ fn every_call_of_the_engine_has_a_deadline() {
 }
 
 #[test]
-fn every_reason_says_in_the_documents_what_must_have_been_observed() {
+fn every_reason_is_documented_with_its_observation() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).expect("the document can be read");
     let heading = "## What each status and reason means";
@@ -340,4 +377,49 @@ fn every_reason_says_in_the_documents_what_must_have_been_observed() {
     for condition in ["Ready", "Progressing", "Degraded", "RolledBack", "Held", "Blocked"] {
         assert!(section.contains(&format!("**{condition}**")), "{condition}");
     }
+}
+
+#[test]
+fn every_module_and_item_that_a_document_names_exists() {
+    let sources = sources();
+    let (mut found, mut stale) = (0, Vec::new());
+    for document in ["docs/ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = self::document(document);
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.trim_end_matches("()");
+            let is_path =
+                path.contains("::") && path.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':');
+            if is_path && path.starts_with(|c: char| c.is_lowercase()) {
+                found += 1;
+                if !exists(&sources, path) {
+                    stale.push(format!("{document}: {path}"));
+                }
+            }
+        }
+    }
+    assert!(found > 50, "only {found} names were found");
+    assert!(stale.is_empty(), "these names do not exist any more: {stale:#?}");
+}
+
+/// Whether `path` (`cache::watch`, `plan::gates`, `record::Replica`) is a module, or an item in or below one.
+fn exists(sources: &[Source], path: &str) -> bool {
+    let (parent, item) = path.rsplit_once("::").expect("a path has two parts");
+    let parent = parent.replace("::", "/");
+    let module = format!("{parent}/{item}");
+    let declares = |code: &str| {
+        let words = ["fn", "struct", "enum", "trait", "type", "const", "mod"];
+        words.iter().any(|word| {
+            code.match_indices(&format!("{word} {item}")).any(|(at, found)| {
+                code[at + found.len()..]
+                    .chars()
+                    .next()
+                    .is_none_or(|next| !(next.is_alphanumeric() || next == '_'))
+            })
+        })
+    };
+    sources.iter().any(|source| {
+        let own = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let is_below = format!("/{own}/").contains(&format!("/{parent}/"));
+        format!("/{own}").ends_with(&format!("/{module}")) || is_below && declares(&source.text)
+    })
 }

@@ -36,6 +36,11 @@ impl Project {
         let project = Self { dir };
         project.write("site", common::site());
         std::fs::set_permissions(project.path("site"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A process that another test has just forked may still have it open for writing.
+        eventually("the program can be run", PATIENCE, || {
+            let run = Command::new(project.path("site")).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            !run.is_err_and(|error| error.kind() == std::io::ErrorKind::ExecutableFileBusy)
+        });
         project.write("project/www/index.html", b"<p>\n  {{ENVIRONMENT}} <!-- gone --> {{HOSTNAME}}\n</p>\n");
         project.write("project/secret", b"not to be served");
         project
@@ -100,7 +105,7 @@ fn entries(tar: &[u8]) -> BTreeMap<String, (u32, String)> {
 }
 
 #[test]
-fn a_page_tells_its_environment_and_the_rest_of_the_disk_stays_away() {
+fn a_page_shows_its_environment_and_no_other_files_are_served() {
     let project = Project::new();
     std::os::unix::fs::symlink(project.path("project/secret"), project.path("project/www/link")).unwrap();
     let server = project.serve(&["--log", "log/access.log"], &[]);
@@ -117,7 +122,7 @@ fn a_page_tells_its_environment_and_the_rest_of_the_disk_stays_away() {
 }
 
 #[test]
-fn a_settings_file_makes_a_version_bad_and_the_environment_wins_over_it() {
+fn environment_variables_override_the_settings_file() {
     let project = Project::new();
     project.write("project/site.env", b"# a comment\nSITE_HTTP_STATUS = 500\n");
     let bad = project.serve(&["--settings", "site.env"], &[]);
@@ -127,14 +132,14 @@ fn a_settings_file_makes_a_version_bad_and_the_environment_wins_over_it() {
 }
 
 #[test]
-fn it_crashes_with_the_code_that_it_is_told_to() {
+fn the_site_crashes_with_the_configured_exit_code() {
     let project = Project::new();
     let output = project.serve_to_its_end(&[("SITE_CRASH_AFTER", "0s"), ("SITE_EXIT_CODE", "7")]);
     assert_eq!(output.status.code(), Some(7));
 }
 
 #[test]
-fn it_listens_late_or_never_where_it_is_told_to() {
+fn the_site_listens_late_or_never_if_configured() {
     let project = Project::new();
     for late in [("SITE_NEVER_LISTEN", "1"), ("SITE_START_DELAY", "60s")] {
         let output = project.serve_to_its_end(&[late, ("SITE_CRASH_AFTER", "200ms")]);
@@ -145,7 +150,7 @@ fn it_listens_late_or_never_where_it_is_told_to() {
 }
 
 #[test]
-fn a_setting_that_makes_no_sense_is_an_error_and_no_default() {
+fn an_invalid_setting_is_an_error() {
     let project = Project::new();
     let output = project.serve_to_its_end(&[("SITE_START_DELAY", "soon")]);
     assert_eq!(output.status.code(), Some(1));
@@ -168,7 +173,7 @@ fn a_pack_is_a_tar_of_the_compressed_project() {
 }
 
 #[test]
-fn a_program_stays_a_program_in_a_pack() {
+fn a_packed_program_stays_executable() {
     let dir = tempfile::tempdir().unwrap();
     let tool = dir.path().join("tool");
     std::fs::write(&tool, "#!").unwrap();
@@ -179,7 +184,7 @@ fn a_program_stays_a_program_in_a_pack() {
 }
 
 #[test]
-fn a_pack_of_nothing_fails_and_writes_nothing() {
+fn packing_a_missing_folder_fails_and_writes_nothing() {
     let mut tar = Vec::new();
     assert!(program::pack(Path::new("/no/such/folder"), &mut tar).is_err());
     assert!(tar.is_empty());
@@ -194,7 +199,7 @@ fn a_name_too_long_for_a_tar_is_refused() {
 }
 
 #[test]
-fn a_page_in_which_white_space_means_something_is_left_alone() {
+fn a_page_with_significant_whitespace_is_not_compressed() {
     let page = "<pre>\n  a\n</pre>";
     assert_eq!(program::compress(Path::new("x.html"), page.as_bytes()), page.as_bytes());
     assert_eq!(program::without("a /* b", "/*", "*/"), "a /* b");
@@ -216,7 +221,7 @@ fn run_to_file(image: &str, file: &Path) {
 }
 
 #[test]
-fn the_images_are_built_from_nothing_and_serve_what_was_packed() {
+fn the_images_are_built_from_scratch_and_serve_the_packed_files() {
     let Some(space) = Space::new() else { return };
     let repo = GitRepo::example(&space);
     let dist = build(&space, &repo, "Dockerfile.dist");
@@ -240,7 +245,7 @@ fn the_images_are_built_from_nothing_and_serve_what_was_packed() {
 }
 
 #[test]
-fn a_leak_ends_at_the_memory_limit() {
+fn a_leaking_site_is_killed_at_its_memory_limit() {
     let Some(space) = Space::new() else { return };
     let repo = GitRepo::example(&space);
     repo.git(&["archive", "--format", "tar", "--output", "build.tar", "HEAD"]);
@@ -255,8 +260,8 @@ fn a_leak_ends_at_the_memory_limit() {
 fn serve_once(listener: &TcpListener, answer: &str) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let mut request = Vec::new();
-    let is_whole = |bytes: &[u8]| bytes.ends_with(b"}");
-    while !is_whole(&request) {
+    let is_complete = |bytes: &[u8]| bytes.ends_with(b"}");
+    while !is_complete(&request) {
         let mut chunk = [0; 1024];
         let count = stream.read(&mut chunk).unwrap();
         assert_ne!(count, 0, "the request ends early");

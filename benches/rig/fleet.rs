@@ -1,12 +1,11 @@
 //! A daemon with several environments that run a static site, behind a counting proxy.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::PathBuf;
 
 use super::engine::{self, PORT};
 use super::proxy::Proxy;
-use crate::common::{Daemon, Space, docker, nginx_image};
+use crate::common::{Daemon, Space, docker, free_port, nginx_image};
 
 /// The daemon and its environments. Must be dropped before its space.
 pub(crate) struct Fleet {
@@ -48,7 +47,7 @@ impl Fleet {
     pub(crate) fn fronted(space: &Space, count: usize, image: &str, health: &str) -> Self {
         let nginx = space.name("nginx");
         nginx_image(&nginx, &space.label());
-        let http = free_ports(1)[0];
+        let http = free_port();
         let front = format!("[front]\nimage = \"{nginx}\"\nhttp = {http}\ndrain = \"1s\"\n");
         Self::declared(space, count, image, health, &front)
     }
@@ -56,7 +55,8 @@ impl Fleet {
     fn declared(space: &Space, count: usize, image: &str, health: &str, more: &str) -> Self {
         let desired_state = space.dir().join("desired-state");
         std::fs::create_dir(&desired_state).unwrap();
-        let (ports, network) = (free_ports(count), space.name("net"));
+        let ports: Vec<_> = (0..count).map(|_| free_port()).collect();
+        let network = space.name("net");
         let manifest = manifest(space, &network, &ports, health) + more;
         std::fs::write(desired_state.join("bench.toml"), manifest).unwrap();
         let proxy = Proxy::start(space.dir().join("engine.sock"), &engine::socket());
@@ -93,11 +93,4 @@ fn manifest(space: &Space, network: &str, ports: &[u16], health: &str) -> String
         );
     }
     manifest
-}
-
-/// Different free ports of the loopback address.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    let listeners: Vec<_> = listeners.collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

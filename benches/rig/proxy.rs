@@ -136,19 +136,19 @@ impl Trace {
 
     /// The number of events that the engine sent.
     pub(crate) fn events(&self) -> usize {
-        let told = self.0.iter().map(|passed| match &passed.what {
+        let found = self.0.iter().map(|passed| match &passed.what {
             What::Answer(text) => text.matches("\"Action\":\"").count(),
             What::Request(_) => 0,
         });
-        told.sum()
+        found.sum()
     }
 
     /// When the engine reported the end of the container `id`.
     pub(crate) fn died(&self, id: &str) -> Option<Instant> {
-        let told = self.0.iter().find(|passed| {
+        let found = self.0.iter().find(|passed| {
             matches!(&passed.what, What::Answer(text) if text.contains(id) && text.contains("\"Action\":\"die\""))
         });
-        told.map(|passed| passed.at)
+        found.map(|passed| passed.at)
     }
 
     /// When abide requested the start of the container `id`.

@@ -1,8 +1,7 @@
 //! A swarm of only this engine, on the loopback address; dissolved at the end.
 
 use super::engine::PORT;
-use super::fleet::free_ports;
-use crate::common::{Space, docker, eventually_some, try_docker};
+use crate::common::{Space, docker, eventually_some, free_port, try_docker};
 use std::time::Duration;
 
 /// How long a service may take to replace its container.
@@ -31,14 +30,14 @@ impl Swarm {
             return None;
         }
         let had_gateway = try_docker(&["network", "inspect", GATEWAY]).is_some();
-        let listen = format!("127.0.0.1:{}", free_ports(1)[0]);
+        let listen = format!("127.0.0.1:{}", free_port());
         docker(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", &listen]);
         Some(Self { had_gateway, services: Vec::new() })
     }
 
     /// Creates a service that restarts its container immediately, however it ended.
     pub(crate) fn serve(&mut self, space: &Space, name: &str, image: &str) -> Service {
-        let (name, port) = (space.name(name), free_ports(1)[0]);
+        let (name, port) = (space.name(name), free_port());
         let publish = format!("mode=host,target={PORT},published={port}");
         let create = ["service", "create", "--detach", "--quiet", "--no-resolve-image", "--init"];
         let at_once = ["--restart-condition", "any", "--restart-delay", "0s", "--update-monitor", "0s"];

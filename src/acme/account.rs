@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use instant_acme::{Account, Error, Key};
+use instant_acme::{Account, Error, Key, Problem};
 use tracing::{info, warn};
 
 use super::http::{Http, Patience};
 use crate::tls::certificate;
+
+/// How often to register with nonces that the authority does not take. The library itself tries each three times.
+const ATTEMPTS: usize = 3;
 
 /// The accounts of this host, by directory. Each is registered when it is first needed: a daemon that starts
 /// while an authority is away must not fail.
@@ -45,10 +48,18 @@ impl Accounts {
         if let Some(account) = self.known.get(directory) {
             return Ok(account.clone());
         }
-        let http = Http::new(ca_file, self.patience.clone());
-        let key = (Key::from_pkcs8_der(self.key.clone().into())?, certificate::pkcs8(self.key.clone()));
-        let builder = Account::builder_with_http(Box::new(http));
-        let (account, _) = builder.create_from_key(key, directory.to_owned()).await?;
+        let mut attempts = 0;
+        let account = loop {
+            attempts += 1;
+            let http = Http::new(ca_file.clone(), self.patience.clone());
+            let key = (Key::from_pkcs8_der(self.key.clone().into())?, certificate::pkcs8(self.key.clone()));
+            let builder = Account::builder_with_http(Box::new(http));
+            match builder.create_from_key(key, directory.to_owned()).await {
+                Ok((account, _)) => break account,
+                Err(Error::Api(problem)) if is_bad_nonce(&problem) && attempts < ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
+        };
         info!(account = account.id(), directory, "registered at the authority");
         if let Some(email) = email {
             let contact = format!("mailto:{email}");
@@ -69,6 +80,11 @@ impl Accounts {
     pub(super) fn forget_all(&mut self) {
         self.known.clear();
     }
+}
+
+/// RFC 8555, section 6.5: the request is to be sent again with another nonce.
+fn is_bad_nonce(problem: &Problem) -> bool {
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce")
 }
 
 /// The thumbprint of an account's key (RFC 7638), which is in every answer to a challenge.

@@ -39,23 +39,23 @@ pub(super) async fn leads_here(name: &str, port: u16, thumbprint: &str, server: 
     let mut doubt = None;
     for address in addresses {
         match ask(name, SocketAddr::new(address, port), thumbprint).await {
-            Answer::Own => {}
-            Answer::Other(what) => {
+            ProbeAnswer::Own => {}
+            ProbeAnswer::Other(what) => {
                 return Leads::Elsewhere(format!(
                     "{name} does not lead to this host: DNS has {list}, and {address} {what}"
                 ));
             }
             // Authorities try IPv6 first, and there is no address translation that could be in the way.
-            Answer::Refused if address.is_ipv6() => {
+            ProbeAnswer::Refused if address.is_ipv6() => {
                 return Leads::Elsewhere(format!(
                     "{name} has the IPv6 address {address}, where nobody listens on port {port}; authorities try \
                      it first: remove the AAAA record, or serve it"
                 ));
             }
-            Answer::Refused => {
+            ProbeAnswer::Refused => {
                 doubt = Some(format!("{name}: {address}:{port} refuses connections from here"));
             }
-            Answer::Nothing(why) => {
+            ProbeAnswer::Nothing(why) => {
                 doubt = Some(format!("{name}: {address}:{port} cannot be reached from here: {why}"));
             }
         }
@@ -63,7 +63,7 @@ pub(super) async fn leads_here(name: &str, port: u16, thumbprint: &str, server: 
     doubt.map_or(Leads::Here, Leads::Perhaps)
 }
 
-enum Answer {
+enum ProbeAnswer {
     /// This host's account.
     Own,
     /// Something else; a clause.
@@ -73,17 +73,17 @@ enum Answer {
     Nothing(String),
 }
 
-async fn ask(name: &str, at: SocketAddr, thumbprint: &str) -> Answer {
+async fn ask(name: &str, at: SocketAddr, thumbprint: &str) -> ProbeAnswer {
     let mut bytes = [0; 8];
     if let Err(error) = getrandom::fill(&mut bytes) {
-        return Answer::Nothing(error.to_string());
+        return ProbeAnswer::Nothing(error.to_string());
     }
     let token = format!("abide-{}", hex::encode(bytes));
     match tokio::time::timeout(DEADLINE, get(name, at, &token)).await {
         Ok(Ok(answer)) => judge(&answer, &format!("{token}.{thumbprint}")),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Answer::Refused,
-        Ok(Err(error)) => Answer::Nothing(error.to_string()),
-        Err(_) => Answer::Nothing("no answer".to_owned()),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => ProbeAnswer::Refused,
+        Ok(Err(error)) => ProbeAnswer::Nothing(error.to_string()),
+        Err(_) => ProbeAnswer::Nothing("no answer".to_owned()),
     }
 }
 
@@ -99,16 +99,16 @@ async fn get(name: &str, at: SocketAddr, token: &str) -> std::io::Result<String>
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn judge(answer: &str, expected: &str) -> Answer {
+fn judge(answer: &str, expected: &str) -> ProbeAnswer {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
     match status {
-        200 if body.trim_end() == expected => Answer::Own,
-        200 => Answer::Other("answers the challenge with other words".to_owned()),
+        200 if body.trim_end() == expected => ProbeAnswer::Own,
+        200 => ProbeAnswer::Other("answers the challenge with other words".to_owned()),
         // An authority follows redirects; where to is not for this check.
-        301..=308 => Answer::Nothing(format!("it redirects ({status})")),
-        0 => Answer::Other("does not speak HTTP".to_owned()),
-        status => Answer::Other(format!("answers the challenge with {status}")),
+        301..=308 => ProbeAnswer::Nothing(format!("it redirects ({status})")),
+        0 => ProbeAnswer::Other("does not speak HTTP".to_owned()),
+        status => ProbeAnswer::Other(format!("answers the challenge with {status}")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use crate::model::redact::Redactor;
 use crate::model::spec::DnsSpec;
 use crate::secret;
 
@@ -43,13 +44,11 @@ pub(super) async fn run(spec: &DnsSpec, verb: &str, name: &str, value: &str) -> 
     if output.status.success() {
         return Ok(());
     }
-    let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
-    said.push_str(&String::from_utf8_lossy(&output.stdout));
-    for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
-        said = said.replace(secret.expose(), "[redacted]");
-    }
-    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    let end: String = said.chars().skip(said.chars().count().saturating_sub(LONGEST)).collect();
+    let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stdout));
+    let text = Redactor::new(&secrets).redacted(&text);
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let end: String = text.chars().skip(text.chars().count().saturating_sub(LONGEST)).collect();
     Err(format!("{words} failed ({}): {end}", output.status))
 }
 
@@ -76,13 +75,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_command_gets_words_and_its_secret_stays_secret() {
+    async fn the_dns_command_receives_its_arguments_and_its_secret_is_redacted() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let good = spec(dir.path(), &format!("echo \"$@ $TOKEN $CARGO_PKG_NAME\" >{}", log.display()));
         run(&good, "present", "_acme-challenge.a.example", "v$(id)").await.unwrap();
-        let said = std::fs::read_to_string(&log).unwrap();
-        assert_eq!(said, "first present _acme-challenge.a.example. v$(id) s3cr3t \n");
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text, "first present _acme-challenge.a.example. v$(id) s3cr3t \n");
         let bad = spec(dir.path(), "echo \"no access with $TOKEN\" >&2; exit 3");
         let error = run(&bad, "cleanup", "a", "b").await.unwrap_err();
         assert!(error.contains("no access with [redacted]") && error.contains('3'), "{error}");

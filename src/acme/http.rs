@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_authority_says_when_to_come_back() {
+    fn the_retry_time_is_read_from_the_authoritys_answer() {
         let detail = "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s, \
                       retry after 2026-11-25 00:18:15 UTC: see https://letsencrypt.org/docs/rate-limits";
         assert_eq!(retry_after(detail), Timestamp::parse("2026-11-25T00:18:15Z").ok());

@@ -10,8 +10,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::round::Round;
-use super::{Pair, Report, Wanted};
-use crate::model::name::EnvironmentName;
+use super::{CertificateOwner, CertificateReport, DesiredCertificates, Pair};
 
 /// The longest pause between two rounds: clocks jump and hosts sleep, so due times are compared often.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -28,8 +27,8 @@ pub struct Acme {
 
 struct Shared {
     folder: PathBuf,
-    wanted: watch::Sender<Option<Wanted>>,
-    state: Mutex<State>,
+    wanted: watch::Sender<Option<DesiredCertificates>>,
+    state: Mutex<AcmeState>,
     /// Finished rounds.
     #[cfg(test)]
     pub(super) rounds: std::sync::atomic::AtomicU64,
@@ -37,12 +36,12 @@ struct Shared {
 
 /// What others may see.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct AcmeState {
     /// The thumbprint of the account's key.
     pub(super) thumbprint: Option<String>,
     /// All usable certificates.
     pub(super) pairs: Vec<Arc<Pair>>,
-    pub(super) reports: BTreeMap<EnvironmentName, Report>,
+    pub(super) reports: BTreeMap<CertificateOwner, CertificateReport>,
     /// A problem of everything, in a sentence.
     pub(super) trouble: Option<String>,
 }
@@ -62,7 +61,7 @@ impl Acme {
     }
 
     /// Sets the desired certificates; `None`: none.
-    pub fn want(&self, wanted: Option<Wanted>) {
+    pub fn want(&self, wanted: Option<DesiredCertificates>) {
         self.shared.wanted.send_if_modified(|before| {
             let is_new = *before != wanted;
             if is_new {
@@ -83,9 +82,9 @@ impl Acme {
         self.state().pairs.clone()
     }
 
-    /// The state of the certificates of an environment; `None`: it needs none, or was not looked at yet.
-    pub fn report(&self, environment: &EnvironmentName) -> Option<Report> {
-        self.state().reports.get(environment).cloned()
+    /// The state of the certificates of an owner; `None`: it needs none, or was not looked at yet.
+    pub fn report(&self, owner: &CertificateOwner) -> Option<CertificateReport> {
+        self.state().reports.get(owner).cloned()
     }
 
     /// The problem of all certificates, in a sentence.
@@ -120,7 +119,7 @@ impl Acme {
     async fn look(
         &self,
         round: &mut Option<Round>,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
         changed: &(impl Fn() + Send + Sync),
     ) -> Duration {
         if round.is_none() {
@@ -138,17 +137,18 @@ impl Acme {
     }
 
     /// Changes the state, and tells if that changed anything that the proxy serves or somebody reads.
-    fn update(&self, update: State, changed: &(impl Fn() + Send + Sync)) {
+    fn update(&self, update: AcmeState, changed: &(impl Fn() + Send + Sync)) {
         let mut state = self.state();
-        let chains = |state: &State| state.pairs.iter().map(|pair| pair.chain.clone()).collect::<Vec<_>>();
+        let chains =
+            |state: &AcmeState| state.pairs.iter().map(|pair| pair.chain.clone()).collect::<Vec<_>>();
         let is_new = state.thumbprint != update.thumbprint
             || state.reports != update.reports
             || state.trouble != update.trouble
             || chains(&state) != chains(&update);
-        for (environment, report) in &update.reports {
-            let before = state.reports.get(environment).and_then(|before| before.problem.as_ref());
+        for (owner, report) in &update.reports {
+            let before = state.reports.get(owner).and_then(|before| before.problem.as_ref());
             if let Some(problem) = report.problem.as_ref().filter(|problem| Some(*problem) != before) {
-                warn!(%environment, problem, "no new certificate");
+                warn!(%owner, problem, "no new certificate");
             }
         }
         *state = update;
@@ -175,10 +175,10 @@ impl Acme {
     }
 
     fn clear(&self, changed: &(impl Fn() + Send + Sync)) {
-        self.update(State::default(), changed);
+        self.update(AcmeState::default(), changed);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AcmeState> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

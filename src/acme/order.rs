@@ -12,7 +12,7 @@ use instant_acme::{
 use tracing::{info, warn};
 
 use super::http::{self, Unreachable};
-use super::store::{Current, PendingOrder, SetDocument, Store};
+use super::store::{CertificateStore, CurrentCertificate, PendingOrder, SetDocument};
 use super::{check, command, now, resolver};
 use crate::model::name::SiteName;
 use crate::model::spec::{AcmeSpec, DnsSpec};
@@ -26,19 +26,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The reason why there is no certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failed {
+pub(super) struct OrderFailure {
     /// A sentence.
     pub(super) message: String,
     /// The name that could not be proven.
     pub(super) name: Option<SiteName>,
-    pub(super) kind: Kind,
+    pub(super) kind: OrderFailureKind,
     /// The time before which the authority wants no other attempt.
     pub(super) not_before: Option<Timestamp>,
 }
 
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum OrderFailureKind {
     /// The authority refused, or could not check a name: this counts for its limits.
     Refused,
     /// The authority, or the way to it, has a problem that will pass.
@@ -49,9 +49,9 @@ pub(super) enum Kind {
     Local,
 }
 
-impl Failed {
+impl OrderFailure {
     pub(super) fn local(message: impl Into<String>) -> Self {
-        Self { message: message.into(), name: None, kind: Kind::Local, not_before: None }
+        Self { message: message.into(), name: None, kind: OrderFailureKind::Local, not_before: None }
     }
 
     pub(super) fn of(doing: &str, error: Error) -> Self {
@@ -60,19 +60,23 @@ impl Failed {
                 let detail = problem.detail.as_deref().unwrap_or_default();
                 (words(problem), kind_of(problem), http::retry_after(detail))
             }
-            Error::Other(other) if other.is::<Unreachable>() => (other.to_string(), Kind::Unreachable, None),
-            Error::Timeout(_) => ("the authority takes too long".to_owned(), Kind::Unreachable, None),
-            other => (other.to_string(), Kind::Unreachable, None),
+            Error::Other(other) if other.is::<Unreachable>() => {
+                (other.to_string(), OrderFailureKind::Unreachable, None)
+            }
+            Error::Timeout(_) => {
+                ("the authority takes too long".to_owned(), OrderFailureKind::Unreachable, None)
+            }
+            other => (other.to_string(), OrderFailureKind::Unreachable, None),
         };
         Self { message: format!("{doing}: {message}"), name: None, kind, not_before }
     }
 }
 
-fn kind_of(problem: &Problem) -> Kind {
+fn kind_of(problem: &Problem) -> OrderFailureKind {
     match short(problem) {
-        "accountDoesNotExist" => Kind::NoAccount,
-        "badNonce" | "serverInternal" => Kind::Unreachable,
-        _ => Kind::Refused,
+        "accountDoesNotExist" => OrderFailureKind::NoAccount,
+        "badNonce" | "serverInternal" => OrderFailureKind::Unreachable,
+        _ => OrderFailureKind::Refused,
     }
 }
 
@@ -94,11 +98,11 @@ pub(super) fn words(problem: &Problem) -> String {
 }
 
 /// How each name is proven.
-pub(super) type Proofs = BTreeMap<SiteName, Proof>;
+pub(super) type Proofs = BTreeMap<SiteName, ChallengeProof>;
 
 /// How a name is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(super) enum ChallengeProof {
     /// By the proxy's answer at a constant location.
     Http,
     /// By a TXT record.
@@ -107,7 +111,7 @@ pub(super) enum Proof {
 
 /// An attempt to get a certificate.
 pub(super) struct Attempt<'a> {
-    pub(super) store: &'a Store,
+    pub(super) store: &'a CertificateStore,
     pub(super) account: &'a Account,
     pub(super) spec: &'a AcmeSpec,
     /// The directory of the account.
@@ -125,13 +129,13 @@ struct TextRecord {
 
 impl Attempt<'_> {
     /// Gets a certificate for the document's names, and makes it the current one.
-    pub(super) async fn issue(&self, document: &mut SetDocument) -> Result<(), Failed> {
+    pub(super) async fn issue(&self, document: &mut SetDocument) -> Result<(), OrderFailure> {
         let (mut order, file) = self.begin(document).await?;
         let chain = self.complete(&mut order, document.names.clone(), &file).await;
         let chain = match chain {
             Ok(chain) => chain,
             Err(failed) => {
-                if failed.kind != Kind::Unreachable && failed.kind != Kind::Local {
+                if failed.kind != OrderFailureKind::Unreachable && failed.kind != OrderFailureKind::Local {
                     // It cannot be completed any more.
                     document.order = None;
                     save(self.store, document)?;
@@ -140,13 +144,13 @@ impl Attempt<'_> {
             }
         };
         self.store.save_chain(&file, &chain).map_err(not_written)?;
-        let pair = self.store.read_pair(&file, true).map_err(Failed::local)?;
+        let pair = self.store.read_pair(&file, true).map_err(OrderFailure::local)?;
         if let Some(missing) =
             document.names.iter().find(|name| !pair.names.iter().any(|own| own.covers(name)))
         {
-            return Err(Failed::local(format!("the authority issued a certificate without {missing}")));
+            return Err(OrderFailure::local(format!("the authority issued a certificate without {missing}")));
         }
-        document.current = Some(Current { file, directory: self.directory.to_owned() });
+        document.current = Some(CurrentCertificate { file, directory: self.directory.to_owned() });
         document.order = None;
         document.failure = None;
         document.advice = None;
@@ -159,14 +163,14 @@ impl Attempt<'_> {
     }
 
     /// Proves the names at a staging directory, and drops the certificate. Nothing of it is kept.
-    pub(super) async fn rehearse(&self, names: &BTreeSet<SiteName>) -> Result<(), Failed> {
+    pub(super) async fn rehearse(&self, names: &BTreeSet<SiteName>) -> Result<(), OrderFailure> {
         let mut order = self.order(names).await?;
-        let key = certificate::new_key().map_err(|error| Failed::local(error.to_string()))?;
+        let key = certificate::new_key().map_err(|error| OrderFailure::local(error.to_string()))?;
         self.prove_and_finalize(&mut order, names, &key).await.map(|_| ())
     }
 
     /// The order to complete: the one that an earlier attempt left, or a new one.
-    async fn begin(&self, document: &mut SetDocument) -> Result<(Order, String), Failed> {
+    async fn begin(&self, document: &mut SetDocument) -> Result<(Order, String), OrderFailure> {
         if let Some(pending) = document.order.clone().filter(|order| order.directory == self.directory)
             && self.store.key(&pending.file).is_ok()
         {
@@ -178,10 +182,10 @@ impl Attempt<'_> {
                     }
                 }
                 Err(Error::Api(_)) => {}
-                Err(error) => return Err(Failed::of("the order cannot be taken up", error)),
+                Err(error) => return Err(OrderFailure::of("the order cannot be taken up", error)),
             }
         }
-        let key = certificate::new_key().map_err(|error| Failed::local(error.to_string()))?;
+        let key = certificate::new_key().map_err(|error| OrderFailure::local(error.to_string()))?;
         let file = self.store.new_key(&document.names, &key).map_err(not_written)?;
         let order = self.order(&document.names).await?;
         let (url, directory) = (order.url().to_owned(), self.directory.to_owned());
@@ -190,7 +194,7 @@ impl Attempt<'_> {
         Ok((order, file))
     }
 
-    async fn order(&self, names: &BTreeSet<SiteName>) -> Result<Order, Failed> {
+    async fn order(&self, names: &BTreeSet<SiteName>) -> Result<Order, OrderFailure> {
         let identifiers: Vec<Identifier> =
             names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
         let new = || {
@@ -204,7 +208,7 @@ impl Attempt<'_> {
             let known: Vec<&str> = self.account.profiles().map(|profile| profile.name).collect();
             if !known.contains(&profile.as_str()) {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Failed::local(format!(
+                return Err(OrderFailure::local(format!(
                     "the authority has no profile `{profile}`; it has: {known}"
                 )));
             }
@@ -217,10 +221,13 @@ impl Attempt<'_> {
                 // The certificate was replaced already, or the authority knows no replacing.
                 Err(Error::Unsupported(_) | Error::Other(_)) => {}
                 Err(Error::Api(problem)) if matches!(short(&problem), "alreadyReplaced" | "malformed") => {}
-                Err(error) => return Err(Failed::of("the authority took no order", error)),
+                Err(error) => return Err(OrderFailure::of("the authority took no order", error)),
             }
         }
-        self.account.new_order(&new()).await.map_err(|error| Failed::of("the authority took no order", error))
+        self.account
+            .new_order(&new())
+            .await
+            .map_err(|error| OrderFailure::of("the authority took no order", error))
     }
 
     async fn complete(
@@ -228,9 +235,11 @@ impl Attempt<'_> {
         order: &mut Order,
         names: BTreeSet<SiteName>,
         file: &str,
-    ) -> Result<String, Failed> {
-        let key =
-            self.store.key(file).map_err(|error| Failed::local(format!("the key of the order: {error}")))?;
+    ) -> Result<String, OrderFailure> {
+        let key = self
+            .store
+            .key(file)
+            .map_err(|error| OrderFailure::local(format!("the key of the order: {error}")))?;
         self.prove_and_finalize(order, &names, &key).await
     }
 
@@ -239,7 +248,7 @@ impl Attempt<'_> {
         order: &mut Order,
         names: &BTreeSet<SiteName>,
         key: &str,
-    ) -> Result<String, Failed> {
+    ) -> Result<String, OrderFailure> {
         if order.state().status == OrderStatus::Pending {
             let mut records = Vec::new();
             let proven = self.prove(order, &mut records).await;
@@ -252,18 +261,18 @@ impl Attempt<'_> {
         if order.state().status == OrderStatus::Ready {
             let list: Vec<SiteName> = names.iter().cloned().collect();
             let request =
-                certificate::request(&list, key).map_err(|error| Failed::local(error.to_string()))?;
+                certificate::request(&list, key).map_err(|error| OrderFailure::local(error.to_string()))?;
             let finalized = order.finalize_csr(&request).await;
-            finalized.map_err(|error| Failed::of("the authority refused the request", error))?;
+            finalized.map_err(|error| OrderFailure::of("the authority refused the request", error))?;
         }
         let policy = RetryPolicy::new().timeout(PATIENCE);
         let chain = order.poll_certificate(&policy).await;
-        chain.map_err(|error| Failed::of("the authority issued no certificate", error))
+        chain.map_err(|error| OrderFailure::of("the authority issued no certificate", error))
     }
 
     /// Answers every open challenge, and waits until the authority looked.
-    async fn prove(&self, order: &mut Order, records: &mut Vec<TextRecord>) -> Result<(), Failed> {
-        let failed = |error| Failed::of("the challenges cannot be read", error);
+    async fn prove(&self, order: &mut Order, records: &mut Vec<TextRecord>) -> Result<(), OrderFailure> {
+        let failed = |error| OrderFailure::of("the challenges cannot be read", error);
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failed)?;
@@ -271,7 +280,7 @@ impl Attempt<'_> {
                 continue;
             }
             let (name, proof) = self.proof(&authorization.identifier().to_string())?;
-            if proof == Proof::Http {
+            if proof == ChallengeProof::Http {
                 continue;
             }
             let Some(challenge) = authorization.challenge(ChallengeType::Dns01) else {
@@ -279,14 +288,17 @@ impl Attempt<'_> {
             };
             let base = name.wildcard_base().unwrap_or(name.as_str());
             let record = TextRecord {
-                name: format!("_acme-challenge.{base}"),
+                name: self.challenge_name(name, base).await?,
                 value: challenge.key_authorization().dns_value(),
             };
             let dns = self.dns()?;
             // It may have been added even if the command failed.
             let added = command::run(dns, "present", &record.name, &record.value).await;
             records.push(record);
-            added.map_err(|message| Failed { name: Some(name.clone()), ..Failed::local(message) })?;
+            added.map_err(|message| OrderFailure {
+                name: Some(name.clone()),
+                ..OrderFailure::local(message)
+            })?;
         }
         if !records.is_empty() {
             self.await_records(records).await?;
@@ -298,36 +310,50 @@ impl Attempt<'_> {
                 continue;
             }
             let (name, proof) = self.proof(&authorization.identifier().to_string())?;
-            let kind = if proof == Proof::Http { ChallengeType::Http01 } else { ChallengeType::Dns01 };
+            let kind =
+                if proof == ChallengeProof::Http { ChallengeType::Http01 } else { ChallengeType::Dns01 };
             let Some(mut challenge) = authorization.challenge(kind) else {
                 return Err(no_challenge(name, "http-01"));
             };
-            challenge.set_ready().await.map_err(|error| Failed {
+            challenge.set_ready().await.map_err(|error| OrderFailure {
                 name: Some(name.clone()),
-                ..Failed::of(&format!("{name} cannot be proven"), error)
+                ..OrderFailure::of(&format!("{name} cannot be proven"), error)
             })?;
         }
         match order.poll_ready(&RetryPolicy::new().timeout(PATIENCE)).await {
             Ok(OrderStatus::Invalid) => Err(self.reason(order, "the order became invalid".to_owned()).await),
             Ok(_) => Ok(()),
             Err(Error::Api(problem)) => Err(self.reason(order, words(&problem)).await),
-            Err(error) => Err(Failed::of("the authority did not check the names", error)),
+            Err(error) => Err(OrderFailure::of("the authority did not check the names", error)),
         }
     }
 
-    fn proof(&self, identifier: &str) -> Result<(&SiteName, Proof), Failed> {
+    /// The name of the TXT record that proves `base`. A zone that nobody may change by a program can delegate it with a
+    /// CNAME record.
+    async fn challenge_name(&self, name: &SiteName, base: &str) -> Result<String, OrderFailure> {
+        let found = resolver::canonical(&format!("_acme-challenge.{base}"), self.spec.resolver).await;
+        found.map_err(|why| OrderFailure {
+            name: Some(name.clone()),
+            ..OrderFailure::local(format!("_acme-challenge.{base} cannot be looked up: {why}"))
+        })
+    }
+
+    fn proof(&self, identifier: &str) -> Result<(&SiteName, ChallengeProof), OrderFailure> {
         let found = self.proofs.iter().find(|(name, _)| name.as_str() == identifier);
-        let unknown =
-            || Failed::local(format!("the authority asks for a proof of {identifier}, which is not ordered"));
+        let unknown = || {
+            OrderFailure::local(format!(
+                "the authority asks for a proof of {identifier}, which is not ordered"
+            ))
+        };
         found.map(|(name, proof)| (name, *proof)).ok_or_else(unknown)
     }
 
-    fn dns(&self) -> Result<&DnsSpec, Failed> {
-        self.spec.dns.as_ref().ok_or_else(|| Failed::local("a proof by DNS needs `dns` in `acme`"))
+    fn dns(&self) -> Result<&DnsSpec, OrderFailure> {
+        self.spec.dns.as_ref().ok_or_else(|| OrderFailure::local("a proof by DNS needs `dns` in `acme`"))
     }
 
     /// Waits until the zone's name servers have all records.
-    async fn await_records(&self, records: &[TextRecord]) -> Result<(), Failed> {
+    async fn await_records(&self, records: &[TextRecord]) -> Result<(), OrderFailure> {
         let (dns, began) = (self.dns()?, tokio::time::Instant::now());
         for record in records {
             let mut last = "no name server has it".to_owned();
@@ -341,7 +367,7 @@ impl Attempt<'_> {
                     let within = humantime::format_duration(dns.propagation);
                     let message =
                         format!("the TXT record {} was not there within {within}: {last}", record.name);
-                    return Err(Failed::local(message));
+                    return Err(OrderFailure::local(message));
                 }
                 tokio::time::sleep(LOOK_AGAIN.min(dns.propagation)).await;
             }
@@ -357,8 +383,13 @@ impl Attempt<'_> {
     }
 
     /// Why an order failed: the reason is in the challenge of a name, not in the order.
-    async fn reason(&self, order: &mut Order, otherwise: String) -> Failed {
-        let mut failed = Failed { message: otherwise, name: None, kind: Kind::Refused, not_before: None };
+    async fn reason(&self, order: &mut Order, otherwise: String) -> OrderFailure {
+        let mut failed = OrderFailure {
+            message: otherwise,
+            name: None,
+            kind: OrderFailureKind::Refused,
+            not_before: None,
+        };
         let mut authorizations = order.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
             let Ok(state) = authorization.refresh().await else { continue };
@@ -385,17 +416,17 @@ async fn hint(name: &SiteName, server: Option<SocketAddr>) -> String {
     check::hint(name.as_str(), server).await.map(|hint| format!(". {hint}")).unwrap_or_default()
 }
 
-fn no_challenge(name: &SiteName, kind: &str) -> Failed {
+fn no_challenge(name: &SiteName, kind: &str) -> OrderFailure {
     let message = format!("the authority offers no challenge of the kind {kind} for {name}");
-    Failed { message, name: Some(name.clone()), kind: Kind::Refused, not_before: None }
+    OrderFailure { message, name: Some(name.clone()), kind: OrderFailureKind::Refused, not_before: None }
 }
 
-fn save(store: &Store, document: &SetDocument) -> Result<(), Failed> {
+fn save(store: &CertificateStore, document: &SetDocument) -> Result<(), OrderFailure> {
     store.save(document).map_err(not_written)
 }
 
-fn not_written(error: std::io::Error) -> Failed {
-    Failed::local(format!("the state of certificates cannot be written: {error}"))
+fn not_written(error: std::io::Error) -> OrderFailure {
+    OrderFailure::local(format!("the state of certificates cannot be written: {error}"))
 }
 
 /// Names as a text.

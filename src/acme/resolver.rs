@@ -10,11 +10,13 @@ use tokio::net::UdpSocket;
 
 /// The deadline of one question, and how often it is asked.
 const DEADLINE: Duration = Duration::from_secs(3);
-const TRIES: usize = 3;
+const ATTEMPTS: usize = 3;
 /// The largest answer over UDP, in bytes.
 const LARGEST: usize = 4096;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const PORT: u16 = 53;
+/// The most aliases of one name: resolvers give up at about as many.
+const MOST_ALIASES: usize = 8;
 
 /// Returns the addresses of a host name; empty if it has none. `server`: the name server to ask; `None`: this
 /// host's resolver.
@@ -36,7 +38,7 @@ pub(super) async fn addresses(name: &str, server: Option<SocketAddr>) -> Result<
         for record in ask(server, name, kind).await? {
             match record {
                 Record::Address(address) => _ = found.insert(address),
-                Record::Text(_) | Record::Server(_) => {}
+                Record::Text(_) | Record::Server(_) | Record::Alias(_) => {}
             }
         }
     }
@@ -49,10 +51,7 @@ pub(super) async fn addresses(name: &str, server: Option<SocketAddr>) -> Result<
 /// # Errors
 /// No name server answered; a clause.
 pub(super) async fn has_text(name: &str, value: &str, server: Option<SocketAddr>) -> Result<bool, String> {
-    let server = match server {
-        Some(server) => server,
-        None => system_server().await.ok_or_else(|| format!("{RESOLV_CONF} names no name server"))?,
-    };
+    let server = or_system(server).await?;
     let mut servers = zone_servers(name, server).await;
     if servers.is_empty() {
         servers.push(server);
@@ -66,6 +65,35 @@ pub(super) async fn has_text(name: &str, value: &str, server: Option<SocketAddr>
         }
     }
     if answered { Ok(true) } else { Err(why) }
+}
+
+/// Returns the name that `name` is an alias of, or `name` itself. An authority follows CNAME records too, so that is
+/// the name of which the TXT record is read.
+///
+/// # Errors
+/// There was no answer, or the aliases form a loop; a clause.
+pub(super) async fn canonical(name: &str, server: Option<SocketAddr>) -> Result<String, String> {
+    let server = or_system(server).await?;
+    let mut found = name.to_owned();
+    for _ in 0..MOST_ALIASES {
+        let records = ask(server, &found, TYPE::CNAME).await?;
+        let alias = records.into_iter().find_map(|record| match record {
+            Record::Alias(target) => Some(target),
+            _ => None,
+        });
+        match alias {
+            Some(target) => found = target,
+            None => return Ok(found),
+        }
+    }
+    Err(format!("{name} has more than {MOST_ALIASES} aliases in a row"))
+}
+
+async fn or_system(server: Option<SocketAddr>) -> Result<SocketAddr, String> {
+    match server {
+        Some(server) => Ok(server),
+        None => system_server().await.ok_or_else(|| format!("{RESOLV_CONF} names no name server")),
+    }
 }
 
 /// The addresses of the name servers of the zone that a name is in.
@@ -101,12 +129,14 @@ enum Record {
     Address(IpAddr),
     Text(String),
     Server(String),
+    /// The name that another name is an alias of.
+    Alias(String),
 }
 
 /// Asks one question, a few times because packets get lost.
 async fn ask(server: SocketAddr, name: &str, kind: TYPE) -> Result<Vec<Record>, String> {
     let mut why = String::new();
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         match tokio::time::timeout(DEADLINE, ask_once(server, name, kind)).await {
             Ok(Ok(records)) => return Ok(records),
             Ok(Err(error)) => why = error,
@@ -152,6 +182,7 @@ fn record(data: &RData<'_>) -> Option<Record> {
     match data {
         RData::A(found) => Some(Record::Address(Ipv4Addr::from(found.address).into())),
         RData::AAAA(found) => Some(Record::Address(Ipv6Addr::from(found.address).into())),
+        RData::CNAME(found) => Some(Record::Alias(found.0.to_string())),
         RData::NS(found) => Some(Record::Server(found.0.to_string())),
         RData::TXT(found) => {
             // The crate splits texts at `=`, which no value of a challenge contains.

@@ -11,12 +11,12 @@ use tracing::{info, warn};
 
 use super::account::Accounts;
 use super::check::{self, Leads};
-use super::keeper::State;
-use super::order::{Attempt, Failed, Kind, Proof, Proofs, list};
+use super::keeper::AcmeState;
+use super::order::{Attempt, ChallengeProof, OrderFailure, OrderFailureKind, Proofs, list};
 use super::schedule;
-use super::store::{Advice, FailedNames, Failure, SetDocument, Store, id_of};
-use super::{Pair, Report, Wanted, now};
-use crate::model::name::{EnvironmentName, SiteName};
+use super::store::{Advice, CertificateStore, FailedNames, FailureStreak, SetDocument, id_of};
+use super::{CertificateOwner, CertificateReport, DesiredCertificates, Pair, now};
+use crate::model::name::SiteName;
 use crate::model::time::Timestamp;
 use crate::tls::certificate;
 
@@ -35,31 +35,31 @@ const GATHER: Duration = Duration::from_secs(5);
 const EARLIEST: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// Publishes a state.
-type Publish<'a> = &'a (dyn Fn(State) + Send + Sync);
+type PublishState<'a> = &'a (dyn Fn(AcmeState) + Send + Sync);
 
 /// What is known between rounds.
 pub(super) struct Round {
-    store: Store,
+    store: CertificateStore,
     accounts: Accounts,
     sets: BTreeMap<String, SetDocument>,
     failed_names: FailedNames,
     pairs: BTreeMap<String, Arc<Pair>>,
     stand_ins: BTreeMap<String, Arc<Pair>>,
-    reports: BTreeMap<EnvironmentName, Report>,
+    reports: BTreeMap<CertificateOwner, CertificateReport>,
     /// Failures in a row that do not count at the authority, by set.
-    unreachable: BTreeMap<String, Failure>,
+    unreachable: BTreeMap<String, FailureStreak>,
     /// Until when each directory wants no orders.
     refused_until: BTreeMap<String, Timestamp>,
     ca_file: Option<PathBuf>,
     /// When the state was last published, and whether it changed since.
-    told: tokio::time::Instant,
-    is_untold: bool,
+    published_at: tokio::time::Instant,
+    is_unpublished: bool,
     is_pruned: bool,
 }
 
-/// The result for one environment.
-struct Outcome {
-    report: Report,
+/// The result for one owner.
+struct RoundOutcome {
+    report: CertificateReport,
     /// When to look again at the latest.
     next: Timestamp,
 }
@@ -68,7 +68,7 @@ impl Round {
     /// # Errors
     /// The folder cannot be used; a clause.
     pub(super) fn open(folder: &Path) -> Result<Self, String> {
-        let store = Store::open(folder).map_err(|error| error.to_string())?;
+        let store = CertificateStore::open(folder).map_err(|error| error.to_string())?;
         let key = store.account_key().map_err(|error| format!("the account's key: {error}"))?;
         let accounts = Accounts::new(key).map_err(|error| format!("the account's key: {error}"))?;
         let sets = store.sets().map_err(|error| error.to_string())?;
@@ -92,14 +92,14 @@ impl Round {
             unreachable: BTreeMap::new(),
             refused_until: BTreeMap::new(),
             ca_file: None,
-            told: tokio::time::Instant::now(),
-            is_untold: false,
+            published_at: tokio::time::Instant::now(),
+            is_unpublished: false,
             is_pruned: false,
         })
     }
 
     /// Looks at everything once. Returns the time until something is due.
-    pub(super) async fn run(&mut self, wanted: &Wanted, publish: Publish<'_>) -> Duration {
+    pub(super) async fn run(&mut self, wanted: &DesiredCertificates, publish: PublishState<'_>) -> Duration {
         if self.ca_file != wanted.spec.ca_file {
             self.ca_file.clone_from(&wanted.spec.ca_file);
             self.accounts.forget_all();
@@ -107,17 +107,17 @@ impl Round {
         let trouble = (now() < EARLIEST)
             .then(|| format!("the clock of this host says {}: no certificate is ordered", now()));
         self.stand_in(wanted);
-        self.reports.retain(|environment, _| wanted.sets.contains_key(environment));
+        self.reports.retain(|owner, _| wanted.sets.contains_key(owner));
         self.publish(publish, trouble.clone());
         if trouble.is_some() {
             return LOOK_AGAIN;
         }
         let mut next = now().after(LOOK_AGAIN);
-        for (environment, names) in &wanted.sets {
+        for (owner, names) in &wanted.sets {
             let outcome = self.keep(&without_covered(names), wanted).await;
-            self.reports.insert(environment.clone(), outcome.report);
+            self.reports.insert(owner.clone(), outcome.report);
             next = next.min(outcome.next);
-            if self.is_untold && self.told.elapsed() >= GATHER {
+            if self.is_unpublished && self.published_at.elapsed() >= GATHER {
                 self.publish(publish, None);
             }
         }
@@ -128,16 +128,16 @@ impl Round {
         next.since(now())
     }
 
-    fn publish(&mut self, publish: Publish<'_>, trouble: Option<String>) {
-        (self.told, self.is_untold) = (tokio::time::Instant::now(), false);
+    fn publish(&mut self, publish: PublishState<'_>, trouble: Option<String>) {
+        (self.published_at, self.is_unpublished) = (tokio::time::Instant::now(), false);
         let valid = self.pairs.values().filter(|pair| pair.until > now());
         let pairs = valid.chain(self.stand_ins.values()).cloned().collect();
         let thumbprint = Some(self.accounts.thumbprint().to_owned());
-        publish(State { thumbprint, pairs, reports: self.reports.clone(), trouble });
+        publish(AcmeState { thumbprint, pairs, reports: self.reports.clone(), trouble });
     }
 
     /// Has a self-signed certificate for every environment that a name of has no issued one.
-    fn stand_in(&mut self, wanted: &Wanted) {
+    fn stand_in(&mut self, wanted: &DesiredCertificates) {
         let mut kept = BTreeMap::new();
         for names in wanted.sets.values() {
             if names.iter().all(|name| self.cover(name).is_some()) {
@@ -156,7 +156,7 @@ impl Round {
         self.stand_ins = kept;
     }
 
-    fn prune(&mut self, wanted: &Wanted) {
+    fn prune(&mut self, wanted: &DesiredCertificates) {
         let used = |id: &String| wanted.sets.values().any(|names| id_of(names) == *id);
         let covering = self.sets.keys().filter(|id| {
             let pair = self.pairs.get(*id);
@@ -176,7 +176,7 @@ impl Round {
 
     // --- one environment ------------------------------------------------------------------------
 
-    async fn keep(&mut self, names: &BTreeSet<SiteName>, wanted: &Wanted) -> Outcome {
+    async fn keep(&mut self, names: &BTreeSet<SiteName>, wanted: &DesiredCertificates) -> RoundOutcome {
         let used: BTreeSet<String> =
             names.iter().filter_map(|name| self.cover(name)).map(|(id, _)| id.clone()).collect();
         let is_complete = names.iter().all(|name| self.cover(name).is_some());
@@ -187,16 +187,16 @@ impl Round {
             due = due.min(self.due(id, wanted).await);
         }
         if is_complete && due > now() {
-            return Outcome { report: Report { until, problem: None }, next: due };
+            return RoundOutcome { report: CertificateReport { until, problem: None }, next: due };
         }
         let (problem, next) = self.order(names, is_complete, wanted).await;
         let is_complete = names.iter().all(|name| self.cover(name).is_some());
         let ends = names.iter().filter_map(|name| Some(self.cover(name)?.1.until)).min();
-        Outcome { report: Report { until: ends.filter(|_| is_complete), problem }, next }
+        RoundOutcome { report: CertificateReport { until: ends.filter(|_| is_complete), problem }, next }
     }
 
     /// When the certificate of a set is to be renewed.
-    async fn due(&mut self, id: &str, wanted: &Wanted) -> Timestamp {
+    async fn due(&mut self, id: &str, wanted: &DesiredCertificates) -> Timestamp {
         let (Some(set), Some(pair)) = (self.sets.get(id).cloned(), self.pairs.get(id).cloned()) else {
             return now();
         };
@@ -222,7 +222,7 @@ impl Round {
         id: &str,
         file: &str,
         before: Option<Advice>,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
     ) -> Option<Advice> {
         let answer = self.renewal_info(id, wanted).await;
         let mut chance = [0; 8];
@@ -250,7 +250,7 @@ impl Round {
     async fn renewal_info(
         &mut self,
         id: &str,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
     ) -> Result<((Timestamp, Timestamp), Duration), Error> {
         let pair = self.pairs.get(id).cloned().ok_or(Error::Str("certificate"))?;
         let facts = certificate::facts(pair.chain.as_bytes()).map_err(|error| Error::Other(error.into()))?;
@@ -264,7 +264,11 @@ impl Round {
         Ok(((at(window.start.unix_timestamp()), at(window.end.unix_timestamp())), pause))
     }
 
-    async fn account(&mut self, directory: &str, wanted: &Wanted) -> Result<instant_acme::Account, Error> {
+    async fn account(
+        &mut self,
+        directory: &str,
+        wanted: &DesiredCertificates,
+    ) -> Result<instant_acme::Account, Error> {
         let spec = &wanted.spec;
         self.accounts.get(directory, spec.ca_file.clone(), spec.email.as_deref()).await
     }
@@ -277,7 +281,7 @@ impl Round {
         &mut self,
         names: &BTreeSet<SiteName>,
         is_renewal: bool,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
     ) -> (Option<String>, Timestamp) {
         let mut next = now().after(LOOK_AGAIN);
         let (proofs, doubts, mut problems) = self.proofs(names, wanted, &mut next).await;
@@ -320,7 +324,7 @@ impl Round {
     async fn proofs(
         &mut self,
         names: &BTreeSet<SiteName>,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
         next: &mut Timestamp,
     ) -> (Proofs, Option<String>, Vec<String>) {
         let (mut proofs, mut doubt, mut problems) = (Proofs::new(), None, Vec::new());
@@ -343,11 +347,11 @@ impl Round {
                 }
             };
             match leads {
-                Leads::Here => _ = proofs.insert(name.clone(), Proof::Http),
-                _ if has_dns => _ = proofs.insert(name.clone(), Proof::Dns),
+                Leads::Here => _ = proofs.insert(name.clone(), ChallengeProof::Http),
+                _ if has_dns => _ = proofs.insert(name.clone(), ChallengeProof::Dns),
                 Leads::Perhaps(why) => {
                     doubt = Some(why);
-                    proofs.insert(name.clone(), Proof::Http);
+                    proofs.insert(name.clone(), ChallengeProof::Http);
                 }
                 Leads::Elsewhere(why) => problems.push(why),
             }
@@ -363,7 +367,12 @@ impl Round {
     }
 
     /// Why a set must wait, and until when.
-    fn waits(&self, id: &str, set: &SetDocument, wanted: &Wanted) -> Option<(Timestamp, String)> {
+    fn waits(
+        &self,
+        id: &str,
+        set: &SetDocument,
+        wanted: &DesiredCertificates,
+    ) -> Option<(Timestamp, String)> {
         if let Some(failure) = set.failure.as_ref().filter(|failure| failure.retry_at > now()) {
             return Some((failure.retry_at, waiting(failure)));
         }
@@ -390,8 +399,8 @@ impl Round {
         set: &mut SetDocument,
         proofs: &Proofs,
         is_doubtful: bool,
-        wanted: &Wanted,
-    ) -> Result<(), Failed> {
+        wanted: &DesiredCertificates,
+    ) -> Result<(), OrderFailure> {
         let has_failed =
             set.failure.is_some() || set.names.iter().any(|name| self.failed_names.contains_key(name));
         if let Some(staging) = wanted.spec.staging.clone().filter(|_| is_doubtful || has_failed) {
@@ -405,7 +414,7 @@ impl Round {
         let first = self.at(&directory, wanted, replaces.clone(), proofs, set, false).await;
         match first {
             // An authority that lost its accounts registers this one again.
-            Err(failed) if failed.kind == Kind::NoAccount => {
+            Err(failed) if failed.kind == OrderFailureKind::NoAccount => {
                 self.accounts.forget(&directory);
                 self.at(&directory, wanted, replaces, proofs, set, false).await
             }
@@ -416,16 +425,16 @@ impl Round {
     async fn at(
         &mut self,
         directory: &str,
-        wanted: &Wanted,
+        wanted: &DesiredCertificates,
         replaces: Option<certificate::RenewalId>,
         proofs: &Proofs,
         set: &mut SetDocument,
         is_rehearsal: bool,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), OrderFailure> {
         // What an earlier request noted is not about this one.
         let _ = self.accounts.patience().take();
         let account = self.account(directory, wanted).await;
-        let account = account.map_err(|error| Failed::of("the authority took no account", error))?;
+        let account = account.map_err(|error| OrderFailure::of("the authority took no account", error))?;
         let attempt = Attempt {
             store: &self.store,
             account: &account,
@@ -436,7 +445,7 @@ impl Round {
         };
         if is_rehearsal {
             let rehearsed = attempt.rehearse(&set.names).await;
-            return rehearsed.map_err(|failed| Failed {
+            return rehearsed.map_err(|failed| OrderFailure {
                 message: format!("at the staging directory: {}", failed.message),
                 ..failed
             });
@@ -444,7 +453,7 @@ impl Round {
         attempt.issue(set).await
     }
 
-    fn issued(&mut self, id: &str, set: SetDocument, wanted: &Wanted) {
+    fn issued(&mut self, id: &str, set: SetDocument, wanted: &DesiredCertificates) {
         let had_failures = self.failed_names.len();
         self.failed_names.retain(|name, _| !set.names.contains(name));
         if self.failed_names.len() != had_failures
@@ -461,37 +470,52 @@ impl Round {
         }
         self.sets.insert(id.to_owned(), set);
         self.stand_in(wanted);
-        (self.is_untold, self.is_pruned) = (true, false);
+        (self.is_unpublished, self.is_pruned) = (true, false);
     }
 
     /// Remembers a failure, and returns when to try again.
-    fn note(&mut self, id: &str, mut set: SetDocument, failed: &Failed, wanted: &Wanted) -> Timestamp {
-        let told = failed.not_before.max(self.accounts.patience().take());
-        if matches!(failed.kind, Kind::Unreachable | Kind::Local | Kind::NoAccount) {
+    fn note(
+        &mut self,
+        id: &str,
+        mut set: SetDocument,
+        failed: &OrderFailure,
+        wanted: &DesiredCertificates,
+    ) -> Timestamp {
+        let not_before = failed.not_before.max(self.accounts.patience().take());
+        if matches!(
+            failed.kind,
+            OrderFailureKind::Unreachable | OrderFailureKind::Local | OrderFailureKind::NoAccount
+        ) {
             let count = self.unreachable.get(id).map_or(0, |failure| failure.count);
             let pause = (UNREACHABLE.0 * 2_u32.saturating_pow(count.min(16))).min(UNREACHABLE.1);
-            let (at, retry_at) = (now(), now().after(pause).max(told.unwrap_or_default()));
+            let (at, retry_at) = (now(), now().after(pause).max(not_before.unwrap_or_default()));
             let message = failed.message.clone();
-            self.unreachable.insert(id.to_owned(), Failure { count: count + 1, at, retry_at, message });
+            self.unreachable.insert(id.to_owned(), FailureStreak { count: count + 1, at, retry_at, message });
             self.sets.insert(id.to_owned(), set);
             return retry_at;
         }
         let has_staging = wanted.spec.staging.is_some();
-        if let Some(told) = told {
-            let until = told.min(now().after(LONGEST_REFUSAL));
+        if let Some(not_before) = not_before {
+            let until = not_before.min(now().after(LONGEST_REFUSAL));
             self.refused_until.insert(wanted.spec.directory.clone(), until);
         }
         let (at, written) = match &failed.name {
             Some(name) => {
                 let before = self.failed_names.get(name);
-                let failure = schedule::failed(before, failed.message.clone(), now(), told, has_staging);
+                let failure =
+                    schedule::failed(before, failed.message.clone(), now(), not_before, has_staging);
                 self.failed_names.insert(name.clone(), failure);
                 // The other names of the order are tried without this one, soon.
                 (now().after(Duration::from_secs(1)), self.store.save_failed_names(&self.failed_names))
             }
             None => {
-                let failure =
-                    schedule::failed(set.failure.as_ref(), failed.message.clone(), now(), told, has_staging);
+                let failure = schedule::failed(
+                    set.failure.as_ref(),
+                    failed.message.clone(),
+                    now(),
+                    not_before,
+                    has_staging,
+                );
                 let at = failure.retry_at;
                 set.failure = Some(failure);
                 (at, self.store.save(&set))
@@ -515,7 +539,7 @@ fn without_covered(names: &BTreeSet<SiteName>) -> BTreeSet<SiteName> {
     names.iter().filter(|name| !is_covered(name)).cloned().collect()
 }
 
-fn waiting(failure: &Failure) -> String {
+fn waiting(failure: &FailureStreak) -> String {
     format!("{}; next attempt {}", failure.message, moment(failure.retry_at))
 }
 
@@ -537,7 +561,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_makes_the_names_below_it_superfluous() {
+    fn a_wildcard_covers_the_names_one_level_below_it() {
         let names = |texts: &[&str]| texts.iter().map(|text| SiteName::new(*text).unwrap()).collect();
         let all: BTreeSet<SiteName> = names(&["*.a.example", "a.example", "b.a.example", "c.b.a.example"]);
         assert_eq!(without_covered(&all), names(&["*.a.example", "a.example", "c.b.a.example"]));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::store::{Advice, Failure};
+use super::store::{Advice, FailureStreak};
 use crate::model::time::Timestamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -27,15 +27,15 @@ pub(super) fn pause(failures: u32, has_staging: bool) -> Duration {
 
 /// Adds a failure to those before. `not_before` is the authority's own answer.
 pub(super) fn failed(
-    before: Option<&Failure>,
+    before: Option<&FailureStreak>,
     message: String,
     now: Timestamp,
     not_before: Option<Timestamp>,
     has_staging: bool,
-) -> Failure {
+) -> FailureStreak {
     let count = before.map_or(0, |before| before.count).saturating_add(1);
     let retry_at = now.after(pause(count, has_staging)).max(not_before.unwrap_or_default());
-    Failure { count, at: now, retry_at, message }
+    FailureStreak { count, at: now, retry_at, message }
 }
 
 /// When a certificate is to be renewed without advice: a share of its lifetime before its end.
@@ -59,7 +59,7 @@ pub(super) fn next_for_same_names(issued: &[Timestamp], now: Timestamp) -> Optio
 }
 
 /// Applies the authority's answer about the certificate in `file`. `chance` picks the moment in the window, and
-/// only a changed window picks again. A window that ends before it begins is no advice.
+/// only a changed window picks again. A window that ends before it begins is not advice.
 pub(super) fn advised(
     before: Option<&Advice>,
     file: &str,
@@ -91,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn failures_stay_within_the_limits_of_the_authority() {
+    fn retries_stay_within_the_authoritys_rate_limits() {
         for has_staging in [false, true] {
             let mut at = day(0);
-            let mut failure: Option<Failure> = None;
+            let mut failure: Option<FailureStreak> = None;
             let mut attempts = Vec::new();
             for _ in 0..12 {
                 attempts.push(at);
@@ -107,13 +107,13 @@ mod tests {
                 assert!(within <= 4, "{within} attempts in an hour, {has_staging}");
             }
         }
-        let told = day(3);
-        let failure = failed(None, "slow down".to_owned(), day(1), Some(told), true);
-        assert_eq!((failure.retry_at, failure.count), (told, 1), "the authority's own answer counts");
+        let not_before = day(3);
+        let failure = failed(None, "slow down".to_owned(), day(1), Some(not_before), true);
+        assert_eq!((failure.retry_at, failure.count), (not_before, 1), "the authority's own answer counts");
     }
 
     #[test]
-    fn a_renewal_is_a_share_of_any_lifetime() {
+    fn renewal_is_due_after_a_fixed_share_of_the_lifetime() {
         assert_eq!(renew_at(day(0), day(90)), day(60));
         assert_eq!(renew_at(day(0), day(45)), day(30));
         assert_eq!(renew_at(day(10), day(16)), day(13));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_names_are_not_ordered_again_and_again() {
+    fn the_same_names_are_not_ordered_repeatedly() {
         let issued = [day(1), day(2), day(3), day(4)];
         assert_eq!(next_for_same_names(&issued[..3], day(4)), None);
         assert_eq!(next_for_same_names(&issued, day(5)), Some(day(8)));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_picked_once_for_each_window() {
+    fn a_renewal_time_is_picked_once_per_window() {
         let window = Some((day(10), day(12)));
         let first = advised(None, "a", window, day(1), 5);
         assert!(first.renew_at.is_some_and(|at| at >= day(10) && at < day(12)));

@@ -28,7 +28,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The folder.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct CertificateStore {
     folder: PathBuf,
 }
 
@@ -38,13 +38,13 @@ pub(super) struct SetDocument {
     pub(super) names: BTreeSet<SiteName>,
     /// The current certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) current: Option<Current>,
+    pub(super) current: Option<CurrentCertificate>,
     /// The order in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) order: Option<PendingOrder>,
     /// Failures since the last success, and the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<FailureStreak>,
     /// When to renew, by the authority's advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<Advice>,
@@ -55,7 +55,7 @@ pub(super) struct SetDocument {
 
 /// The current certificate of a set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Current {
+pub(super) struct CurrentCertificate {
     /// The name of its files, without ending.
     pub(super) file: String,
     /// The directory of the authority that issued it.
@@ -75,7 +75,7 @@ pub(super) struct PendingOrder {
 
 /// Failures in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct FailureStreak {
     pub(super) count: u32,
     pub(super) at: Timestamp,
     pub(super) retry_at: Timestamp,
@@ -97,9 +97,9 @@ pub(super) struct Advice {
 }
 
 /// Failures of single names.
-pub(super) type FailedNames = BTreeMap<SiteName, Failure>;
+pub(super) type FailedNames = BTreeMap<SiteName, FailureStreak>;
 
-impl Store {
+impl CertificateStore {
     /// Opens the folder, and creates it if it is missing.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         for dir in [folder.to_owned(), folder.join("sets"), folder.join("pairs")] {
@@ -276,9 +276,9 @@ mod tests {
     fn keys_are_kept_and_only_their_owner_reads_them() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("certificates");
-        let store = Store::open(&folder).unwrap();
+        let store = CertificateStore::open(&folder).unwrap();
         let key = store.account_key().unwrap();
-        assert_eq!(Store::open(&folder).unwrap().account_key().unwrap(), key, "it is made once");
+        assert_eq!(CertificateStore::open(&folder).unwrap().account_key().unwrap(), key, "it is made once");
         let file = store.new_key(&names(&["a.example"]), "a key").unwrap();
         assert_eq!(store.key(&file).unwrap(), "a key");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -288,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn a_document_comes_back_and_a_damaged_one_takes_no_other_with_it() {
+    fn a_damaged_document_does_not_affect_the_others() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = CertificateStore::open(dir.path()).unwrap();
         let set = SetDocument { names: names(&["a.example", "*.b.example"]), ..SetDocument::default() };
         store.save(&set).unwrap();
         let other = SetDocument { names: names(&["c.example"]), ..SetDocument::default() };
@@ -301,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_is_made_once_and_old_files_go() {
+    fn a_stand_in_is_created_once_and_unused_keys_are_pruned() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, now) = (Store::open(dir.path()).unwrap(), super::super::now());
+        let (store, now) = (CertificateStore::open(dir.path()).unwrap(), super::super::now());
         let set = names(&["a.example"]);
         let pair = store.stand_in(&set, now).unwrap();
         assert_eq!(store.stand_in(&set, now).unwrap().chain, pair.chain);

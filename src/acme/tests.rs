@@ -11,7 +11,7 @@ use crate::pebble::Pebble;
 use rig::Rig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_are_certified_over_http_and_a_restart_asks_for_nothing() {
+async fn names_are_certified_over_http_and_a_restart_orders_nothing() {
     let pebble = Pebble::shared();
     let mut rig = Rig::new(&pebble);
     rig.want(&[("prod", &["a.http.test", "b.http.test"]), ("test", &["c.http.test"])]);
@@ -25,7 +25,7 @@ async fn names_are_certified_over_http_and_a_restart_asks_for_nothing() {
     assert_eq!(of("a.http.test").chain, of("b.http.test").chain, "one certificate for an environment");
     assert_ne!(of("a.http.test").chain, of("c.http.test").chain);
     assert_eq!(rig.orders(), 2);
-    let report = rig.acme.report(&EnvironmentName::new("prod").unwrap()).unwrap();
+    let report = rig.acme.report(&rig::owner("prod")).unwrap();
     assert_eq!((report.until, report.problem), (Some(of("a.http.test").until), None));
 
     rig.restart();
@@ -44,7 +44,7 @@ async fn names_are_certified_over_http_and_a_restart_asks_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wildcard_is_proven_by_the_users_command_and_the_record_is_removed() {
+async fn the_dns_command_proves_a_wildcard_and_removes_the_record() {
     let pebble = Pebble::shared();
     let mut rig = Rig::new(&pebble).with_dns_command();
     rig.want(&[("prod", &["*.wild.test", "wild.test", "x.wild.test"])]);
@@ -59,7 +59,31 @@ async fn a_wildcard_is_proven_by_the_users_command_and_the_record_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_leads_elsewhere_costs_no_attempt_and_holds_up_no_other() {
+async fn a_dns_challenge_record_is_added_at_the_end_of_the_alias_chain() {
+    let pebble = Pebble::shared();
+    pebble.alias("_acme-challenge.alias.test.", "end.proofs.test.");
+    let mut rig = Rig::new(&pebble).with_dns_command();
+    rig.want(&[("prod", &["*.alias.test"])]);
+    rig.until("the wildcard is certified", |rig| rig.is_certified("*.alias.test")).await;
+    let calls = rig.dns_calls();
+    let at_the_end =
+        |verb: &str| calls.iter().any(|call| call.starts_with(&format!("{verb} end.proofs.test. ")));
+    assert!(at_the_end("present") && at_the_end("cleanup"), "{calls:?}");
+    // Pebble's name server follows one alias only, other than a real resolver: the authority finds no record.
+    pebble.alias("_acme-challenge.chain.test.", "middle.proofs.test.");
+    pebble.alias("middle.proofs.test.", "last.proofs.test.");
+    rig.want(&[("prod", &["*.chain.test"])]);
+    let at_the_last =
+        |rig: &Rig| rig.dns_calls().iter().any(|call| call.starts_with("present last.proofs.test. "));
+    rig.until("the record is added at the last alias", at_the_last).await;
+    pebble.alias("_acme-challenge.loop.test.", "_acme-challenge.loop.test.");
+    rig.want(&[("ring", &["*.loop.test"])]);
+    let problem = rig.problem("ring").await;
+    assert!(problem.contains("more than 8 aliases"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_pointing_elsewhere_costs_no_attempt_and_delays_no_other() {
     let pebble = Pebble::shared();
     pebble.address("away.lead.test", "127.0.0.3");
     pebble.address("here.lead.test", "127.0.0.1");
@@ -78,13 +102,13 @@ async fn a_name_that_leads_elsewhere_costs_no_attempt_and_holds_up_no_other() {
     // Once it leads here, it is certified, together with the other.
     pebble.address("away.lead.test", "127.0.0.1");
     drop(elsewhere);
-    rig.hurry();
+    rig.check_now();
     rig.until("it is certified", |rig| rig.is_certified("away.lead.test")).await;
     assert_eq!(rig.orders(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_the_authority_cannot_reach_is_tried_apart_and_then_at_staging() {
+async fn an_unreachable_name_is_ordered_separately_then_at_staging() {
     let pebble = Pebble::shared();
     // Nobody listens there: this host cannot tell, the authority can.
     pebble.address("closed.apart.test", "127.0.0.4");
@@ -135,7 +159,7 @@ async fn a_rate_limit_is_respected_across_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_is_taken_up_again_wherever_it_was_left() {
+async fn an_interrupted_order_is_resumed_from_any_point() {
     let pebble = Pebble::shared();
     // The authority's answers after which the process dies: to the order, the first look, the request.
     for (number, path) in ["/order-plz", "/chalZ/", "/finalize-order/"].into_iter().enumerate() {
@@ -178,7 +202,7 @@ async fn a_certificate_is_renewed_when_the_authority_advises_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_authority_that_is_away_or_lost_its_accounts_is_asked_again() {
+async fn an_order_is_retried_after_an_outage_or_a_lost_account() {
     let pebble = Pebble::shared();
     let mut rig = Rig::new(&pebble);
     rig.go_away(true);
@@ -195,7 +219,7 @@ async fn an_authority_that_is_away_or_lost_its_accounts_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_profile_is_an_error_that_names_the_known_ones() {
+async fn an_unknown_certificate_profile_is_reported_before_ordering() {
     let pebble = Pebble::shared();
     let mut rig = Rig::new(&pebble);
     rig.profile("fast");

@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::server::{BoxBody, ControllerClient, streamed, whole};
+use super::attach::attach;
+use super::server::{BoxBody, ControllerClient, full_body, streamed};
 use crate::controller::Controller;
 use crate::model::link::{Ask, FAILED, Question};
 use crate::model::name::EnvironmentName;
@@ -35,11 +36,15 @@ impl Answers {
     pub(super) fn begin(&self, asker: ControllerClient, ask: Ask) {
         let answers = self.clone();
         self.tasks.spawn(async move {
-            let _permit = answers.permits.acquire().await;
             let Ask { id, environment, question } = ask;
-            let (headers, body) = match answers.to(&environment, question).await {
+            // Commands of people last long, and have permits of their own.
+            let _permit = match question {
+                Question::Attach { .. } => None,
+                Question::Plan | Question::Logs(_) => Some(answers.permits.acquire().await),
+            };
+            let (headers, body) = match answers.to(&asker, &environment, question).await {
                 Ok(body) => (HeaderMap::new(), body),
-                Err(why) => (failed(), whole(why.into())),
+                Err(why) => (failed(), full_body(why.into())),
             };
             let path = format!("/api/v1/agent/answers/{id}");
             if let Err(error) = asker.ask(Method::POST, &path, headers, body).await {
@@ -48,12 +53,20 @@ impl Answers {
         });
     }
 
-    async fn to(&self, environment: &EnvironmentName, question: Question) -> Result<BoxBody, String> {
+    async fn to(
+        &self,
+        asker: &ControllerClient,
+        environment: &EnvironmentName,
+        question: Question,
+    ) -> Result<BoxBody, String> {
         match question {
+            Question::Attach { input, request, by } => {
+                attach(&self.controller, asker, environment, (input, request, by)).await
+            }
             Question::Plan => {
                 let plan = self.controller.preview(environment).await?;
                 let plan = plan.ok_or_else(|| format!("this host has not accepted {environment} yet"))?;
-                Ok(whole(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
+                Ok(full_body(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
             }
             Question::Logs(options) => {
                 let output = self.controller.output(environment, options).await?;

@@ -27,11 +27,11 @@ pub(super) struct Assigner {
 
 /// The refused part of the assignment, by environment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RefusedEnvironments(Arc<Mutex<BTreeMap<EnvironmentName, Refusal>>>);
+pub(super) struct RefusedEnvironments(Arc<Mutex<BTreeMap<EnvironmentName, AssignmentRefusal>>>);
 
 /// The reason why an assigned environment is refused. Its containers keep running.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct AssignmentRefusal {
     /// The reason in one word.
     pub(super) reason: Reason,
     /// The reason in a sentence.
@@ -46,12 +46,12 @@ pub(super) struct Refusal {
 
 impl RefusedEnvironments {
     /// The refusal of an environment, if it is refused.
-    pub(super) fn of(&self, environment: &EnvironmentName) -> Option<Refusal> {
+    pub(super) fn of(&self, environment: &EnvironmentName) -> Option<AssignmentRefusal> {
         self.all().get(environment).cloned()
     }
 
     /// Replaces all refusals. An unchanged refusal keeps its time.
-    fn replace(&self, fresh: BTreeMap<EnvironmentName, Refusal>) {
+    fn replace(&self, fresh: BTreeMap<EnvironmentName, AssignmentRefusal>) {
         let mut all = self.all();
         for (environment, refusal) in &fresh {
             if all.get(environment).is_none_or(|before| before.message != refusal.message) {
@@ -59,19 +59,19 @@ impl RefusedEnvironments {
                     rejected");
             }
         }
-        let since = |environment: &EnvironmentName, refusal: &Refusal| {
+        let since = |environment: &EnvironmentName, refusal: &AssignmentRefusal| {
             let before = all.get(environment).filter(|before| before.message == refusal.message);
             before.map_or(refusal.since, |before| before.since)
         };
         let fresh = fresh.into_iter().map(|(environment, refusal)| {
             let since = since(&environment, &refusal);
-            (environment, Refusal { since, ..refusal })
+            (environment, AssignmentRefusal { since, ..refusal })
         });
         let fresh = fresh.collect();
         *all = fresh;
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<EnvironmentName, Refusal>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<EnvironmentName, AssignmentRefusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,7 +94,7 @@ impl Assigner {
         let sent: BTreeMap<_, _> = allowed.environments.iter().map(sent).collect();
         let accepted = self.replica.accept(allowed, refused.keys().cloned().collect()).await?;
         for (environment, why) in accepted.not_taken {
-            let refusal = Refusal::of_record(&environment, why, sent.get(&environment));
+            let refusal = AssignmentRefusal::of_record(&environment, why, sent.get(&environment));
             refused.insert(environment, refusal);
         }
         self.refusals.replace(refused);
@@ -128,7 +128,7 @@ impl Assigner {
     async fn sort_out(
         &self,
         assignment: Assignment,
-    ) -> Option<(Assignment, BTreeMap<EnvironmentName, Refusal>)> {
+    ) -> Option<(Assignment, BTreeMap<EnvironmentName, AssignmentRefusal>)> {
         let policy = Arc::clone(&self.policy);
         let sort = move || {
             let Assignment { network, environments, forget, misread: _ } = assignment;
@@ -137,10 +137,10 @@ impl Assigner {
                 match policy.objection(&network, &assigned.spec, &images(&assigned)) {
                     None => allowed.push(assigned),
                     Some(message) => {
-                        let (environment, Sent { generation, mark }) = sent(&assigned);
+                        let (environment, SentAssignment { generation, mark }) = sent(&assigned);
                         refused.insert(
                             environment,
-                            Refusal::new(Reason::PolicyRefused, message, generation, mark),
+                            AssignmentRefusal::new(Reason::PolicyRefused, message, generation, mark),
                         );
                     }
                 }
@@ -180,7 +180,7 @@ fn images(assigned: &Assigned) -> Vec<Image> {
 }
 
 /// The refusal of an environment that violates the grammar.
-fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
+fn misread(misread: &Misread) -> (EnvironmentName, AssignmentRefusal) {
     let message = format!(
         "this agent cannot read the declaration of the controller: {}; the container keeps \
             running",
@@ -188,27 +188,30 @@ fn misread(misread: &Misread) -> (EnvironmentName, Refusal) {
     );
     (
         misread.environment.clone(),
-        Refusal::new(Reason::PolicyRefused, message, misread.generation, misread.mark.clone()),
+        AssignmentRefusal::new(Reason::PolicyRefused, message, misread.generation, misread.mark.clone()),
     )
 }
 
 /// The subject of an assignment.
-struct Sent {
+struct SentAssignment {
     generation: Generation,
     mark: Option<String>,
 }
 
-fn sent(assigned: &Assigned) -> (EnvironmentName, Sent) {
+fn sent(assigned: &Assigned) -> (EnvironmentName, SentAssignment) {
     let Assigned { spec, desired, .. } = assigned;
-    (desired.environment.clone(), Sent { generation: desired.entry.generation, mark: spec.mark.clone() })
+    (
+        desired.environment.clone(),
+        SentAssignment { generation: desired.entry.generation, mark: spec.mark.clone() },
+    )
 }
 
-impl Refusal {
+impl AssignmentRefusal {
     fn new(reason: Reason, message: String, generation: Generation, mark: Option<String>) -> Self {
         Self { reason, message, generation, mark, since: SystemTime::now().into() }
     }
 
-    fn of_record(environment: &EnvironmentName, why: ReplicaRejection, of: Option<&Sent>) -> Self {
+    fn of_record(environment: &EnvironmentName, why: ReplicaRejection, of: Option<&SentAssignment>) -> Self {
         let (generation, message) = match why {
             ReplicaRejection::Behind { here, sent } => (
                 here,

@@ -10,12 +10,12 @@ use hyper::body::Body;
 const LONGEST: usize = 16 << 20;
 
 /// Reads lines. Data after the last line break of the body is not a line.
-pub(super) struct Lines<B> {
+pub(super) struct LineReader<B> {
     body: B,
     read: BytesMut,
 }
 
-impl<B> Lines<B>
+impl<B> LineReader<B>
 where
     B: Body + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -61,7 +61,7 @@ mod tests {
     async fn lines(pieces: &[&'static str]) -> Vec<String> {
         let pieces: Vec<_> = pieces.iter().map(|piece| Bytes::from_static(piece.as_bytes())).collect();
         let pieces = stream::iter(pieces.into_iter().map(|piece| Ok::<_, io::Error>(Frame::data(piece))));
-        let mut lines = Lines::new(StreamBody::new(pieces));
+        let mut lines = LineReader::new(StreamBody::new(pieces));
         let mut found = Vec::new();
         while let Some(line) = lines.next().await.unwrap() {
             found.push(String::from_utf8(line.to_vec()).unwrap());
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_whole_however_they_come_and_a_truncated_one_is_none() {
+    async fn lines_are_reassembled_from_chunks_and_a_truncated_one_is_dropped() {
         assert_eq!(lines(&["a\nb", "c\n", "\nd\ne"]).await, ["a", "bc", "", "d"]);
         assert_eq!(lines(&["", "a", "b"]).await, Vec::<String>::new());
     }

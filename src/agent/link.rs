@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 
 use super::answers::Answers;
 use super::assign::Assigner;
-use super::lines::Lines;
+use super::lines::LineReader;
 use super::reporter::{ReportError, Reporter};
-use super::server::{AskError, ControllerClient, Server};
-use crate::controller::Grant;
+use super::server::{AskError, ControllerClient, ControllerServer};
+use crate::controller::{Controller, Grant};
 use crate::model::error::chain;
 use crate::model::link::{Assignment, Hello, ToAgent, VERSION};
 use crate::record::RecordError;
@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 
 /// Maintains the link.
 pub(super) struct ControllerLink {
-    pub(super) server: Server,
+    pub(super) server: ControllerServer,
     pub(super) instance: String,
     /// The number of the first session.
     pub(super) epoch: u64,
@@ -41,7 +41,8 @@ pub(super) struct ControllerLink {
     pub(super) assigner: Assigner,
     pub(super) reporter: Arc<Reporter>,
     pub(super) answers: Answers,
-    pub(super) told: LastReported,
+    pub(super) controller: Controller,
+    pub(super) last_reported: LastReported,
     /// Allows acting on the record once the controller has answered.
     pub(super) grant: Grant,
 }
@@ -52,7 +53,7 @@ pub(super) struct ControllerLink {
 pub(super) struct LastReported(Option<String>);
 
 impl LastReported {
-    fn is_news(&mut self, why: &str, failures: u32) -> bool {
+    fn is_new(&mut self, why: &str, failures: u32) -> bool {
         let last = self.0.replace(why.to_owned());
         failures <= 1 || last.as_deref() != Some(why)
     }
@@ -102,7 +103,7 @@ impl ControllerLink {
     /// Logs how a session ended, and returns how long to wait before the next.
     fn after(&mut self, end: &End, failures: u32) -> Duration {
         let why = chain(end);
-        let is_news = self.told.is_news(&why, failures);
+        let is_new = self.last_reported.is_new(&why, failures);
         let pause = match end {
             End::Outranked => jittered(PAUSE_AFTER_OUTRANKED),
             End::Refused(AskError::Refused { status, .. }) if status.is_client_error() => {
@@ -112,7 +113,7 @@ impl ControllerLink {
         };
         if matches!(end, End::Outranked | End::Refused(_) | End::Record(_)) {
             error!(%why, again_in = ?pause, "not connected; local containers keep running");
-        } else if is_news {
+        } else if is_new {
             warn!(%why, again_in = ?pause, "controller unreachable; local containers keep running");
         }
         // An outranked agent keeps its number, so that it does not displace the other one in turn. Any other
@@ -134,6 +135,7 @@ impl ControllerLink {
             instance: self.instance.clone(),
             epoch: self.epoch,
             software: concat!("abide ", env!("CARGO_PKG_VERSION")).to_owned(),
+            engine: self.controller.engine_version().await,
         };
         let response = match line.asker.post("/api/v1/agent/session", &hello).await {
             Ok(response) => response,
@@ -146,14 +148,14 @@ impl ControllerLink {
         self.up.send_replace(Some(line.asker.clone()));
         let reporting = Arc::clone(&self.reporter).run(line.asker.clone(), self.epoch);
         let end = tokio::select! {
-            end = self.listen(Lines::new(response.into_body()), &line.asker) => end,
+            end = self.listen(LineReader::new(response.into_body()), &line.asker) => end,
             error = reporting => End::Report(error),
         };
         (end, true)
     }
 
     /// Handles the controller's messages until the stream ends.
-    async fn listen(&self, mut lines: Lines<hyper::body::Incoming>, asker: &ControllerClient) -> End {
+    async fn listen(&self, mut lines: LineReader<hyper::body::Incoming>, asker: &ControllerClient) -> End {
         loop {
             let line = match tokio::time::timeout(SILENCE, lines.next()).await {
                 Ok(Ok(Some(line))) => line,
@@ -183,7 +185,7 @@ impl ControllerLink {
         self.assigner.take(assignment).await?;
         self.grant.give();
         self.reporter.settled();
-        self.reporter.ring();
+        self.reporter.request_report();
         Ok(())
     }
 }
@@ -205,17 +207,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_told_once_and_so_is_the_next() {
-        let mut told = LastReported::default();
-        assert!(told.is_news("the controller ended the session", 1));
-        assert!(told.is_news("another key", 2));
-        assert!(!told.is_news("another key", 3));
-        assert!(told.is_news("refused", 4));
-        assert!(told.is_news("refused", 1), "it stood meanwhile");
+    fn a_disconnect_reason_is_logged_once_until_it_changes() {
+        let mut last_reported = LastReported::default();
+        assert!(last_reported.is_new("the controller ended the session", 1));
+        assert!(last_reported.is_new("another key", 2));
+        assert!(!last_reported.is_new("another key", 3));
+        assert!(last_reported.is_new("refused", 4));
+        assert!(last_reported.is_new("refused", 1), "it stood meanwhile");
     }
 
     #[test]
-    fn pauses_double_from_a_tenth_of_a_second_to_eight_and_no_further() {
+    fn reconnect_pauses_double_from_100_ms_to_8_s() {
         let millis: Vec<_> = (1..=9).map(|failures| pause_after(failures).as_millis()).collect();
         assert_eq!(millis, [100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000]);
         assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);

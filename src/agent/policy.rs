@@ -16,6 +16,7 @@ use crate::model::name::{NetworkName, SiteName};
 use crate::model::options::Right;
 use crate::model::ports::PortMapping;
 use crate::model::reference::ImageRepository;
+use crate::model::site::SiteSettings;
 use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, SecretRef};
 
 /// Networks that belong to the engine, or mean none.
@@ -34,7 +35,7 @@ const OWN_VARIABLES: &str = "ABIDE_";
 /// The policy of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
-    rules: Rules,
+    rules: PolicyRules,
     /// The proxy of this host; `None`: there is none.
     front: Option<FrontSpec>,
     /// Files and folders of the agent itself.
@@ -44,7 +45,7 @@ pub(super) struct Policy {
 /// The contents of `policy.toml`. In lists of names, a `*` at the end matches any suffix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rules {
+struct PolicyRules {
     /// Repositories of images; left out: any.
     images: Option<Vec<String>>,
     /// Folders of the host that may be mounted, with all below them; left out: none.
@@ -77,7 +78,8 @@ struct Rules {
     /// Whether containers may use GPUs.
     #[serde(default)]
     gpus: bool,
-    /// Namespaces of the host: `"pid"`, `"ipc"`, `"cgroup"`, `"user"`; left out: none.
+    /// Namespaces of the host: `"pid"`, `"ipc"`, `"cgroup"`, `"user"`,
+    /// `"network"`; left out: none.
     #[serde(default)]
     host_namespaces: Vec<String>,
     /// Security options that take a protection away; left out: none.
@@ -175,7 +177,7 @@ impl Policy {
             return Err(PolicyError::Writable { path: path.to_owned() });
         }
         let wrong = |why: String| PolicyError::Wrong { path: path.to_owned(), why };
-        let rules: Rules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let rules: PolicyRules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let mut paths = rules.binds.iter().chain(&rules.secret_files);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(wrong(format!("`{}` is not an absolute path", path.display())));
@@ -198,7 +200,7 @@ impl Policy {
 
     /// The policy without a declaration.
     pub(super) fn standard(own: Vec<PathBuf>) -> Self {
-        Self { rules: Rules::default(), front: None, own }
+        Self { rules: PolicyRules::default(), front: None, own }
     }
 
     /// Why an environment is not allowed here, in a sentence; `None`: it is allowed. `images`: the images
@@ -210,10 +212,12 @@ impl Policy {
         images: &[Image],
     ) -> Option<String> {
         let objections = [
-            self.network(network),
+            self.network(&spec.network(network)),
             self.image(images),
             spec.volumes.iter().find_map(|mount| self.mount(mount)),
-            spec.hostnames.iter().find_map(|name| self.hostname(name)),
+            spec.jobs.values().find_map(|job| self.path(&job.backup.as_ref()?.folder)),
+            spec.site_names().find_map(|name| self.hostname(name)),
+            self.site(&spec.site),
             spec.publish
                 .and_then(|publish| self.port(publish.port).or_else(|| self.address(publish.address))),
             spec.run.ports.iter().find_map(|port| self.mapping(port)),
@@ -284,6 +288,16 @@ impl Policy {
         }
         let allowed = self.rules.hostnames.as_ref()?;
         (!allowed.iter().any(|allowed| is_below(allowed, name))).then(|| format!("the host name {name}"))
+    }
+
+    /// The files of a site become public, so they are judged like secrets.
+    fn site(&self, site: &SiteSettings) -> Option<String> {
+        if self.front.is_none() && !site.is_default() {
+            return Some("settings of a `site`, because it declares no `[front]`".to_owned());
+        }
+        let pages = site.error_pages.values().map(|page| SecretRef::SecretFile(page.0.clone()));
+        let users = site.basic_auth.iter().map(|auth| auth.users.clone());
+        pages.chain(users).find_map(|file| self.secret(&file))
     }
 
     /// All ports that a mapping may take have to be allowed, for it may take any of them.

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
-use super::assign::{Refusal, RefusedEnvironments};
+use super::assign::{AssignmentRefusal, RefusedEnvironments};
 use super::server::{AskError, ControllerClient};
 use crate::model::error::chain;
-use crate::model::link::{Assignment, LeftThere, Receipt, Report, ReportCursor, Reported};
+use crate::model::link::{AgentReport, Assignment, LeftThere, Receipt, ReportCursor, Reported};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
 use crate::record::{DesiredReader, RecordError, StatusReader, Wakeup, Wakeups};
@@ -35,11 +35,11 @@ pub(super) struct Reporter {
     pub(super) instance: String,
     pub(super) status: StatusReader,
     pub(super) desired: DesiredReader,
-    pub(super) bells: Wakeups,
+    pub(super) wakeups: Wakeups,
     pub(super) refusals: RefusedEnvironments,
     pub(super) state: Mutex<ReporterState>,
     /// Notified about news that no wakeup of the record covers.
-    pub(super) news: Notify,
+    pub(super) report_requested: Notify,
     /// Whether an environment has been reconciled since this process started.
     pub(super) is_observed: IsObserved,
     /// Lists the leftovers on this host of environments that it does not run.
@@ -54,7 +54,7 @@ pub(super) type ListLeft = Box<dyn Fn() -> Option<LeftThere> + Send + Sync>;
 #[derive(Debug, Default)]
 pub(super) struct ReporterState {
     /// By environment of the last assignment.
-    heard: BTreeMap<EnvironmentName, ReportCursor>,
+    cursors: BTreeMap<EnvironmentName, ReportCursor>,
     /// The environments that changed since the last report.
     changed: BTreeSet<EnvironmentName>,
     /// The leftovers in the last report.
@@ -86,16 +86,16 @@ impl Reporter {
     /// reported: refusals may have changed.
     pub(super) fn assigned(&self, assignment: &Assignment) {
         let mut state = self.state();
-        let mut before = std::mem::take(&mut state.heard);
+        let mut before = std::mem::take(&mut state.cursors);
         for assigned in &assignment.environments {
             let environment = &assigned.desired.environment;
-            let heard = before.remove(environment).or_else(|| assigned.heard.clone()).unwrap_or_default();
-            state.heard.insert(environment.clone(), heard);
+            let cursor = before.remove(environment).or_else(|| assigned.heard.clone()).unwrap_or_default();
+            state.cursors.insert(environment.clone(), cursor);
             state.changed.insert(environment.clone());
         }
         for misread in &assignment.misread {
             let environment = &misread.environment;
-            state.heard.insert(environment.clone(), before.remove(environment).unwrap_or_default());
+            state.cursors.insert(environment.clone(), before.remove(environment).unwrap_or_default());
             state.changed.insert(environment.clone());
         }
     }
@@ -106,29 +106,29 @@ impl Reporter {
     }
 
     /// Requests a report about news that no wakeup covers.
-    pub(super) fn ring(&self) {
-        self.news.notify_one();
+    pub(super) fn request_report(&self) {
+        self.report_requested.notify_one();
     }
 
     /// Reports for as long as a session lasts, and returns why it ended.
     pub(super) async fn run(self: Arc<Self>, asker: ControllerClient, epoch: u64) -> ReportError {
-        let mut bells = self.bells.subscribe();
+        let mut wakeups = self.wakeups.subscribe();
         let mut sequence = 0;
         // No wakeup covers containers that belong to no environment of this host.
         let mut look = tokio::time::interval(LOOK_FOR_LEFT);
         loop {
             tokio::select! {
-                bell = bells.recv() => match bell {
-                    Ok(bell) => self.hear(bell),
+                wakeup = wakeups.recv() => match wakeup {
+                    Ok(wakeup) => self.note_change(wakeup),
                     Err(RecvError::Lagged(_)) => self.all_changed(),
                     Err(RecvError::Closed) => return ReportError::Closed,
                 },
-                () = self.news.notified() => {}
+                () = self.report_requested.notified() => {}
                 _ = look.tick() => {}
             }
             tokio::time::sleep(GATHERED_FOR).await;
-            while let Ok(bell) = bells.try_recv() {
-                self.hear(bell);
+            while let Ok(wakeup) = wakeups.try_recv() {
+                self.note_change(wakeup);
             }
             while let Some(report) = self.report(epoch, sequence + 1) {
                 sequence += 1;
@@ -146,8 +146,8 @@ impl Reporter {
         }
     }
 
-    fn hear(&self, bell: Wakeup) {
-        let environment = match bell {
+    fn note_change(&self, wakeup: Wakeup) {
+        let environment = match wakeup {
             Wakeup::Desired(environment) | Wakeup::Status(environment) | Wakeup::Event(environment) => {
                 environment
             }
@@ -159,18 +159,18 @@ impl Reporter {
 
     fn all_changed(&self) {
         let mut state = self.state();
-        let all: Vec<_> = state.heard.keys().cloned().collect();
+        let all: Vec<_> = state.cursors.keys().cloned().collect();
         state.changed.extend(all);
     }
 
-    /// The next report; `None`: there is no news.
-    fn report(&self, epoch: u64, sequence: u64) -> Option<Report> {
-        let (changed, heard) = {
+    /// The next report; `None`: nothing is new.
+    fn report(&self, epoch: u64, sequence: u64) -> Option<AgentReport> {
+        let (changed, cursors) = {
             let mut state = self.state();
-            (std::mem::take(&mut state.changed), state.heard.clone())
+            (std::mem::take(&mut state.changed), state.cursors.clone())
         };
-        let of_ours = changed.iter().filter_map(|environment| heard.get_key_value(environment));
-        let reported = of_ours.filter_map(|(environment, heard)| match self.of(environment, heard) {
+        let of_ours = changed.iter().filter_map(|environment| cursors.get_key_value(environment));
+        let reported = of_ours.filter_map(|(environment, cursor)| match self.of(environment, cursor) {
             Ok(reported) => reported,
             Err(error) => {
                 warn!(%environment, error = %chain(&error), "failed to report an environment");
@@ -178,8 +178,8 @@ impl Reporter {
             }
         });
         let environments: Vec<_> = reported.collect();
-        let left = self.news_of_left();
-        (!environments.is_empty() || left.is_some()).then(|| Report {
+        let left = self.changed_leftovers();
+        (!environments.is_empty() || left.is_some()).then(|| AgentReport {
             instance: self.instance.clone(),
             epoch,
             sequence,
@@ -190,22 +190,22 @@ impl Reporter {
     }
 
     /// The leftovers on this host, if they differ from the last report.
-    fn news_of_left(&self) -> Option<LeftThere> {
+    fn changed_leftovers(&self) -> Option<LeftThere> {
         let is_settled = self.state().is_settled;
         let left = is_settled.then(|| (self.left)()).flatten()?;
         let mut state = self.state();
-        let is_news = state.left.as_ref() != Some(&left);
+        let has_changed = state.left.as_ref() != Some(&left);
         state.left = Some(left.clone());
-        is_news.then_some(left)
+        has_changed.then_some(left)
     }
 
     fn of(
         &self,
         environment: &EnvironmentName,
-        heard: &ReportCursor,
+        cursor: &ReportCursor,
     ) -> Result<Option<Reported>, RecordError> {
         let refusal = self.refusals.of(environment);
-        let reported = of(&self.status, &self.desired, environment, heard, &self.instance)?;
+        let reported = of(&self.status, &self.desired, environment, cursor, &self.instance)?;
         Ok(match (reported, refusal) {
             (Some(reported), Some(refusal)) => {
                 Some(Reported { status: refused(reported.status, refusal), ..reported })
@@ -221,7 +221,7 @@ impl Reporter {
         })
     }
 
-    async fn send(&self, asker: &ControllerClient, report: &Report) -> Result<Receipt, AskError> {
+    async fn send(&self, asker: &ControllerClient, report: &AgentReport) -> Result<Receipt, AskError> {
         let response = asker.post("/api/v1/agent/report", report).await?;
         let receipt = http_body_util::Limited::new(response.into_body(), LONGEST_RECEIPT).collect().await;
         // An invalid receipt acknowledges nothing; the next report repeats the content.
@@ -229,11 +229,11 @@ impl Reporter {
         Ok(receipt.unwrap_or_default())
     }
 
-    fn receive(&self, report: &Report, receipt: Receipt) {
+    fn receive(&self, report: &AgentReport, receipt: Receipt) {
         let mut state = self.state();
-        for (environment, heard) in receipt.heard {
-            if let Some(before) = state.heard.get_mut(&environment) {
-                *before = heard;
+        for (environment, cursor) in receipt.heard {
+            if let Some(before) = state.cursors.get_mut(&environment) {
+                *before = cursor;
             }
         }
         let full = report.environments.iter().filter(|one| one.events.len() == EVENTS_AT_ONCE);
@@ -245,7 +245,7 @@ impl Reporter {
     }
 }
 
-fn environments(report: &Report) -> impl Iterator<Item = EnvironmentName> {
+fn environments(report: &AgentReport) -> impl Iterator<Item = EnvironmentName> {
     report.environments.iter().map(|one| one.status.environment.clone())
 }
 
@@ -255,24 +255,24 @@ pub(super) fn of(
     status: &StatusReader,
     desired: &DesiredReader,
     environment: &EnvironmentName,
-    heard: &ReportCursor,
+    cursor: &ReportCursor,
     instance: &str,
 ) -> Result<Option<Reported>, RecordError> {
-    let Some(said) = status.status(environment)? else { return Ok(None) };
+    let Some(stored) = status.status(environment)? else { return Ok(None) };
     let history = status.history(environment)?.into_iter().take(OUTCOMES);
     let outcomes = history.filter_map(|kept| Some((kept.entry.generation, kept.outcome?))).collect();
-    let heard = if heard.instance == instance { heard.clone() } else { ReportCursor::default() };
+    let cursor = if cursor.instance == instance { cursor.clone() } else { ReportCursor::default() };
     // The last acknowledged event may have happened again since.
-    let after = heard.event.saturating_sub(1);
+    let after = cursor.event.saturating_sub(1);
     let mut events = status.events(Some(environment), Some(after), usize::MAX)?;
-    events.retain(|event| heard.news_of(event) > 0);
+    events.retain(|event| cursor.new_repetitions(event) > 0);
     events.truncate(EVENTS_AT_ONCE);
-    Ok(Some(Reported { status: said, outcomes, events, rollback: desired.proposed(environment)? }))
+    Ok(Some(Reported { status: stored, outcomes, events, rollback: desired.proposed(environment)? }))
 }
 
 /// The status of an environment whose declaration or record this host refuses.
-fn refused(status: Status, refusal: Refusal) -> Status {
-    let Refusal { reason, message, generation, mark, since } = refusal;
+fn refused(status: Status, refusal: AssignmentRefusal) -> Status {
+    let AssignmentRefusal { reason, message, generation, mark, since } = refusal;
     Status {
         condition: Condition::Blocked,
         reason,
@@ -295,20 +295,6 @@ fn of_before(status: Status) -> Status {
 }
 
 fn nothing_known(environment: &EnvironmentName) -> Status {
-    Status {
-        environment: environment.clone(),
-        observed_generation: Default::default(),
-        condition: Condition::Progressing,
-        reason: Reason::Unknown,
-        message: String::new(),
-        since: SystemTime::now().into(),
-        running: None,
-        next_retry: None,
-        plan: Vec::new(),
-        observed_sync: None,
-        certificate_until: None,
-        volumes: Vec::new(),
-        warnings: Vec::new(),
-        observed_declaration: None,
-    }
+    let why = (Condition::Progressing, Reason::Unknown);
+    Status::new(environment.clone(), Default::default(), why, "", SystemTime::now().into())
 }

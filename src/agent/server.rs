@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::view::ErrorView;
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{ConnectError, Connector, Trust, is_local};
 
 /// The timeout for connecting, and for the first byte of an answer.
@@ -43,7 +43,7 @@ const LONGEST_REFUSAL: usize = 16 * 1024;
 pub(super) type BoxBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The address of the controller, and the agent's credentials.
-pub(super) struct Server {
+pub(super) struct ControllerServer {
     /// The host without the brackets of an IPv6 address.
     host: String,
     port: u16,
@@ -77,7 +77,7 @@ pub(super) enum NoServer {
     Tls(#[from] ConnectError),
 }
 
-impl Server {
+impl ControllerServer {
     /// The controller at `url`. If the token has a pin, the pin identifies the controller's key. Otherwise
     /// the CA certificates in the file `ca` verify it, or those that this host trusts.
     ///
@@ -103,7 +103,7 @@ impl Server {
             (None, Some(file)) => Trust::File(file.to_owned()),
             (None, None) => Trust::System,
         };
-        let tls = if is_plain { None } else { Some(Connector::new(&trust, Protocol::Http2)?) };
+        let tls = if is_plain { None } else { Some(Connector::new(&trust, AlpnProtocol::Http2)?) };
         let scheme = if is_plain { "http" } else { "https" };
         Ok(Self {
             host,
@@ -222,7 +222,7 @@ impl ControllerClient {
         // Documents of the link only have keys that JSON allows.
         let body = serde_json::to_vec(document).unwrap_or_default();
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        self.accepted(Method::POST, path, headers, whole(body.into())).await
+        self.accepted(Method::POST, path, headers, full_body(body.into())).await
     }
 
     /// Sends a request that must be accepted.
@@ -239,9 +239,9 @@ impl ControllerClient {
         if status.is_success() {
             return Ok(response);
         }
-        let said = http_body_util::Limited::new(response.into_body(), LONGEST_REFUSAL).collect();
-        let said = tokio::time::timeout(PATIENCE, said).await.ok().and_then(Result::ok);
-        let view = said.and_then(|said| serde_json::from_slice(&said.to_bytes()).ok());
+        let refusal = http_body_util::Limited::new(response.into_body(), LONGEST_REFUSAL).collect();
+        let refusal = tokio::time::timeout(PATIENCE, refusal).await.ok().and_then(Result::ok);
+        let view = refusal.and_then(|refusal| serde_json::from_slice(&refusal.to_bytes()).ok());
         Err(AskError::Refused { status, view })
     }
 
@@ -264,7 +264,7 @@ impl ControllerClient {
 }
 
 /// A complete body.
-pub(super) fn whole(bytes: Bytes) -> BoxBody {
+pub(super) fn full_body(bytes: Bytes) -> BoxBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -283,9 +283,10 @@ mod tests {
     use crate::model::credential::Pin;
 
     #[test]
-    fn addresses_get_the_port_of_their_scheme_and_take_no_path() {
+    fn a_controller_url_gets_its_schemes_port_and_may_have_no_path() {
         let token = Credential::new("0123456789ab".parse().unwrap(), [7; 32]).text();
-        let url = |text: &str| Server::new(text, &token, None).map(|server| server.url().to_owned());
+        let url =
+            |text: &str| ControllerServer::new(text, &token, None).map(|server| server.url().to_owned());
         assert_eq!(url("http://localhost").unwrap(), "http://localhost:80");
         assert_eq!(url("http://127.0.0.1:8080/").unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url("http://[::1]").unwrap(), "http://[::1]:80");
@@ -295,35 +296,35 @@ mod tests {
     }
 
     #[test]
-    fn no_token_goes_to_another_machine_in_the_clear() {
+    fn no_token_is_sent_to_another_host_in_plain_text() {
         let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
         let pinned = credential.clone().pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
         for token in [credential.text(), pinned] {
             for url in ["http://ci.example.com", "http://192.0.2.1:8080", "http://[2001:db8::1]"] {
-                let refused = Server::new(url, &token, None).map(|server| server.url().to_owned());
+                let refused = ControllerServer::new(url, &token, None).map(|server| server.url().to_owned());
                 assert!(matches!(refused, Err(NoServer::PlainToken { .. })), "{url}");
             }
         }
     }
 
     #[test]
-    fn the_authorities_that_are_named_are_looked_at_unless_a_pin_says_more() {
+    fn the_authorities_file_is_read_unless_the_token_has_a_pin() {
         let missing = Path::new("/nowhere/authorities.pem");
         let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
         let pinned = credential.clone().pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
-        let refused = Server::new("https://ci.example.com", &credential.text(), Some(missing));
+        let refused = ControllerServer::new("https://ci.example.com", &credential.text(), Some(missing));
         assert!(matches!(refused.map(|_| ()), Err(NoServer::Tls(ConnectError::Authorities { .. }))));
-        assert!(Server::new("https://ci.example.com", &pinned, Some(missing)).is_ok());
+        assert!(ControllerServer::new("https://ci.example.com", &pinned, Some(missing)).is_ok());
     }
 
     #[test]
-    fn a_token_with_a_pin_needs_no_authorities_and_what_is_none_is_refused() {
+    fn a_pinned_token_needs_no_authorities_and_a_malformed_one_is_rejected() {
         let credential = Credential::new("0123456789ab".parse().unwrap(), [7; 32]);
         let pinned = credential.pinned(Pin::parse(&"A".repeat(43)).unwrap()).text();
-        assert_eq!(Server::new("https://[::1]", &pinned, None).unwrap().url(), "https://[::1]:443");
+        assert_eq!(ControllerServer::new("https://[::1]", &pinned, None).unwrap().url(), "https://[::1]:443");
         for wrong in ["", "abide_x", "Bearer abide_0123456789ab_x"] {
             assert!(
-                matches!(Server::new("http://x", &Secret::new(wrong), None), Err(NoServer::Token)),
+                matches!(ControllerServer::new("http://x", &Secret::new(wrong), None), Err(NoServer::Token)),
                 "{wrong}"
             );
         }

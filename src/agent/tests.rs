@@ -13,9 +13,9 @@ use super::policy::Policy;
 use super::reporter;
 use crate::model::desired::{Entry, Forget, Hold, Image, LeftOn, Origin, Outcome, RollbackRequest};
 use crate::model::event::{Event, EventKind};
-use crate::model::link::{Assigned, Assignment, ForgetThere, Report, ReportCursor, Reported, ToAgent};
+use crate::model::link::{AgentReport, Assigned, Assignment, ForgetThere, ReportCursor, Reported, ToAgent};
 use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName};
-use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, Supply};
+use crate::model::spec::{EnvironmentSpec, HealthSpec, Manifest, Probe, RestartMode, Supply};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::record::{Change, Handles, ReplicaRejection, open};
@@ -57,11 +57,14 @@ fn set(number: u64) -> Change {
 fn spec() -> EnvironmentSpec {
     let second = std::time::Duration::from_secs(1);
     EnvironmentSpec {
+        group: None,
+        needs: std::collections::BTreeMap::new(),
         container: ContainerName::new("prod-server").unwrap(),
         port: Some(8088),
         publish: None,
         hostnames: Vec::new(),
         https: None,
+        site: crate::model::site::SiteSettings::default(),
         run: Default::default(),
         supply: Supply::Manual,
         command: None,
@@ -74,6 +77,7 @@ fn spec() -> EnvironmentSpec {
         init: true,
         stop_timeout: second,
         update: None,
+        restart: RestartMode::Always,
         health: HealthSpec {
             probe: Probe::Tcp,
             interval: second,
@@ -88,6 +92,10 @@ fn spec() -> EnvironmentSpec {
         push: None,
         gates: Default::default(),
         verify: None,
+        release: None,
+        after: None,
+        jobs: std::collections::BTreeMap::new(),
+        checks: None,
     }
 }
 
@@ -117,7 +125,7 @@ async fn taken(agent: &Home, line: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn what_a_hostile_controller_writes_past_the_grammar_reaches_neither_the_record_nor_the_loop() {
+async fn a_malformed_assignment_reaches_neither_the_record_nor_the_loop() {
     let (controller, agent) = (home(), home());
     controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
     let sent = serde_json::to_value(assignment(&controller.handles)).unwrap();
@@ -140,8 +148,8 @@ fn assignment(of: &Handles) -> Assignment {
     let desired = of.desired.get(&prod()).unwrap();
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let held = held.and_then(|held| of.desired.entry(&prod(), held).unwrap());
-    let heard = of.hearer.heard(&prod()).unwrap();
-    let environments = vec![Assigned { spec: spec(), desired, held, heard }];
+    let cursor = of.reports.cursor(&prod()).unwrap();
+    let environments = vec![Assigned { spec: spec(), desired, held, heard: cursor }];
     // As decoded from the wire.
     let sent =
         Assignment { network: NetworkName::default(), environments, forget: Vec::new(), misread: Vec::new() };
@@ -153,22 +161,8 @@ fn hold(generation: Option<u64>) -> Hold {
 }
 
 fn status(observed: u64, reason: Reason) -> Status {
-    Status {
-        environment: prod(),
-        observed_generation: Generation(observed),
-        condition: Condition::Progressing,
-        reason,
-        message: reason.as_str().to_owned(),
-        since: at(observed),
-        running: None,
-        next_retry: None,
-        plan: Vec::new(),
-        observed_sync: None,
-        certificate_until: None,
-        volumes: Vec::new(),
-        warnings: Vec::new(),
-        observed_declaration: None,
-    }
+    let why = (Condition::Progressing, reason);
+    Status::new(prod(), Generation(observed), why, reason.as_str(), at(observed))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -176,7 +170,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[tokio::test]
-async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes_back() {
+async fn a_replica_accepts_only_newer_generations_and_keeps_its_own_image_ids() {
     let (controller, agent) = (home(), home());
     controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
     let first = assignment(&controller.handles);
@@ -208,7 +202,7 @@ async fn a_copy_takes_what_is_newer_knows_images_by_its_own_names_and_never_goes
 }
 
 #[tokio::test]
-async fn an_id_that_comes_with_a_digest_never_says_what_runs_here() {
+async fn an_id_sent_with_a_digest_is_never_trusted_as_a_local_image() {
     let (controller, agent) = (home(), home());
     let replica = &agent.handles.replica;
     for number in [1, 2] {
@@ -230,7 +224,7 @@ async fn an_id_that_comes_with_a_digest_never_says_what_runs_here() {
 }
 
 #[tokio::test]
-async fn what_is_not_assigned_any_more_is_forgotten_but_for_its_record() {
+async fn an_unassigned_environment_is_dropped_except_for_its_record() {
     let (controller, agent) = (home(), home());
     controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
     let replica = &agent.handles.replica;
@@ -250,7 +244,7 @@ async fn what_is_not_assigned_any_more_is_forgotten_but_for_its_record() {
 }
 
 #[tokio::test]
-async fn a_request_to_forget_is_noted_where_it_is_meant_and_withdrawn_if_the_environment_comes_back() {
+async fn a_forget_request_reaches_its_host_and_lapses_on_reassignment() {
     let (controller, agent) = (home(), home());
     let replica = &agent.handles.replica;
     controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
@@ -284,7 +278,7 @@ async fn a_request_to_forget_is_noted_where_it_is_meant_and_withdrawn_if_the_env
 }
 
 #[tokio::test]
-async fn epochs_rise_with_every_process_whatever_the_clock_says() {
+async fn epochs_rise_with_every_process_regardless_of_the_clock() {
     let agent = home();
     let first = agent.handles.replica.next_epoch(5_000).await.unwrap();
     let second = agent.handles.replica.next_epoch(10).await.unwrap();
@@ -293,7 +287,7 @@ async fn epochs_rise_with_every_process_whatever_the_clock_says() {
 }
 
 #[tokio::test]
-async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
+async fn a_replica_proposes_a_rollback_and_it_is_recorded_once() {
     let (controller, agent) = (home(), home());
     for number in [1, 2] {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
@@ -323,7 +317,7 @@ async fn a_rollback_is_proposed_by_the_copy_and_recorded_once() {
 }
 
 #[tokio::test]
-async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_there() {
+async fn a_proposed_rollback_must_name_a_recorded_image() {
     let controller = home();
     for number in [1, 2] {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
@@ -338,18 +332,18 @@ async fn a_rollback_leads_only_to_what_was_recorded_under_the_name_that_it_has_t
         at: at(9),
     };
     let elsewhere = |image: Image| Image { reference: Some("registry.example.com/private".into()), ..image };
-    deliver(&controller.handles, going_back(1, back(elsewhere(image(7))))).await;
+    deliver(&controller.handles, rolling_back(1, back(elsewhere(image(7))))).await;
     let recorded = || controller.handles.desired.get(&prod()).unwrap().entry;
     assert_eq!(recorded().generation, Generation(2), "an image that was never recorded");
-    deliver(&controller.handles, going_back(2, back(elsewhere(pulled(1))))).await;
+    deliver(&controller.handles, rolling_back(2, back(elsewhere(pulled(1))))).await;
     assert_eq!(recorded().generation, Generation(3));
     assert_eq!((recorded().image, recorded().revision), (Some(image(1)), None), "as it was recorded");
 }
 
-fn going_back(sequence: u64, back: RollbackRequest) -> Report {
+fn rolling_back(sequence: u64, back: RollbackRequest) -> AgentReport {
     let status = status(2, Reason::RolledBack);
     let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
-    Report {
+    AgentReport {
         instance: "evil".into(),
         epoch: 1,
         sequence,
@@ -360,14 +354,14 @@ fn going_back(sequence: u64, back: RollbackRequest) -> Report {
 }
 
 #[tokio::test]
-async fn a_report_from_far_above_the_record_is_not_taken_and_one_of_a_later_copy_is() {
+async fn a_report_far_ahead_of_the_record_is_rejected() {
     let controller = home();
     controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
     let of = |sequence, observed| {
         let observed_generation = Generation(observed);
         let status = Status { observed_generation, ..status(0, Reason::RecordBehind) };
         let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None };
-        Report {
+        AgentReport {
             instance: "evil".into(),
             epoch: 1,
             sequence,
@@ -386,7 +380,7 @@ async fn a_report_from_far_above_the_record_is_not_taken_and_one_of_a_later_copy
 }
 
 #[tokio::test]
-async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
+async fn long_texts_in_a_report_are_truncated_to_the_records_limits() {
     let controller = home();
     for number in [1, 2] {
         controller.handles.writer.submit(&prod(), set(number), &[]).await.unwrap();
@@ -422,7 +416,7 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
         events: (1..=1_500).map(event).collect(),
         rollback: Some(back),
     };
-    let report = Report {
+    let report = AgentReport {
         instance: "evil".into(),
         epoch: 1,
         sequence: 1,
@@ -430,14 +424,14 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
         left: None,
         left_volumes: None,
     };
-    let heard = deliver(&controller.handles, report).await.unwrap();
-    assert_eq!(heard.event, 1_000, "the others come in the next report");
+    let cursor = deliver(&controller.handles, report).await.unwrap();
+    assert_eq!(cursor.event, 1_000, "the others come in the next report");
     let status = &controller.handles.status;
     let kept = serde_json::to_string(&(
         status.status(&prod()).unwrap(),
         status.history(&prod()).unwrap(),
         controller.handles.desired.get(&prod()).unwrap(),
-        status.events(Some(&prod()), Some(heard.event - 1), usize::MAX).unwrap(),
+        status.events(Some(&prod()), Some(cursor.event - 1), usize::MAX).unwrap(),
     ));
     let longest = kept.unwrap().split(|c| c != 'x').map(str::len).max();
     assert_eq!(longest, Some(4 * 1_024));
@@ -445,13 +439,13 @@ async fn nothing_of_a_report_is_longer_than_the_record_keeps_it() {
 }
 
 #[tokio::test]
-async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
+async fn a_failed_generation_may_still_become_ready_while_it_is_current() {
     let controller = home();
     let of = |sequence, generation, outcome| {
         let status = status(generation, Reason::Updating);
         let outcomes = vec![(Generation(generation), outcome)];
         let reported = Reported { status, outcomes, events: Vec::new(), rollback: None };
-        Report {
+        AgentReport {
             instance: "one".into(),
             epoch: 1,
             sequence,
@@ -478,18 +472,25 @@ async fn what_failed_may_be_ready_after_all_while_it_is_the_current_one() {
     assert_eq!(kept(), [None, Some(failed()), Some(Outcome::Ready)], "its time is over");
 }
 
-fn report(agent: &Handles, heard: &ReportCursor, sequence: u64) -> Report {
-    let reported = reporter::of(&agent.status, &agent.desired, &prod(), heard, &agent.id).unwrap();
+fn report(agent: &Handles, cursor: &ReportCursor, sequence: u64) -> AgentReport {
+    let reported = reporter::of(&agent.status, &agent.desired, &prod(), cursor, &agent.id).unwrap();
     let environments = reported.into_iter().collect();
-    Report { instance: agent.id.clone(), epoch: 1, sequence, environments, left: None, left_volumes: None }
+    AgentReport {
+        instance: agent.id.clone(),
+        epoch: 1,
+        sequence,
+        environments,
+        left: None,
+        left_volumes: None,
+    }
 }
 
-async fn deliver(controller: &Handles, report: Report) -> Option<ReportCursor> {
+async fn deliver(controller: &Handles, report: AgentReport) -> Option<ReportCursor> {
     let bytes = serde_json::to_vec(&report).unwrap();
     // A truncated document is invalid, and so changes nothing.
-    assert!(serde_json::from_slice::<Report>(&bytes[..bytes.len() - 1]).is_err());
+    assert!(serde_json::from_slice::<AgentReport>(&bytes[..bytes.len() - 1]).is_err());
     let report = serde_json::from_slice(&bytes).unwrap();
-    let receipt = controller.hearer.hear(BTreeSet::from([prod()]), report, at(0)).await.unwrap();
+    let receipt = controller.reports.record(BTreeSet::from([prod()]), report, at(0)).await.unwrap();
     receipt.heard.get(&prod()).cloned()
 }
 
@@ -544,13 +545,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn reports_that_are_lost_repeated_or_late_end_with_the_controller_knowing_what_the_agent_knows(
+    fn the_controller_catches_up_despite_lost_repeated_or_late_reports(
         happenings in proptest::collection::vec(happening(), 1..30),
     ) {
         let runtime = runtime();
         let (controller, agent) = (home(), home());
         runtime.block_on(async {
-            let (mut heard, mut sent) = (ReportCursor::default(), Vec::new());
+            let (mut cursor, mut sent) = (ReportCursor::default(), Vec::new());
             agent.handles.status_writer.report(&status(0, Reason::Unknown), &Default::default()).await.unwrap();
             for happening in happenings {
                 match happening {
@@ -563,10 +564,10 @@ proptest! {
                         agent.handles.status_writer.report(&status, &Default::default()).await.unwrap();
                     }
                     Happening::Report { arrives, is_acknowledged } => {
-                        let report = report(&agent.handles, &heard, sent.len() as u64 + 1);
+                        let report = report(&agent.handles, &cursor, sent.len() as u64 + 1);
                         if arrives {
                             let receipt = deliver(&controller.handles, report.clone()).await;
-                            heard = receipt.filter(|_| is_acknowledged).unwrap_or(heard);
+                            cursor = receipt.filter(|_| is_acknowledged).unwrap_or(cursor);
                         }
                         sent.push(report);
                     }
@@ -577,17 +578,17 @@ proptest! {
                     }
                 }
             }
-            deliver(&controller.handles, report(&agent.handles, &heard, sent.len() as u64 + 1)).await;
+            deliver(&controller.handles, report(&agent.handles, &cursor, sent.len() as u64 + 1)).await;
             // Then the late ones.
             for report in sent {
                 deliver(&controller.handles, report).await;
             }
         });
-        let told = |handles: &Handles| {
+        let reported_events = |handles: &Handles| {
             let events = handles.status.events(Some(&prod()), None, usize::MAX).unwrap();
             events.into_iter().map(|event| (event.message, event.count)).collect::<Vec<_>>()
         };
-        prop_assert_eq!(told(&controller.handles), told(&agent.handles));
+        prop_assert_eq!(reported_events(&controller.handles), reported_events(&agent.handles));
         prop_assert_eq!(
             controller.handles.status.status(&prod()).unwrap(),
             agent.handles.status.status(&prod()).unwrap()
@@ -595,7 +596,7 @@ proptest! {
     }
 
     #[test]
-    fn assignments_that_are_lost_repeated_or_late_never_take_the_copy_back(
+    fn lost_repeated_or_late_assignments_never_move_a_replica_back(
         moves in proptest::collection::vec(a_move(), 1..30),
     ) {
         let runtime = runtime();

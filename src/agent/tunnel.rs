@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::server::{BoxBody, ControllerClient, whole};
+use super::server::{BoxBody, ControllerClient, full_body};
 
 /// How long a request waits for a link that is down: an interruption of a second should delay a pull by no
 /// more than that second. Engines wait longer for the first byte of a registry.
@@ -99,10 +99,10 @@ async fn answer(
         return refusal;
     }
     if matches!(request.uri().path(), "/v2" | "/v2/") {
-        return said(StatusCode::OK, "{}");
+        return respond(StatusCode::OK, "{}");
     }
     let Some(asker) = up(link).await else {
-        return said(
+        return respond(
             StatusCode::SERVICE_UNAVAILABLE,
             "the controller is unreachable, so its registry is \
             too",
@@ -111,11 +111,11 @@ async fn answer(
     let path = request.uri().path_and_query().map_or("/v2/", |path| path.as_str());
     let asked = request.headers().iter().filter(|(name, _)| ASKED.contains(name));
     let headers = asked.map(|(name, value)| (name.clone(), value.clone())).collect();
-    match asker.ask(request.method().clone(), path, headers, whole(Default::default())).await {
+    match asker.ask(request.method().clone(), path, headers, full_body(Default::default())).await {
         Ok(response) => passed_on(response),
         Err(error) => {
             debug!(%error, "a registry request failed");
-            said(StatusCode::BAD_GATEWAY, "cannot reach the registry through the controller")
+            respond(StatusCode::BAD_GATEWAY, "cannot reach the registry through the controller")
         }
     }
 }
@@ -126,10 +126,13 @@ fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let local = [address.to_string(), format!("localhost:{}", address.port())];
     if !local.iter().any(|local| local == host) {
-        return Some(said(StatusCode::FORBIDDEN, "this registry is only for the Docker Engine of this host"));
+        return Some(respond(
+            StatusCode::FORBIDDEN,
+            "this registry is only for the Docker Engine of this host",
+        ));
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Some(said(
+        return Some(respond(
             StatusCode::METHOD_NOT_ALLOWED,
             "this registry is read-only: push to the \
             controller's registry",
@@ -137,7 +140,7 @@ fn refusal(request: &Request<Incoming>, address: SocketAddr) -> Option<Response<
     }
     let path = request.uri().path();
     (path != "/v2" && !path.starts_with("/v2/")).then(|| {
-        said(
+        respond(
             StatusCode::NOT_FOUND,
             "only paths below \
         /v2/ exist",
@@ -158,8 +161,8 @@ fn passed_on(response: Response<Incoming>) -> Response<BoxBody> {
     Response::from_parts(parts, body.map_err(std::io::Error::other).boxed_unsync())
 }
 
-fn said(status: StatusCode, words: &'static str) -> Response<BoxBody> {
-    let mut response = Response::new(whole(words.into()));
+fn respond(status: StatusCode, words: &'static str) -> Response<BoxBody> {
+    let mut response = Response::new(full_body(words.into()));
     *response.status_mut() = status;
     let headers = [("docker-distribution-api-version", "registry/2.0"), ("content-type", "application/json")];
     let headers =

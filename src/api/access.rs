@@ -32,7 +32,7 @@ pub struct Access {
     role: Role,
     by: String,
     /// The token of the caller; `None` for a caller on this host's socket.
-    lease: Option<TokenGuard>,
+    token_guard: Option<TokenGuard>,
     /// The session of the caller; `None` unless a browser's cookie gave the access.
     session: Option<SessionAccess>,
 }
@@ -40,24 +40,24 @@ pub struct Access {
 impl Access {
     /// A user of this host, who may do everything; `by` is their name for the record.
     pub fn local(by: impl Into<String>) -> Self {
-        Self { role: Role::Admin, by: by.into(), lease: None, session: None }
+        Self { role: Role::Admin, by: by.into(), token_guard: None, session: None }
     }
 
     /// The holder of a token. The record then names the token and the address, in a form that is
     /// not a valid user name on this host.
-    pub(super) fn of_token(token: Token, from: Option<SocketAddr>, lease: TokenGuard) -> Self {
+    pub(super) fn of_token(token: Token, from: Option<SocketAddr>, token_guard: TokenGuard) -> Self {
         let from = from.map_or_else(|| "socket".to_owned(), |from| from.ip().to_canonical().to_string());
         Self {
             role: token.role,
             by: format!("token {} ({from})", token.name),
-            lease: Some(lease),
+            token_guard: Some(token_guard),
             session: None,
         }
     }
 
     /// The holder of a session of the web page.
     pub(super) fn of_session(role: Role, by: String, session: SessionAccess) -> Self {
-        Self { role, by, lease: None, session: Some(session) }
+        Self { role, by, token_guard: None, session: Some(session) }
     }
 
     /// The role of the caller.
@@ -72,14 +72,14 @@ impl Access {
 
     /// The caller as the author of a change or of evidence.
     pub fn person(&self) -> Person {
-        let of_lease = self.lease.as_ref().map(|lease| lease.id().clone());
+        let of_guard = self.token_guard.as_ref().map(|token_guard| token_guard.id().clone());
         let of_session = || self.session.as_ref().and_then(|session| session.token.clone());
-        Person { by: self.by.clone(), token: of_lease.or_else(of_session) }
+        Person { by: self.by.clone(), token: of_guard.or_else(of_session) }
     }
 
     /// The token of the caller, if it used one.
-    pub fn lease(&self) -> Option<&TokenGuard> {
-        self.lease.as_ref()
+    pub fn token_guard(&self) -> Option<&TokenGuard> {
+        self.token_guard.as_ref()
     }
 
     /// The session of the caller, if a browser's cookie gave the access.
@@ -89,7 +89,7 @@ impl Access {
 
     /// Whether the kernel has named the caller, a user of this host, for this very request.
     fn is_local(&self) -> bool {
-        self.lease.is_none() && self.session.is_none()
+        self.token_guard.is_none() && self.session.is_none()
     }
 }
 
@@ -104,6 +104,8 @@ pub(super) enum AccessRule {
     Move,
     /// To approve and reject the images of the environment that the path names.
     Judge,
+    /// To run commands in the containers of the environment that the path names.
+    Run,
     /// To do everything.
     Administer,
     /// To be an agent.
@@ -120,6 +122,7 @@ impl AccessRule {
             Self::Look => role.may_look(),
             Self::Move => environment.is_some_and(|environment| role.may_move(environment)),
             Self::Judge => environment.is_some_and(|environment| role.may_judge(environment)),
+            Self::Run => environment.is_some_and(|environment| role.may_run(environment)),
             Self::Administer => role.may_administer(),
             Self::Agent => role.agent().is_some(),
             Self::Local => access.is_local(),
@@ -144,7 +147,7 @@ pub(super) async fn guard(rule: AccessRule, route: &'static str, request: Reques
         audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
         return ApiError::forbidden().into_response();
     }
-    if !matches!(rule, AccessRule::Move | AccessRule::Judge | AccessRule::Administer) {
+    if !matches!(rule, AccessRule::Move | AccessRule::Judge | AccessRule::Run | AccessRule::Administer) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let method = parts.method.clone();

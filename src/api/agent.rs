@@ -1,7 +1,8 @@
 //! Requests of agents: processes on other hosts that connect with a token of their own.
 
 mod answers;
-mod desk;
+mod attach;
+mod connections;
 mod registry;
 mod report;
 mod session;
@@ -17,8 +18,9 @@ use super::serve::BodyDeadline;
 use crate::model::name::{AgentName, TokenId};
 
 pub(super) use answers::answer;
-pub(super) use desk::LeftOver;
-pub use desk::{AgentHub, Presence};
+pub(super) use attach::input;
+pub(super) use connections::LeftOver;
+pub use connections::{AgentHub, Presence};
 pub(super) use registry::pull;
 pub use registry::{Images, TunnelRequest};
 pub(super) use report::report;
@@ -30,7 +32,7 @@ pub struct AgentCaller {
     /// The name of its host in the manifest.
     pub agent: AgentName,
     /// Its token. Everything that is open for the agent ends with it; answers end automatically.
-    pub lease: TokenGuard,
+    pub token_guard: TokenGuard,
     deadline: Option<BodyDeadline>,
 }
 
@@ -49,11 +51,11 @@ impl<S: Sync> FromRequestParts<S> for AgentCaller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let access = parts.extensions.get::<Access>().ok_or_else(ApiError::unauthorized)?;
-        let (Some(agent), Some(lease)) = (access.role().agent(), access.lease()) else {
+        let (Some(agent), Some(token_guard)) = (access.role().agent(), access.token_guard()) else {
             return Err(ApiError::forbidden());
         };
         let deadline = parts.extensions.get::<BodyDeadline>().cloned();
-        Ok(Self { agent: agent.clone(), lease: lease.clone(), deadline })
+        Ok(Self { agent: agent.clone(), token_guard: token_guard.clone(), deadline })
     }
 }
 
@@ -66,5 +68,5 @@ pub(super) struct AgentIdentity {
 
 /// `GET /api/v1/agent/self`: lets an agent check whether its token is valid, and for which agent.
 pub(super) async fn itself(caller: AgentCaller) -> Json<AgentIdentity> {
-    Json(AgentIdentity { agent: caller.agent, token: caller.lease.id().clone() })
+    Json(AgentIdentity { agent: caller.agent, token: caller.token_guard.id().clone() })
 }

@@ -10,19 +10,20 @@ use serde::Deserialize;
 use super::agent::LeftOver;
 use super::body::QueryParams;
 use super::error::ApiError;
-use super::find::FoundEnvironment;
-use super::gates::rejection_words;
+use super::find::{CommandTarget, FoundEnvironment};
+use super::gates::{rejection_of, rejection_words};
 use super::view::{self, EnvironmentFacts};
-use super::{ApiState, ControllerError};
+use super::{ApiState, ControllerError, ManifestState};
 use crate::model::access::Token;
 use crate::model::desired::{Entry, Forget, HistoryEntry};
 use crate::model::event::Event;
+use crate::model::evidence::Evidence;
 use crate::model::link::Question;
 use crate::model::mount::Mount;
 use crate::model::name::{AgentName, EnvironmentName};
-use crate::model::spec::{EnvironmentSpec, Manifest};
+use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason};
-use crate::model::view::{BuildProgress, EnvironmentView, HistoryView, Overview, PlanView};
+use crate::model::view::{BuildProgress, EnvironmentView, GroupView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
 /// The longest plan accepted from an agent, in bytes.
@@ -36,7 +37,7 @@ const MOST_EVENTS: usize = 10_000;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OverviewQuery {
-    /// Only this environment.
+    /// Only this environment, or the members of this group.
     environment: Option<String>,
 }
 
@@ -45,14 +46,22 @@ pub(super) async fn all(
     State(api): State<ApiState>,
     QueryParams(query): QueryParams<OverviewQuery>,
 ) -> Result<Json<Overview>, ApiError> {
-    let environments = match query.environment {
+    let environments = match &query.environment {
         None => api.apart(ApiState::views).await?,
-        Some(only) => vec![api.view(&api.find(&only)?.name)?],
+        Some(only) => {
+            let target = api.target(only)?;
+            target.environments().map(|name| api.view(name)).collect::<Result<_, _>>()?
+        }
     };
     let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
     warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
     warnings.extend(api.outbox_warnings()?);
-    Ok(Json(Overview { environments, warnings, daemon: api.controller.is_some() }))
+    let groups = match &query.environment {
+        // A member alone does not show the state of its group.
+        Some(only) if api.target(only)?.group.is_none() => Vec::new(),
+        _ => GroupView::all(&environments),
+    };
+    Ok(Json(Overview { environments, warnings, daemon: api.controller.is_some(), groups }))
 }
 
 /// `GET /api/v1/environments/{environment}`
@@ -73,7 +82,7 @@ pub(super) async fn history(
 }
 
 pub(super) fn history_view(HistoryEntry { entry, outcome }: HistoryEntry) -> HistoryView {
-    let Entry { generation, revision, image, recipe: _, origin, by, token: _, note, at } = entry;
+    let Entry { generation, revision, image, recipe: _, origin, by, token: _, note, at, together: _ } = entry;
     HistoryView { generation, image, revision, origin, by, note, at, outcome }
 }
 
@@ -87,13 +96,26 @@ pub(super) struct EventsQuery {
     limit: Option<usize>,
 }
 
+impl EventsQuery {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(EVENTS).min(MOST_EVENTS)
+    }
+}
+
 /// `GET /api/v1/environments/{environment}/events?after=&limit=`
 pub(super) async fn events(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
-    api.events(Some(&found.name), &query)
+    let mut events = Vec::new();
+    for name in target.environments() {
+        events.extend(api.events(Some(name), &query)?.0);
+    }
+    events.sort_by_key(|event| event.sequence);
+    let surplus = events.len().saturating_sub(query.limit());
+    events.drain(..surplus);
+    Ok(Json(events))
 }
 
 /// `GET /api/v1/events?after=&limit=`
@@ -101,7 +123,8 @@ pub(super) async fn all_events(
     State(api): State<ApiState>,
     QueryParams(query): QueryParams<EventsQuery>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
-    api.events(None, &query)
+    let limit = query.limit();
+    Ok(Json(api.apart(move |api| api.status.events(None, query.after, limit)).await?))
 }
 
 /// `GET /api/v1/environments/{environment}/plan`
@@ -192,7 +215,7 @@ impl Left {
 impl ApiState {
     /// Requests the plan of an environment on another host.
     async fn plan_there(&self, host: &AgentName, environment: EnvironmentName) -> Result<PlanView, ApiError> {
-        let answer = self.desk.ask(host, environment, Question::Plan).await?;
+        let answer = self.hub.ask(host, environment, Question::Plan).await?;
         let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
         let plan = plan.ok().and_then(|plan| serde_json::from_slice(&plan).ok());
         plan.ok_or_else(|| ControllerError(format!("the response of the agent {host} was incomplete")).into())
@@ -216,7 +239,12 @@ impl ApiState {
 
     /// Returns every environment that is declared or recorded, ordered by name.
     pub(super) fn views(&self) -> Result<Vec<EnvironmentView>, RecordError> {
-        self.names()?.iter().map(|name| self.view(name)).collect()
+        let rejections = self.desired.rejections()?;
+        let view = |name| {
+            let (view, build) = self.view_among(name, &rejections)?;
+            Ok(view::with_build(view, build, (self.clock)()))
+        };
+        self.names()?.iter().map(view).collect()
     }
 
     /// Returns one environment.
@@ -230,14 +258,23 @@ impl ApiState {
         &self,
         name: &EnvironmentName,
     ) -> Result<(EnvironmentView, Option<BuildProgress>), RecordError> {
+        self.view_among(name, &self.desired.rejections()?)
+    }
+
+    /// Returns the same. `rejections` are those in effect, which callers of many views read once.
+    pub(super) fn view_among(
+        &self,
+        name: &EnvironmentName,
+        rejections: &[Evidence],
+    ) -> Result<(EnvironmentView, Option<BuildProgress>), RecordError> {
         let state = Arc::clone(&self.manifest.borrow());
-        match self.facts(name, &state.manifest) {
+        match self.facts(name, &state) {
             Ok(facts) => {
                 let forget = facts.desired.forget.clone();
                 let view = view::environment(facts);
                 let mut view = self.with_left(view, state.manifest.environments.get(name), forget.as_ref());
                 if let Some(image) = &view.image {
-                    view.warnings.extend(self.rejection_of(image)?.as_ref().map(rejection_words));
+                    view.warnings.extend(rejection_of(rejections, image).map(rejection_words));
                 }
                 view.waiting = self.waiting(name, &state.manifest)?;
                 Ok((view, self.controller.as_ref().and_then(|controller| controller.building(name))))
@@ -264,8 +301,8 @@ impl ApiState {
             volumes: Vec::new(),
         });
         let there =
-            self.desk.left_of(name, host).into_iter().map(|LeftOver { agent, containers, volumes }| {
-                let is_away = !self.desk.presence(&agent).connected;
+            self.hub.left_of(name, host).into_iter().map(|LeftOver { agent, containers, volumes }| {
+                let is_away = !self.hub.presence(&agent).connected;
                 let is_named = !containers.is_empty();
                 let container = || spec.map_or_else(|| name.to_string(), |spec| spec.container.to_string());
                 let containers = if is_named { containers } else { vec![container()] };
@@ -328,18 +365,18 @@ impl ApiState {
     pub(super) fn facts<'a>(
         &self,
         name: &EnvironmentName,
-        manifest: &'a Manifest,
+        state: &'a ManifestState,
     ) -> Result<EnvironmentFacts<'a>, RecordError> {
-        let spec = manifest.environments.get(name);
+        let spec = state.manifest.environments.get(name);
         // The status comes first: a change of the record between the two reads then makes the older
         // status outdated.
         let status = self.status.status(name)?;
         Ok(EnvironmentFacts {
             spec,
-            mark: manifest.mark(name),
+            mark: state.mark(name),
             desired: self.desired.get(name)?,
             status,
-            presence: spec.and_then(|spec| spec.host.as_ref()).map(|host| self.desk.presence(host)),
+            presence: spec.and_then(|spec| spec.host.as_ref()).map(|host| self.hub.presence(host)),
             look: self.controller.as_ref().map(|controller| controller.look(name)),
         })
     }
@@ -349,7 +386,6 @@ impl ApiState {
         environment: Option<&EnvironmentName>,
         query: &EventsQuery,
     ) -> Result<Json<Vec<Event>>, ApiError> {
-        let limit = query.limit.unwrap_or(EVENTS).min(MOST_EVENTS);
-        Ok(Json(self.status.events(environment, query.after, limit)?))
+        Ok(Json(self.status.events(environment, query.after, query.limit())?))
     }
 }

@@ -121,6 +121,7 @@ impl From<WriteError> for ApiError {
             WriteError::Record(error) => error.into(),
             WriteError::Stale { .. } => Self::conflict(error.to_string()),
             WriteError::Disagreeing(_) => Self::unprocessable(error.to_string()),
+            WriteError::NoExport(_) => Self::bad_request(error.to_string()),
         }
     }
 }

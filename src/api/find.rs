@@ -8,8 +8,9 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use super::{ApiState, ManifestState};
-use crate::model::name::{AgentName, EnvironmentName};
+use crate::model::name::{AgentName, EnvironmentName, GroupName};
 use crate::model::spec::EnvironmentSpec;
+use crate::model::view::RecordChange;
 use crate::record::RecordError;
 
 /// The maximum number of wrong letters for a name to be suggested.
@@ -41,15 +42,97 @@ impl FoundEnvironment {
     }
 }
 
+/// What a command names: an environment, or a group with all its members.
+pub(super) struct CommandTarget {
+    /// The name, of either kind.
+    pub(super) name: EnvironmentName,
+    /// The group; `None`: it is an environment.
+    pub(super) group: Option<GroupName>,
+    /// The environments to change, in one write.
+    pub(super) members: Vec<FoundEnvironment>,
+}
+
+impl From<FoundEnvironment> for CommandTarget {
+    fn from(found: FoundEnvironment) -> Self {
+        Self { name: found.name.clone(), group: None, members: vec![found] }
+    }
+}
+
+impl CommandTarget {
+    /// Refuses a member of a group, which changes only as one; `what` is done to it.
+    pub(super) fn is_whole(&self, what: &str) -> Result<(), ApiError> {
+        let [FoundEnvironment { name, .. }] = self.members.as_slice() else { return Ok(()) };
+        let group = self.members.iter().find_map(|found| found.spec()?.group.as_ref());
+        match group.filter(|_| self.group.is_none()) {
+            None => Ok(()),
+            Some(group) => Err(ApiError::conflict(format!(
+                "`{name}` is a member of the group `{group}`, which is {what} as one: name the group"
+            ))),
+        }
+    }
+
+    /// Refuses an option that is about one environment.
+    pub(super) fn is_one_for(&self, option: &str, is_given: bool) -> Result<(), ApiError> {
+        if self.group.is_none() || !is_given {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(format!(
+            "`{option}` is about one environment, and `{}` is a group",
+            self.name
+        )))
+    }
+
+    /// The names of the environments.
+    pub(super) fn environments(&self) -> impl Iterator<Item = &EnvironmentName> {
+        self.members.iter().map(|found| &found.name)
+    }
+
+    /// The answer, from those of the environments.
+    pub(super) fn answer(&self, mut members: Vec<RecordChange>) -> RecordChange {
+        if self.group.is_none()
+            && let Some(only) = members.pop()
+        {
+            return only;
+        }
+        let messages: Vec<&str> = members.iter().map(|member| member.message.as_str()).collect();
+        RecordChange {
+            environment: self.name.clone(),
+            generation: members.iter().map(|member| member.generation).max().unwrap_or_default(),
+            changed: members.iter().any(|member| member.changed),
+            message: messages.join("; "),
+            failed: members.iter().any(|member| member.failed),
+            members,
+        }
+    }
+}
+
+impl FromRequestParts<ApiState> for CommandTarget {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        state.target(&named(parts, state).await?)
+    }
+}
+
+/// The environment in a path, which may have other parameters too.
+#[derive(serde::Deserialize)]
+struct NamedInPath {
+    environment: String,
+}
+
 impl FromRequestParts<ApiState> for FoundEnvironment {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::refused(error.status(), error.body_text()))?;
-        state.find(&text)
+        state.find(&named(parts, state).await?)
     }
+}
+
+async fn named(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> {
+    let named = Path::<NamedInPath>::from_request_parts(parts, state).await;
+    let Path(NamedInPath { environment }) =
+        named.map_err(|error| ApiError::refused(error.status(), error.body_text()))?;
+    Ok(environment)
 }
 
 impl ApiState {
@@ -59,16 +142,39 @@ impl ApiState {
     /// Not found, with the most similar name, or all names.
     pub(super) fn find(&self, text: &str) -> Result<FoundEnvironment, ApiError> {
         let manifest = Arc::clone(&self.manifest.borrow());
-        let names = self.names()?;
-        match names.iter().find(|name| name.as_str() == text) {
-            Some(name) => Ok(FoundEnvironment { name: name.clone(), manifest }),
-            None => Err(ApiError::not_found(unknown(text, &names))),
+        if let Ok(name) = EnvironmentName::new(text)
+            && (manifest.manifest.environments.contains_key(&name) || self.desired.has(&name)?)
+        {
+            return Ok(FoundEnvironment { name, manifest });
+        }
+        Err(ApiError::not_found(unknown(text, &self.names()?)))
+    }
+
+    /// Finds the environment or the group called `text`.
+    ///
+    /// # Errors
+    /// Not found, with the most similar name of an environment, or all of them.
+    pub(super) fn target(&self, text: &str) -> Result<CommandTarget, ApiError> {
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let group = GroupName::new(text).ok();
+        let members = |group: &GroupName| {
+            let names = manifest.manifest.members(group);
+            let found = |name: &EnvironmentName| FoundEnvironment {
+                name: name.clone(),
+                manifest: Arc::clone(&manifest),
+            };
+            names.map(found).collect::<Vec<_>>()
+        };
+        let found = group.map(|group| (members(&group), group)).filter(|(members, _)| !members.is_empty());
+        match (found, EnvironmentName::new(text)) {
+            (Some((members, group)), Ok(name)) => Ok(CommandTarget { name, group: Some(group), members }),
+            _ => self.find(text).map(CommandTarget::from),
         }
     }
 
     /// Returns every environment that is declared or recorded.
     pub(super) fn names(&self) -> Result<BTreeSet<EnvironmentName>, RecordError> {
-        let recorded = self.desired.all()?.into_iter().map(|desired| desired.environment);
+        let recorded = self.desired.names()?;
         Ok(self.manifest.borrow().manifest.environments.keys().cloned().chain(recorded).collect())
     }
 }
@@ -92,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistyped_name_is_found_and_a_long_one_costs_nothing() {
+    fn a_mistyped_name_gets_a_suggestion_and_an_overlong_one_is_ignored() {
         let names = ["dev", "test"].map(|name| EnvironmentName::new(name).unwrap()).into();
         for (text, expected) in [("tset", "did you mean `test`?"), ("de", "did you mean `dev`?")] {
             assert!(unknown(text, &names).ends_with(expected), "{}", unknown(text, &names));

@@ -27,7 +27,8 @@ pub(super) async fn evidence(
 }
 
 impl ApiState {
-    fn evidence_view(&self, name: &EnvironmentName) -> Result<EvidenceView, RecordError> {
+    /// The evidence about the images of an environment, and the promotions from and to it.
+    pub(super) fn evidence_view(&self, name: &EnvironmentName) -> Result<EvidenceView, RecordError> {
         let manifest = Arc::clone(&self.manifest.borrow());
         let manifest = &manifest.manifest;
         let Entry { generation, image, .. } = self.desired.get(name)?.entry;
@@ -120,7 +121,7 @@ impl ApiState {
 
     /// The rejection in effect of an image, whichever environment it was made in.
     pub(super) fn rejection_of(&self, image: &Image) -> Result<Option<Evidence>, RecordError> {
-        Ok(self.desired.rejections()?.into_iter().rev().find(|rejected| shares(&rejected.image, image)))
+        Ok(rejection_of(&self.desired.rejections()?, image).cloned())
     }
 
     /// What waits for a gate, as a sentence; `None` if nothing does.
@@ -140,6 +141,11 @@ impl ApiState {
         let is_waiting = view.image.is_some() && !view.there && !(view.open && view.problem.is_none());
         Ok(is_waiting.then_some(view.message))
     }
+}
+
+/// The newest of these rejections that is about an image.
+pub(super) fn rejection_of<'r>(rejections: &'r [Evidence], image: &Image) -> Option<&'r Evidence> {
+    rejections.iter().rev().find(|rejected| shares(&rejected.image, image))
 }
 
 /// A rejection as a warning: `rejected by anna in test: the logo is gone`.

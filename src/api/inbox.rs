@@ -1,5 +1,6 @@
 //! The webhook inbox on the record: looks up hooks and polling environments, and records pushes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub struct RecordInbox {
     pub manifest: watch::Receiver<Arc<ManifestState>>,
     /// Records pushes.
     pub writer: DesiredWriter,
+    /// Requests the checks of an environment's commits from the forge.
+    pub ask_checks: Arc<dyn Fn(&EnvironmentName) + Send + Sync>,
 }
 
 impl TagInbox for RecordInbox {
@@ -73,6 +76,21 @@ impl Inbox for RecordInbox {
                 if of == repository && followed == branch)
         });
         following.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn ask_checks(&self, repository: &RepositoryName) -> Vec<EnvironmentName> {
+        let state = self.manifest.borrow();
+        let manifest = &state.manifest;
+        let of_commits = manifest.environments.iter().filter(|(_, spec)| spec.checks.is_some());
+        let of_commits = of_commits.map(|(name, _)| name);
+        let gated = manifest.environments.iter().filter(|(_, spec)| !spec.gates.checks.is_empty());
+        let of_gates = gated.filter_map(|(name, _)| manifest.promoted_from(name));
+        let is_built_there = |name: &&EnvironmentName| {
+            manifest.built_in(name).is_some_and(|(built_in, _)| built_in == repository)
+        };
+        let all: BTreeSet<&EnvironmentName> = of_commits.chain(of_gates).filter(is_built_there).collect();
+        all.iter().for_each(|name| (self.ask_checks)(name));
+        all.into_iter().cloned().collect()
     }
 
     async fn record(

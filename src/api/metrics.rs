@@ -1,7 +1,7 @@
-//! `/metrics` in the Prometheus text format.
+//! `/metrics` in the Prometheus text format: the measurements of this process, and what the record and the controller
+//! report now.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::header;
@@ -9,6 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::ApiState;
 use super::error::ApiError;
+use crate::metrics::MetricSnapshot;
+use crate::model::job::JobView;
+use crate::model::name::AgentName;
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
 use crate::model::view::EnvironmentView;
@@ -26,83 +29,167 @@ const CONDITIONS: [Condition; 6] = [
 /// `GET /metrics`
 pub(super) async fn metrics(State(api): State<ApiState>) -> Result<Response, ApiError> {
     let now = (api.clock)();
-    let mut page = MetricsPage::default();
+    let mut page = MetricSnapshot::default();
     environments(&mut page, &api.apart(ApiState::views).await?, now);
+    about_process(&mut page, &api);
     let builds = api.status.build_counts()?;
-    page.family("abide_builds_total", "counter", "Finished builds, by result.");
-    page.line("abide_builds_total", &[("result", "built")], builds.built);
-    page.line("abide_builds_total", &[("result", "failed")], builds.failed);
+    page.counter("abide_builds_total", "Finished builds, by result.");
+    page.value(&[("result", "built")], builds.built);
+    page.value(&[("result", "failed")], builds.failed);
     controller(&mut page, &api, now);
+    agents(&mut page, &api);
+    disk(&mut page, &api);
     outbox(&mut page, &api, now)?;
-    let more = api.more_metrics.as_ref().map(|more| more()).unwrap_or_default();
-    let body = format!("{}{more}", page.text);
+    jobs(&mut page, &api.jobs()?);
+    let body = api
+        .metrics
+        .render(page)
+        .map_err(|_| ApiError::unavailable("metrics", "the metrics cannot be encoded"))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response())
 }
 
-fn environments(page: &mut MetricsPage, views: &[EnvironmentView], now: Timestamp) {
-    page.family("abide_environment_status", "gauge", "1 for the current status of the environment.");
+fn environments(page: &mut MetricSnapshot, views: &[EnvironmentView], now: Timestamp) {
+    page.gauge("abide_environment_status", "1 for the current status of the environment.");
     for view in views {
         for condition in CONDITIONS {
             let labels = [("environment", view.environment.as_str()), ("status", condition.as_str())];
-            page.line("abide_environment_status", &labels, u64::from(view.status == condition));
+            page.value(&labels, u64::from(view.status == condition));
         }
     }
+    page.gauge("abide_environment_reason", "1 for the reason of the current status.");
+    for view in views {
+        page.value(&[("environment", view.environment.as_str()), ("reason", view.reason.as_str())], 1);
+    }
     type Value = fn(&EnvironmentView, Timestamp) -> Option<u64>;
-    let families: [(&str, &str, &str, Value); 7] = [
-        ("abide_environment_generation", "gauge", "The recorded generation.", |view, _| {
+    type Begin = fn(&mut MetricSnapshot, &'static str, &'static str);
+    let (gauge, counter): (Begin, Begin) = (MetricSnapshot::gauge, MetricSnapshot::counter);
+    let families: [(&str, Begin, &str, Value); 7] = [
+        ("abide_environment_generation", gauge, "The recorded generation.", |view, _| {
             Some(view.generation.0)
         }),
         (
             "abide_environment_observed_generation",
-            "gauge",
+            gauge,
             "The generation that the status refers to.",
             |view, _| view.observed_generation.map(|generation| generation.0),
         ),
-        ("abide_environment_status_seconds", "gauge", "Time since the status last changed.", |view, now| {
+        ("abide_environment_status_seconds", gauge, "Time since the status last changed.", |view, now| {
             view.since.map(|since| now.since(since).as_secs())
         }),
-        ("abide_environment_restarts_total", "counter", "Restarts of the running container.", |view, _| {
+        ("abide_environment_restarts_total", counter, "Restarts of the running container.", |view, _| {
             view.running.as_ref().map(|running| u64::from(running.restarts))
         }),
-        ("abide_environment_held", "gauge", "1 if the environment is held.", |view, _| {
+        ("abide_environment_held", gauge, "1 if the environment is held.", |view, _| {
             Some(u64::from(view.held.is_some()))
         }),
         (
             "abide_certificate_expiry_timestamp_seconds",
-            "gauge",
+            gauge,
             "When the first certificate of the environment's host names expires.",
             |view, _| view.certificate_expires.map(|at| at.as_millis() / 1000),
         ),
         (
             "abide_environment_promotion_waiting",
-            "gauge",
+            gauge,
             "1 if a promotion to the environment waits for a gate.",
             |view, _| Some(u64::from(view.waiting.is_some())),
         ),
     ];
-    for (name, kind, help, value) in families {
-        page.family(name, kind, help);
+    for (name, begin, help, value) in families {
+        begin(page, name, help);
         for view in views {
             if let Some(value) = value(view, now) {
-                page.line(name, &[("environment", view.environment.as_str())], value);
+                page.value(&[("environment", view.environment.as_str())], value);
             }
         }
     }
 }
 
-fn controller(page: &mut MetricsPage, api: &ApiState, now: Timestamp) {
-    let Some(controller) = &api.controller else { return };
-    let liveness = controller.alive();
-    page.family("abide_engine_up", "gauge", "1 if the Docker Engine responds.");
-    page.line("abide_engine_up", &[], u64::from(liveness.engine));
-    if let Some(observed) = liveness.observed {
-        page.family("abide_observation_age_seconds", "gauge", "Time since the last full observation.");
-        page.line("abide_observation_age_seconds", &[], now.since(observed).as_secs());
+/// The jobs of all hosts.
+fn jobs(page: &mut MetricSnapshot, jobs: &[JobView]) {
+    page.counter("abide_job_runs_total", "Ended runs of a job, by result; missed ones count as failed.");
+    for job in jobs {
+        let (name, environment) = (job.name.as_str(), job.environment.as_str());
+        for (result, count) in [("succeeded", job.successes), ("failed", job.failures)] {
+            page.value(&[("job", name), ("environment", environment), ("result", result)], count);
+        }
+    }
+    type Value = fn(&JobView) -> Option<Timestamp>;
+    let times: [(&str, &str, Value); 2] = [
+        ("abide_job_last_success_timestamp_seconds", "When a job last succeeded.", |job| job.last_success),
+        ("abide_job_next_run_timestamp_seconds", "The next scheduled time of a job.", |job| job.next),
+    ];
+    for (family, help, value) in times {
+        page.gauge(family, help);
+        for job in jobs {
+            if let Some(at) = value(job) {
+                let labels = [("job", job.name.as_str()), ("environment", job.environment.as_str())];
+                page.value(&labels, at.as_millis() / 1000);
+            }
+        }
     }
 }
 
+/// The software, and whether it uses the manifest as it is edited.
+fn about_process(page: &mut MetricSnapshot, api: &ApiState) {
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", env!("ABIDE_BUILT_COMMIT")),
+        ("date", env!("ABIDE_BUILT_DATE")),
+    ];
+    page.gauge("abide_build_info", "1, with the version. Builds from source name no commit.");
+    page.value(&labels, 1);
+    page.gauge(
+        "abide_manifest_valid",
+        "0 if an edit of the manifest was rejected, and the last valid one is used.",
+    );
+    page.value(&[], u64::from(api.manifest.borrow().problem.is_none()));
+}
+
+fn controller(page: &mut MetricSnapshot, api: &ApiState, now: Timestamp) {
+    let Some(controller) = &api.controller else { return };
+    let liveness = controller.alive();
+    page.gauge("abide_engine_up", "1 if the Docker Engine responds.");
+    page.value(&[], u64::from(liveness.engine));
+    if let Some(observed) = liveness.observed {
+        page.gauge("abide_observation_age_seconds", "Time since the last full observation.");
+        page.value(&[], now.since(observed).as_secs());
+    }
+}
+
+/// The agents that the manifest names. Without a daemon, none can be connected.
+fn agents(page: &mut MetricSnapshot, api: &ApiState) {
+    if api.controller.is_none() {
+        return;
+    }
+    let hosts = |host: &AgentName| host.clone();
+    let state = api.manifest.borrow().clone();
+    let agents: BTreeSet<AgentName> =
+        state.manifest.environments.values().filter_map(|spec| spec.host.as_ref().map(hosts)).collect();
+    let agents: Vec<_> = agents.into_iter().map(|agent| (api.hub.presence(&agent), agent)).collect();
+    page.gauge("abide_agent_connected", "1 if the agent of a host is connected.");
+    for (presence, agent) in &agents {
+        page.value(&[("agent", agent.as_str())], u64::from(presence.connected));
+    }
+    page.gauge("abide_agent_last_seen_timestamp_seconds", "When an agent was last connected.");
+    for (presence, agent) in &agents {
+        if let Some(seen) = presence.last_seen {
+            page.value(&[("agent", agent.as_str())], seen.as_millis() / 1000);
+        }
+    }
+}
+
+/// The disk of the record, which also has the mirrors, build logs and outputs.
+fn disk(page: &mut MetricSnapshot, api: &ApiState) {
+    let Some(disk) = api.status.disk_space() else { return };
+    page.gauge("abide_record_disk_free_bytes", "Bytes that can still be written on the disk of the record.");
+    page.value(&[], disk.free);
+    page.gauge("abide_record_disk_size_bytes", "Size of the disk of the record.");
+    page.value(&[], disk.size);
+}
+
 /// The items for forges and channels: how many there are, and since when the oldest waits.
-fn outbox(page: &mut MetricsPage, api: &ApiState, now: Timestamp) -> Result<(), ApiError> {
+fn outbox(page: &mut MetricSnapshot, api: &ApiState, now: Timestamp) -> Result<(), ApiError> {
     let items = api.outbox.items()?;
     let mut targets: BTreeMap<String, (u64, u64, u64)> = api
         .manifest
@@ -123,54 +210,16 @@ fn outbox(page: &mut MetricsPage, api: &ApiState, now: Timestamp) -> Result<(), 
             }
         }
     }
-    page.family("abide_outbox_items", "gauge", "Outgoing items that are not delivered.");
+    page.gauge("abide_outbox_items", "Outgoing items that are not delivered.");
     for (target, (waiting, dead, _)) in &targets {
-        page.line("abide_outbox_items", &[("target", target), ("state", "waiting")], *waiting);
-        page.line("abide_outbox_items", &[("target", target), ("state", "dead")], *dead);
+        page.value(&[("target", target), ("state", "waiting")], *waiting);
+        page.value(&[("target", target), ("state", "dead")], *dead);
     }
-    page.family("abide_outbox_oldest_seconds", "gauge", "Age of the oldest message that is not delivered.");
+    page.gauge("abide_outbox_oldest_seconds", "Age of the oldest message that is not delivered.");
     for (target, (_, _, age)) in &targets {
-        page.line("abide_outbox_oldest_seconds", &[("target", target)], *age);
+        page.value(&[("target", target)], *age);
     }
-    page.family("abide_outbox_dropped_total", "counter", "Messages dropped because a channel had too many.");
-    page.line("abide_outbox_dropped_total", &[], api.outbox.dropped()?);
+    page.counter("abide_outbox_dropped_total", "Messages dropped because a channel had too many.");
+    page.value(&[], api.outbox.dropped()?);
     Ok(())
-}
-
-/// Lines in the Prometheus text format.
-#[derive(Default)]
-struct MetricsPage {
-    text: String,
-}
-
-impl MetricsPage {
-    /// Starts a metric family.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let labels: Vec<String> =
-            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.text, "{name}{labels} {value}");
-    }
-}
-
-/// Escapes a label value: three characters would break it.
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_label_ends_early() {
-        let mut page = MetricsPage::default();
-        page.line("x", &[("a", "one\n\"two\"\\")], 3);
-        assert_eq!(page.text, "x{a=\"one\\n\\\"two\\\"\\\\\"} 3\n");
-    }
 }

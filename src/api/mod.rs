@@ -1,23 +1,26 @@
 //! The HTTP API and the webhooks. This module holds the handles that update the record, and has no
 //! access to Docker.
 //!
-//! [`router`] returns all routes, each behind a rule ([`access`]) for who may use it. Data that
+//! [`router`] returns all routes, each behind a rule (`access`) for who may use it. Data that
 //! only the controller has comes through [`ControllerApi`]; without a daemon, the same routes work on
 //! the record itself.
 
-pub mod access;
-pub mod agent;
+pub(crate) mod access;
+pub(crate) mod agent;
+mod attach;
 mod body;
 mod environments;
 mod error;
 mod find;
 mod gates;
 pub mod inbox;
+pub mod incidents;
+mod jobs;
 mod logs;
 mod meta;
 mod metrics;
 mod outbox;
-pub mod page;
+pub(crate) mod page;
 mod routes;
 pub mod serve;
 mod tail;
@@ -32,21 +35,25 @@ pub mod webhook;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
 
 pub use routes::router;
 
+use crate::metrics::Metrics;
+use crate::model::attach::{AttachInput, AttachOutput, AttachRequest};
 use crate::model::credential::Pin;
 use crate::model::logs::LogOptions;
-use crate::model::look::PollStatus;
 use crate::model::name::{ChannelName, CommitId, EnvironmentName};
+use crate::model::poll::PollStatus;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
 use crate::model::view::{BuildProgress, PlanView};
@@ -68,7 +75,7 @@ pub struct ApiState {
     /// Reads tokens.
     pub tokens: TokenReader,
     /// Receives the reports of agents.
-    pub desk: agent::AgentHub,
+    pub hub: agent::AgentHub,
     /// The source of images for agents; `None` without a daemon.
     pub images: Option<Arc<dyn agent::Images>>,
     /// The server's key, if the server created its own; new tokens carry it as a pin.
@@ -76,7 +83,7 @@ pub struct ApiState {
     /// The state of the web page.
     pub pages: Arc<page::Pages>,
     /// Wakeups for the event stream.
-    pub bells: Wakeups,
+    pub wakeups: Wakeups,
     /// The folder of build logs, `<number>.log`.
     pub logs_dir: PathBuf,
     /// The controller; `None` without a daemon.
@@ -85,8 +92,8 @@ pub struct ApiState {
     pub outbox: Outbox,
     /// Sends test messages to channels; `None` without a daemon.
     pub notifier: Option<Arc<dyn Notifier>>,
-    /// More lines for `/metrics` in the Prometheus text format, such as the counters of webhooks.
-    pub more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// The measurements of this process.
+    pub metrics: Metrics,
     /// Reads the manifest again if it was edited; `None` without a daemon.
     pub read_manifest: Option<ReadManifest>,
     /// The clock.
@@ -97,12 +104,35 @@ pub struct ApiState {
 pub type ReadManifest = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The manifest in use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct ManifestState {
     /// The last valid manifest.
     pub manifest: Manifest,
     /// Why a newer edit was rejected, as a sentence.
     pub problem: Option<String>,
+    /// The marks of all declarations. They are computed once, because a page may ask for hundreds.
+    marks: OnceLock<BTreeMap<EnvironmentName, String>>,
+}
+
+impl ManifestState {
+    /// A valid manifest, and the problem of a newer edit.
+    pub fn new(manifest: Manifest, problem: Option<String>) -> Self {
+        Self { manifest, problem, marks: OnceLock::new() }
+    }
+
+    /// The mark of the declaration of an environment, as [`Manifest::mark`] returns it.
+    fn mark(&self, environment: &EnvironmentName) -> Option<String> {
+        let mark = |name: &EnvironmentName| Some((name.clone(), self.manifest.mark(name)?));
+        let marks = self.marks.get_or_init(|| self.manifest.environments.keys().filter_map(mark).collect());
+        marks.get(environment).cloned()
+    }
+}
+
+impl Clone for ManifestState {
+    /// Copies everything but the marks, because a copy is made to be changed.
+    fn clone(&self) -> Self {
+        Self::new(self.manifest.clone(), self.problem.clone())
+    }
 }
 
 /// Questions that only the controller can answer.
@@ -116,6 +146,18 @@ pub trait ControllerApi: Send + Sync {
         environment: EnvironmentName,
         options: LogOptions,
     ) -> BoxFuture<'static, Result<LogStream, ControllerError>>;
+
+    /// Starts a command in a container of an environment, for the person `by`.
+    fn attach(
+        &self,
+        environment: EnvironmentName,
+        request: AttachRequest,
+        by: String,
+    ) -> BoxFuture<'static, Result<AttachChannels, ControllerError>> {
+        let _ = (request, by);
+        let why = format!("no command can be run in {environment}");
+        Box::pin(std::future::ready(Err(ControllerError(why))))
+    }
 
     /// Returns whether the controller works.
     fn alive(&self) -> Liveness;
@@ -163,6 +205,17 @@ pub trait ControllerApi: Send + Sync {
         Vec::new()
     }
 
+    /// Returns whether the proxy of this host answers for an environment, for maintenance; `None` if that is not known.
+    fn in_maintenance(&self, environment: &EnvironmentName) -> Option<bool> {
+        let _ = environment;
+        None
+    }
+
+    /// Returns the version of the Docker Engine; `None` if it does not answer soon.
+    fn engine_version(&self) -> BoxFuture<'static, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// Returns the build that runs for an environment now.
     fn building(&self, environment: &EnvironmentName) -> Option<BuildProgress> {
         let _ = environment;
@@ -174,6 +227,14 @@ pub trait ControllerApi: Send + Sync {
 pub trait Notifier: Send + Sync {
     /// Sends a test message to a channel, or with `print` only returns it as text without secrets.
     fn test(&self, channel: ChannelName, print: bool) -> BoxFuture<'static, Result<String, ControllerError>>;
+}
+
+/// The two directions of a command that a person runs.
+pub struct AttachChannels {
+    /// Messages to the command. The session ends once this is dropped.
+    pub input: mpsc::Sender<AttachInput>,
+    /// Messages of the command; the last one has its result.
+    pub output: mpsc::Receiver<AttachOutput>,
 }
 
 /// A stream of output.

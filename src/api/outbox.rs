@@ -10,7 +10,7 @@ use super::ApiState;
 use super::body::JsonBody;
 use super::error::ApiError;
 use crate::model::name::ChannelName;
-use crate::model::outbox::{OutboxItem, Target};
+use crate::model::outbox::{OutboxItem, OutboxTarget};
 use crate::model::view::{OutboxRetried, TestSent};
 use crate::record::RecordError;
 
@@ -35,7 +35,7 @@ pub(super) async fn retry(
     State(api): State<ApiState>,
     JsonBody(RetryBody { target }): JsonBody<RetryBody>,
 ) -> Result<Json<OutboxRetried>, ApiError> {
-    let target: Option<Target> = match target.map(|target| target.parse()) {
+    let target: Option<OutboxTarget> = match target.map(|target| target.parse()) {
         None => None,
         Some(Ok(target)) => Some(target),
         Some(Err(error)) => return Err(ApiError::unprocessable(error.to_string())),

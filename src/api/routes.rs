@@ -10,8 +10,8 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::access::{AccessRule, guard};
 use super::{
-    ApiState, agent, environments, error, gates, logs, meta, metrics, outbox, page, tokens, transfer, verbs,
-    wait, watch,
+    ApiState, agent, attach, environments, error, gates, jobs, logs, meta, metrics, outbox, page, tokens,
+    transfer, verbs, wait, watch,
 };
 
 /// The longest body of a command, in bytes.
@@ -19,8 +19,6 @@ const LONGEST_BODY: usize = 64 * 1024;
 /// The longest report of an agent, in bytes: enough for a thousand environments with their last
 /// events.
 const LONGEST_REPORT: usize = 16 << 20;
-/// The longest export accepted by an import, in bytes.
-const LONGEST_IMPORT: usize = 64 << 20;
 
 /// One route.
 pub(super) struct ApiRoute {
@@ -87,7 +85,7 @@ fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, rule: AccessR
 
 /// Returns all routes.
 pub(super) fn table() -> Vec<ApiRoute> {
-    use AccessRule::{Administer, Agent, Anyone, Judge, Local, Look, Move};
+    use AccessRule::{Administer, Agent, Anyone, Judge, Local, Look, Move, Run};
     vec![
         get("/healthz", Anyone, meta::healthz),
         get("/readyz", Anyone, meta::readyz),
@@ -108,12 +106,17 @@ pub(super) fn table() -> Vec<ApiRoute> {
         post("/api/v1/environments/{environment}/rollback", Move, verbs::rollback),
         post("/api/v1/environments/{environment}/hold", Move, verbs::hold),
         post("/api/v1/environments/{environment}/resume", Move, verbs::resume),
+        post("/api/v1/environments/{environment}/maintenance", Move, verbs::maintenance),
         post("/api/v1/environments/{environment}/sync", Move, verbs::sync),
+        post("/api/v1/environments/{environment}/attach", Run, attach::attach),
         post("/api/v1/environments/{environment}/forget", Administer, verbs::forget),
+        get("/api/v1/jobs", Look, jobs::list),
+        get("/api/v1/jobs/{job}", Look, jobs::one),
+        get("/api/v1/jobs/{job}/logs", Look, jobs::logs),
         get("/api/v1/events", Look, environments::all_events),
         get("/api/v1/watch", Look, watch::watch),
         get("/api/v1/export", Look, transfer::export),
-        post("/api/v1/import", Administer, transfer::import).taking(LONGEST_IMPORT),
+        post("/api/v1/import", Administer, transfer::import).taking(usize::MAX),
         post("/api/v1/sync", Administer, verbs::sync_all),
         get("/api/v1/outbox", Look, outbox::list),
         post("/api/v1/outbox/retry", Administer, outbox::retry),
@@ -126,6 +129,7 @@ pub(super) fn table() -> Vec<ApiRoute> {
         post("/api/v1/agent/session", Agent, agent::session),
         post("/api/v1/agent/report", Agent, agent::report).taking(LONGEST_REPORT),
         post("/api/v1/agent/answers/{id}", Agent, agent::answer).taking(usize::MAX),
+        get("/api/v1/agent/inputs/{id}", Agent, agent::input),
         post("/api/v1/login", Local, page::login_link),
         get("/", Look, page::board).page(),
         get("/environments/{environment}", Look, page::environment).page(),
@@ -135,6 +139,26 @@ pub(super) fn table() -> Vec<ApiRoute> {
         post("/environments/{environment}/resume", Move, page::resume).page(),
         post("/environments/{environment}/set", Move, page::set).page(),
         post("/environments/{environment}/sync", Move, page::sync).page(),
+        post("/environments/{environment}/approve", Judge, page::approve).page(),
+        post("/environments/{environment}/reject", Judge, page::reject).page(),
+        post("/environments/{environment}/withdraw", Judge, page::withdraw).page(),
+        get("/environments/{environment}/logs", Look, page::log).page(),
+        get("/environments/{environment}/logs.txt", Look, page::log_download).page(),
+        get("/environments/{environment}/logs/follow", Look, page::log_follow).page(),
+        get("/environments/{environment}/builds", Look, page::builds).page(),
+        get("/environments/{environment}/builds/{number}", Look, page::build).page(),
+        get("/environments/{environment}/builds/{number}/log.txt", Look, page::build_download).page(),
+        get("/environments/{environment}/builds/{number}/follow", Look, page::build_follow).page(),
+        get("/environments/{environment}/history", Look, page::history).page(),
+        get("/environments/{environment}/events", Look, page::events).page(),
+        get("/activity", Look, page::activity).page(),
+        get("/hosts", Look, page::hosts).page(),
+        get("/outbox", Look, page::outbox).page(),
+        post("/outbox/retry", Administer, page::outbox_retry).page(),
+        get("/tokens", Administer, page::tokens).page(),
+        post("/tokens", Administer, page::token_create).page(),
+        post("/tokens/revoke", Administer, page::token_revoke).page(),
+        post("/sessions/end", Administer, page::session_end).page(),
         get("/promotions/{environment}", Look, page::promotion).page(),
         get("/hints", Look, page::hints).page(),
         get("/assets/{name}", Anyone, page::asset).page(),
@@ -145,7 +169,7 @@ pub(super) fn table() -> Vec<ApiRoute> {
 }
 
 /// Returns all routes, each behind its rule. The server must identify the caller by an
-/// [`Access`](super::access::Access) in the request's extensions.
+/// `Access` in the request's extensions.
 pub fn router(state: ApiState) -> Router {
     let routes = table().into_iter();
     let routes = routes.fold(Router::new(), |router, route| {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use admission::Admission;
-pub use admission::Standing;
+pub use admission::AdmissionGuard;
 pub use deadline::BodyDeadline;
 use http::HttpConnection;
 use progress::ProgressGuard;

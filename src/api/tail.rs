@@ -23,6 +23,15 @@ const PIECE: usize = 64 * 1024;
 /// The part at the end of the file to search for the last lines, in bytes.
 const TAIL: u64 = 8 << 20;
 
+/// Where to begin.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// At this byte.
+    At(u64),
+    /// At the last lines.
+    Last(usize),
+}
+
 /// Whether to continue at the end of the file.
 pub(super) enum Follow {
     /// Stop there.
@@ -37,14 +46,15 @@ struct TailReader {
     silent_for: Duration,
 }
 
-/// Opens `path`, starting at its last `tail` lines if given.
+/// Opens `path` at `start`.
 ///
 /// # Errors
 /// The file is missing or unreadable.
-pub(super) async fn open(path: &Path, tail: Option<usize>, follow: Follow) -> io::Result<LogStream> {
+pub(super) async fn open(path: &Path, start: Start, follow: Follow) -> io::Result<LogStream> {
     let mut file = File::open(path).await?;
-    if let Some(lines) = tail {
-        seek_to_last(&mut file, lines).await?;
+    match start {
+        Start::At(byte) => file.seek(SeekFrom::Start(byte)).await.map(drop)?,
+        Start::Last(lines) => seek_to_last(&mut file, lines).await?,
     }
     let reading = TailReader { file, follow, silent_for: Duration::ZERO };
     let pieces = unfold(reading, |mut reading| async move {

@@ -22,6 +22,7 @@ enum RoleWord {
     Viewer,
     Deployer,
     Tester,
+    Runner,
     Admin,
     Agent,
 }
@@ -33,7 +34,7 @@ pub(super) struct CreateTokenRequest {
     /// Its name; the default for an agent's token is the name of the agent.
     name: Option<TokenName>,
     role: RoleWord,
-    /// The environments of a deployer or tester.
+    /// The environments of a deployer, tester or runner.
     #[serde(default)]
     environments: Vec<EnvironmentName>,
     /// The agent, for a token of an agent.
@@ -53,16 +54,25 @@ pub(super) async fn create(
     By(by): By,
     JsonBody(wanted): JsonBody<CreateTokenRequest>,
 ) -> Result<Response, ApiError> {
+    let issued = issue(&api, wanted, by).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
+}
+
+/// Creates a token.
+pub(super) async fn issue(
+    api: &ApiState,
+    wanted: CreateTokenRequest,
+    by: String,
+) -> Result<IssuedToken, ApiError> {
     let now = (api.clock)();
     let expires = wanted.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
-    let (name, role) = (name(&wanted)?, role(&api, wanted)?);
+    let (name, role) = (name(&wanted)?, role(api, wanted)?);
     let new = NewToken { name, role, expires };
     let (about, credential) = api.token_writer.create(new, AuditStamp { at: now, by }).await?;
     tracing::info!(token = %about.id, name = %about.name, role = %about.role, by = about.created.by, "token \
         created");
     let credential = api.pin.map_or(credential.clone(), |pin| credential.pinned(pin));
-    let issued = IssuedToken { token: credential.text(), about };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(issued)).into_response())
+    Ok(IssuedToken { token: credential.text(), about })
 }
 
 /// `DELETE /api/v1/tokens/{token}`, by its ID or by the name of a valid one.
@@ -71,14 +81,24 @@ pub(super) async fn revoke(
     Path(text): Path<String>,
     By(by): By,
 ) -> Result<Json<Token>, ApiError> {
+    let id = find(&api, &text, (api.clock)())?;
+    let revoked = revoke_token(&api, &id, by).await?;
+    revoked.map(Json).ok_or_else(|| unknown(&text))
+}
+
+/// Revokes a token; `None`: there is none with this ID.
+pub(super) async fn revoke_token(
+    api: &ApiState,
+    id: &TokenId,
+    by: String,
+) -> Result<Option<Token>, ApiError> {
     let at = (api.clock)();
-    let id = find(&api, &text, at)?;
-    let revoked = api.token_writer.revoke(&id, AuditStamp { at, by }).await?;
-    let token = revoked.ok_or_else(|| unknown(&text))?;
-    if let Some(deed) = token.revoked.as_ref().filter(|deed| deed.at == at) {
-        tracing::info!(token = %token.id, name = %token.name, by = deed.by, "token revoked");
+    let token = api.token_writer.revoke(id, AuditStamp { at, by }).await?;
+    let Some(token) = token else { return Ok(None) };
+    if let Some(revocation) = token.revoked.as_ref().filter(|revocation| revocation.at == at) {
+        tracing::info!(token = %token.id, name = %token.name, by = revocation.by, "token revoked");
     }
-    Ok(Json(token))
+    Ok(Some(token))
 }
 
 fn find(api: &ApiState, text: &str, now: Timestamp) -> Result<TokenId, ApiError> {
@@ -121,8 +141,8 @@ fn name(wanted: &CreateTokenRequest) -> Result<TokenName, ApiError> {
 fn role(api: &ApiState, wanted: CreateTokenRequest) -> Result<Role, ApiError> {
     let CreateTokenRequest { role, environments, agent, .. } = wanted;
     let only = |what: &str, role: &str| Err(ApiError::bad_request(format!("`{what}` is only for {role}")));
-    if !environments.is_empty() && !matches!(role, RoleWord::Deployer | RoleWord::Tester) {
-        return only("environments", "a deployer or a tester");
+    if !environments.is_empty() && !matches!(role, RoleWord::Deployer | RoleWord::Tester | RoleWord::Runner) {
+        return only("environments", "a deployer, a tester or a runner");
     }
     if agent.is_some() && !matches!(role, RoleWord::Agent) {
         return only("agent", "an agent");
@@ -134,7 +154,7 @@ fn role(api: &ApiState, wanted: CreateTokenRequest) -> Result<Role, ApiError> {
             Err(ApiError::bad_request("missing `environments`: list the ones that the deployer may change"))
         }
         (RoleWord::Deployer, _) => {
-            environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
+            environments.iter().try_for_each(|name| api.target(name.as_str()).map(drop))?;
             Ok(Role::Deployer { environments: environments.into_iter().collect() })
         }
         (RoleWord::Tester, _) if environments.is_empty() => Err(ApiError::bad_request(
@@ -143,6 +163,13 @@ fn role(api: &ApiState, wanted: CreateTokenRequest) -> Result<Role, ApiError> {
         (RoleWord::Tester, _) => {
             environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
             Ok(Role::Tester { environments: environments.into_iter().collect() })
+        }
+        (RoleWord::Runner, _) if environments.is_empty() => Err(ApiError::bad_request(
+            "missing `environments`: name those in whose containers the runner may run commands",
+        )),
+        (RoleWord::Runner, _) => {
+            environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
+            Ok(Role::Runner { environments: environments.into_iter().collect() })
         }
         (RoleWord::Agent, Some(agent)) => Ok(Role::Agent { agent }),
         (RoleWord::Agent, None) => Err(ApiError::bad_request("missing `agent`: give the name of the agent")),

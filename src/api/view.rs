@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use super::agent::Presence;
-use crate::model::desired::Desired;
-use crate::model::look::{PollStatus, SourceTrouble};
+use crate::model::checks::UncheckedHead;
+use crate::model::desired::{Desired, Maintenance};
 use crate::model::name::{AgentName, CommitId, EnvironmentName};
+use crate::model::poll::{PollStatus, SourceTrouble};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
@@ -45,26 +46,29 @@ pub(super) struct StatusView {
 pub(super) fn environment(facts: EnvironmentFacts<'_>) -> EnvironmentView {
     let settled = facts.settled();
     let warnings = facts.warnings(&settled);
-    let said = facts.unless_watched(facts.with_head(settled));
+    let shown = facts.unless_watched(facts.with_head(settled));
     let EnvironmentFacts { spec, mark: _, desired, status, presence, look: _ } = facts;
-    let Desired { environment, entry, hold, sync, .. } = desired;
+    let Desired { environment, entry, hold, maintenance, sync, .. } = desired;
     EnvironmentView {
         environment,
+        group: spec.and_then(|spec| spec.group.clone()),
+        needs: spec.map(|spec| spec.needs.clone()).unwrap_or_default(),
         container: spec.map(|spec| spec.container.to_string()),
         port: spec.and_then(|spec| spec.publish.map(|publish| publish.port).or(spec.port)),
         host: spec.and_then(|spec| spec.host.as_ref()).map(ToString::to_string),
         last_seen: presence.and_then(|presence| presence.last_seen),
         generation: entry.generation,
         observed_generation: status.as_ref().map(|status| status.observed_generation),
-        status: said.condition,
-        reason: said.reason,
-        message: said.message,
-        since: said.since,
+        status: shown.condition,
+        reason: shown.reason,
+        message: shown.message,
+        since: shown.since,
         origin: entry.origin,
         revision: entry.revision,
         image: entry.image,
         held: hold,
-        next_retry: said.next_retry,
+        maintenance,
+        next_retry: shown.next_retry,
         sync,
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
         volumes: status.as_ref().map(|status| status.volumes.clone()).unwrap_or_default(),
@@ -151,9 +155,9 @@ impl EnvironmentFacts<'_> {
         if let (Some(host), Some(Presence { connected: false, last_seen })) = (host, self.presence) {
             return self.of_status().of_the_away(host, last_seen);
         }
-        let said = self.of_status();
+        let shown = self.of_status();
         match self.trouble() {
-            Some(trouble) if said.reason == Reason::NothingRecorded && self.desired.hold.is_none() => {
+            Some(trouble) if shown.reason == Reason::NothingRecorded && self.desired.hold.is_none() => {
                 StatusView {
                     condition: Condition::Degraded,
                     reason: trouble.reason,
@@ -163,7 +167,7 @@ impl EnvironmentFacts<'_> {
                     is_of_source: true,
                 }
             }
-            _ => said,
+            _ => shown,
         }
     }
 
@@ -234,7 +238,7 @@ impl EnvironmentFacts<'_> {
     /// environment keeps its status, because the answer would not be applied.
     fn with_head(&self, settled: StatusView) -> StatusView {
         let Some((what, since)) = self.unanswered().filter(|_| self.desired.hold.is_none()) else {
-            return settled;
+            return self.with_checks(settled);
         };
         if settled.reason == Reason::AgentAway {
             return settled;
@@ -250,15 +254,43 @@ impl EnvironmentFacts<'_> {
         StatusView { next_retry, ..StatusView::progressing(Reason::HeadUnknown, message, Some(since)) }
     }
 
-    /// Adjusts the status if no daemon runs: it is only the last one that a daemon saw.
-    fn unless_watched(&self, said: StatusView) -> StatusView {
-        if self.look.is_some() {
-            return said;
+    /// Adjusts the status while a newer commit waits for its checks. A held environment keeps its status, and so
+    /// does one with a problem of its own.
+    fn with_checks(&self, settled: StatusView) -> StatusView {
+        let Some(unchecked) = self.unchecked().filter(|_| self.desired.hold.is_none()) else {
+            return settled;
+        };
+        let is_nothing = settled.reason == Reason::NothingRecorded;
+        let is_calm = matches!(settled.condition, Condition::Ready | Condition::RolledBack) || is_nothing;
+        if !is_calm || !(unchecked.is_pending || is_nothing) {
+            return settled;
         }
-        let message = format!("no daemon runs, so nothing watches it; last seen: {}", said.message);
-        match said.condition {
-            Condition::Ready => StatusView::progressing(Reason::Unknown, message, said.since),
-            _ => StatusView { message, next_retry: None, ..said },
+        let message = match is_nothing {
+            true => unchecked.sentence.clone(),
+            false => format!("{}; until then: {}", unchecked.sentence, settled.message),
+        };
+        if unchecked.is_pending {
+            return StatusView::progressing(Reason::WaitingForChecks, message, Some(unchecked.since));
+        }
+        let (condition, reason, since) = (Condition::Degraded, Reason::ChecksFailed, Some(unchecked.since));
+        StatusView { condition, reason, message, since, next_retry: None, is_of_source: true }
+    }
+
+    /// The head whose checks have not passed.
+    fn unchecked(&self) -> Option<&UncheckedHead> {
+        self.spec?.checks.as_ref()?;
+        self.look.as_ref()?.unchecked.as_ref()
+    }
+
+    /// Adjusts the status if no daemon runs: it is only the last one that a daemon saw.
+    fn unless_watched(&self, shown: StatusView) -> StatusView {
+        if self.look.is_some() {
+            return shown;
+        }
+        let message = format!("no daemon runs, so nothing watches it; last seen: {}", shown.message);
+        match shown.condition {
+            Condition::Ready => StatusView::progressing(Reason::Unknown, message, shown.since),
+            _ => StatusView { message, next_retry: None, ..shown },
         }
     }
 
@@ -300,8 +332,14 @@ impl EnvironmentFacts<'_> {
         let of_source = trouble.map(|trouble| {
             format!("{}; environments that track it keep their current version", trouble.message)
         });
+        let of_checks = self
+            .unchecked()
+            .filter(|unchecked| !unchecked.is_pending && settled.reason != Reason::NothingRecorded);
+        let of_checks =
+            of_checks.map(|unchecked| format!("{}; the current version keeps serving", unchecked.sentence));
         let of_status = self.status.iter().flat_map(|status| status.warnings.iter().cloned());
-        of_source.into_iter().chain(of_status).collect()
+        let maintenance = self.desired.maintenance.as_ref().map(maintenance_words);
+        maintenance.into_iter().chain(of_source).chain(of_checks).chain(of_status).collect()
     }
 
     fn host(&self) -> Option<&AgentName> {
@@ -312,6 +350,12 @@ impl EnvironmentFacts<'_> {
     fn seer(&self) -> String {
         self.host().map_or_else(|| "the controller".to_owned(), |host| format!("the agent {host}"))
     }
+}
+
+fn maintenance_words(maintenance: &Maintenance) -> String {
+    let Maintenance { reason, by, since } = maintenance;
+    let why = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("maintenance{why}: the proxy answers 503 since {since}, by {by}")
 }
 
 #[cfg(test)]

@@ -49,15 +49,15 @@ pub(super) async fn wait(
     found: FoundEnvironment,
     QueryParams(query): QueryParams<WaitQuery>,
 ) -> Result<Json<WaitView>, ApiError> {
-    let wish = query.wish()?;
+    let goal = query.goal()?;
     let asked = match &query.asked {
         Some(asked) => Timestamp::parse(asked).map_err(|error| ApiError::bad_request(error.to_string()))?,
         None => api.begin(&found.name).await,
     };
     let name = &found.name;
-    let carrier = api.carrier(name, &wish).await?;
+    let carrier = api.carrier(name, &goal).await?;
     let state = Arc::clone(&api.manifest.borrow());
-    let facts = api.facts(name, &state.manifest)?;
+    let facts = api.facts(name, &state)?;
     let evidence = WaitEvidence {
         settled: facts.settled(),
         unanswered: facts.unanswered().map(|(what, _)| what),
@@ -70,12 +70,12 @@ pub(super) async fn wait(
         problem: state.problem.clone(),
         carrier,
     };
-    let (state, message) = judge(&wish, &evidence);
+    let (state, message) = judge(&goal, &evidence);
     Ok(Json(WaitView { state, message, asked, environment: view::environment(facts) }))
 }
 
 impl WaitQuery {
-    fn wish(&self) -> Result<WaitGoal, ApiError> {
+    fn goal(&self) -> Result<WaitGoal, ApiError> {
         let wrong = |error: crate::model::name::InvalidName| ApiError::bad_request(error.to_string());
         Ok(WaitGoal {
             commit: self.commit.as_deref().map(CommitId::new).transpose().map_err(wrong)?,
@@ -98,15 +98,15 @@ impl ApiState {
     }
 
     /// Returns the newest generation that satisfies the goal.
-    async fn carrier(&self, name: &EnvironmentName, wish: &WaitGoal) -> Result<GoalGeneration, ApiError> {
-        if wish.is_plain() {
+    async fn carrier(&self, name: &EnvironmentName, goal: &WaitGoal) -> Result<GoalGeneration, ApiError> {
+        if goal.is_plain() {
             return Ok(GoalGeneration::Current);
         }
         let Desired { entry: current, passed_over, .. } = self.desired.get(name)?;
         let history = self.status.history(name)?;
-        let target = wish.generation.filter(|wanted| *wanted != current.generation);
+        let target = goal.generation.filter(|wanted| *wanted != current.generation);
         let target = target.and_then(|wanted| history.iter().find(|kept| kept.entry.generation == wanted));
-        let compared = Compared { api: self, name, wish, target: target.map(|kept| &kept.entry) };
+        let compared = WaitComparison { api: self, name, goal, target: target.map(|kept| &kept.entry) };
         // The running version also serves a head that changes none of the environment's paths.
         let head = passed_over.map(|head| Entry { revision: Some(head), ..current.clone() });
         if let Some(head) = head
@@ -133,27 +133,27 @@ impl ApiState {
 }
 
 /// The values to compare a generation with.
-struct Compared<'a> {
+struct WaitComparison<'a> {
     api: &'a ApiState,
     name: &'a EnvironmentName,
-    wish: &'a WaitGoal,
+    goal: &'a WaitGoal,
     /// The generation of the goal, unless it is the current one.
     target: Option<&'a Entry>,
 }
 
-impl Compared<'_> {
+impl WaitComparison<'_> {
     /// Returns whether an entry satisfies the whole goal, or `None` if that is unknown now.
     async fn carries(&self, entry: &Entry) -> Option<bool> {
-        let digest = self.wish.digest.as_ref().is_none_or(|wanted| has_image(entry, wanted));
+        let digest = self.goal.digest.as_ref().is_none_or(|wanted| has_image(entry, wanted));
         if !digest {
             return Some(false);
         }
-        if let Some(commit) = &self.wish.commit
+        if let Some(commit) = &self.goal.commit
             && !self.contains(entry.revision.as_ref(), commit).await?
         {
             return Some(false);
         }
-        let Some(wanted) = self.wish.generation.filter(|wanted| *wanted != entry.generation) else {
+        let Some(wanted) = self.goal.generation.filter(|wanted| *wanted != entry.generation) else {
             return Some(true);
         };
         let Some(target) = self.target.filter(|target| target.generation == wanted) else {
@@ -172,7 +172,7 @@ impl Compared<'_> {
 
     /// The same without comparing the history of commits.
     fn carries_exactly(&self, entry: &Entry) -> bool {
-        let WaitGoal { commit, digest, generation, held: _ } = self.wish;
+        let WaitGoal { commit, digest, generation, held: _ } = self.goal;
         commit.as_ref().is_none_or(|commit| entry.revision.as_ref() == Some(commit))
             && digest.as_ref().is_none_or(|digest| has_image(entry, digest))
             && generation.is_none_or(|generation| entry.generation == generation)

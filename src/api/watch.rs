@@ -11,7 +11,7 @@ use axum::response::sse::{Event as Line, KeepAlive, Sse};
 use futures::Stream;
 use futures::stream::unfold;
 use serde::Serialize;
-use tokio::sync::broadcast::Receiver as BellReceiver;
+use tokio::sync::broadcast::Receiver as BroadcastReceiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch::Receiver;
 
@@ -36,7 +36,7 @@ pub(super) async fn watch(
 }
 
 struct Watcher {
-    bells: BellReceiver<Wakeup>,
+    wakeups: BroadcastReceiver<Wakeup>,
     manifest: Receiver<Arc<ManifestState>>,
     api: ApiState,
     /// The sequence number of the last event sent, by environment.
@@ -46,7 +46,7 @@ struct Watcher {
 
 /// Pending wakeups; repeated ones are merged.
 #[derive(Default)]
-struct Rung {
+struct PendingWakeups {
     everything: bool,
     views: BTreeSet<EnvironmentName>,
     events: BTreeSet<EnvironmentName>,
@@ -55,7 +55,7 @@ struct Rung {
 impl Watcher {
     /// Subscribes before it reads, so that it misses no change.
     fn new(api: ApiState) -> Result<Self, RecordError> {
-        let (bells, mut manifest) = (api.bells.subscribe(), api.manifest.clone());
+        let (wakeups, mut manifest) = (api.wakeups.subscribe(), api.manifest.clone());
         manifest.mark_unchanged();
         let latest = |name: &EnvironmentName| api.status.events(Some(name), None, 1);
         let mut sent = BTreeMap::new();
@@ -63,8 +63,8 @@ impl Watcher {
             let sequence = latest(&name)?.last().map_or(0, |event| event.sequence);
             sent.insert(name, sequence);
         }
-        let mut watcher = Self { bells, manifest, api, sent, queue: VecDeque::new() };
-        watcher.tell(Rung { everything: true, ..Rung::default() })?;
+        let mut watcher = Self { wakeups, manifest, api, sent, queue: VecDeque::new() };
+        watcher.enqueue(PendingWakeups { everything: true, ..PendingWakeups::default() })?;
         Ok(watcher)
     }
 
@@ -75,8 +75,8 @@ impl Watcher {
             if let Some(line) = self.queue.pop_front() {
                 return Some(line);
             }
-            let rung = self.listen().await?;
-            if let Err(error) = self.tell(rung) {
+            let pending = self.listen().await?;
+            if let Err(error) = self.enqueue(pending) {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::warn!(error, "a watch ended: cannot read the record");
                 return None;
@@ -84,37 +84,37 @@ impl Watcher {
         }
     }
 
-    async fn listen(&mut self) -> Option<Rung> {
-        let mut rung = Rung::default();
+    async fn listen(&mut self) -> Option<PendingWakeups> {
+        let mut pending = PendingWakeups::default();
         tokio::select! {
-            bell = self.bells.recv() => match bell {
-                Ok(bell) => rung.add(bell),
-                Err(RecvError::Lagged(_)) => rung.everything = true,
+            wakeup = self.wakeups.recv() => match wakeup {
+                Ok(wakeup) => pending.add(wakeup),
+                Err(RecvError::Lagged(_)) => pending.everything = true,
                 Err(RecvError::Closed) => return None,
             },
             changed = self.manifest.changed() => {
                 changed.ok()?;
-                rung.everything = true;
+                pending.everything = true;
             }
         }
         loop {
-            match self.bells.try_recv() {
-                Ok(bell) => rung.add(bell),
-                Err(TryRecvError::Lagged(_)) => rung.everything = true,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(rung),
+            match self.wakeups.try_recv() {
+                Ok(wakeup) => pending.add(wakeup),
+                Err(TryRecvError::Lagged(_)) => pending.everything = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(pending),
             }
         }
     }
 
-    fn tell(&mut self, rung: Rung) -> Result<(), RecordError> {
-        let views = if rung.everything { self.api.names()? } else { rung.views };
-        let events = if rung.everything { views.iter().cloned().collect() } else { rung.events };
+    fn enqueue(&mut self, pending: PendingWakeups) -> Result<(), RecordError> {
+        let views = if pending.everything { self.api.names()? } else { pending.views };
+        let events = if pending.everything { views.iter().cloned().collect() } else { pending.events };
         for name in &views {
             let view = self.api.view(name)?;
             self.queue.extend(line("environment", None, &view));
         }
         for name in events {
-            for event in self.news(&name, rung.everything)? {
+            for event in self.new_events(&name, pending.everything)? {
                 self.sent.insert(name.clone(), event.sequence);
                 self.queue.extend(line("event", Some(event.sequence), &event));
             }
@@ -124,16 +124,20 @@ impl Watcher {
 
     /// Returns the events since the last one sent. If there are none, the last event was repeated,
     /// so it is sent again.
-    fn news(&self, name: &EnvironmentName, is_catching_up: bool) -> Result<Vec<Event>, RecordError> {
+    fn new_events(&self, name: &EnvironmentName, is_catching_up: bool) -> Result<Vec<Event>, RecordError> {
         let status = &self.api.status;
-        let news = status.events(Some(name), self.sent.get(name).copied(), MOST_EVENTS)?;
-        if news.is_empty() && !is_catching_up { status.events(Some(name), None, 1) } else { Ok(news) }
+        let new_events = status.events(Some(name), self.sent.get(name).copied(), MOST_EVENTS)?;
+        if new_events.is_empty() && !is_catching_up {
+            status.events(Some(name), None, 1)
+        } else {
+            Ok(new_events)
+        }
     }
 }
 
-impl Rung {
-    fn add(&mut self, bell: Wakeup) {
-        match bell {
+impl PendingWakeups {
+    fn add(&mut self, wakeup: Wakeup) {
+        match wakeup {
             Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name) => self.views.insert(name),
             Wakeup::Event(name) => self.events.insert(name),
         };

@@ -24,13 +24,13 @@ pub(crate) struct AgentArgs {
     /// Read the agent's token from FILE instead of ABIDE_TOKEN
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Policy of this host: what it allows [default: policy.toml in the folder, if it exists]
+    /// Policy of this host, which limits what may run here [default: policy.toml in the folder, if it exists]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Port on 127.0.0.1 that serves the registry to this host's Docker Engine
     #[arg(long, value_name = "PORT", default_value_t = 5080)]
     registry_port: u16,
-    /// How long to wait for the controller before healing what runs without it
+    /// How long to wait for the controller before healing containers without it
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     alone_after: Duration,
     /// Interval of full checks without an event; for tests, which cannot wait longer

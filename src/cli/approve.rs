@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::{CliSession, Requirement};
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
@@ -30,7 +30,7 @@ pub(crate) struct ApproveArgs {
     #[arg(long)]
     digest: Option<Digest>,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
 }
 
 pub(crate) async fn run(args: &ApproveArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
@@ -42,6 +42,6 @@ pub(crate) async fn run(args: &ApproveArgs, session: &mut CliSession) -> Result<
     let digest = args.digest.as_ref().or(shown);
     let request = args.seen.with(json!({ "note": args.note, "digest": digest }));
     let moved = client.act(environment, "approve", &request).await?;
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     Ok(CliExit::Done)
 }

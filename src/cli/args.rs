@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    agent, approve, check, completions, daemon, demo, diff, doctor, events, evidence, export, forget,
-    history, hold, import, login, logs, man, notify, outbox, promote, reject, resume, rollback, schema, set,
-    status, sync, token, wait, why,
+    adopt, agent, approve, check, completions, daemon, demo, diff, doctor, events, evidence, exec, export,
+    forget, history, hold, import, init, jobs, login, logs, maintenance, man, notify, outbox, promote,
+    reject, restore, resume, rollback, run, schema, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -85,15 +85,23 @@ pub(crate) enum Commands {
     Events(events::EventsArgs),
     /// Print the output of the container or of a build
     Logs(logs::LogsArgs),
+    /// Run a command in the running container
+    Exec(exec::ExecArgs),
+    /// Run a command in a container of its own, with the options of an environment
+    Run(run::RunArgs),
+    /// Restore a volume from an archive of a backup job
+    Restore(restore::RestoreArgs),
+    /// List jobs, their runs and output, or run one now
+    Jobs(jobs::JobsArgs),
     /// Show the steps that the controller would take now
     Diff(diff::DiffArgs),
     /// Record an image or a commit to run
     Set(set::SetArgs),
-    /// Record for one environment the exact image that another runs healthy
+    /// Promote the exact image of one healthy environment to another
     Promote(promote::PromoteArgs),
     /// Approve the image of an environment for promotions
     Approve(approve::ApproveArgs),
-    /// Reject the image of an environment, so that it is promoted nowhere
+    /// Reject the image of an environment, which blocks its promotion everywhere
     Reject(reject::RejectArgs),
     /// Record the last good generation again and hold the environment there
     Rollback(rollback::RollbackArgs),
@@ -101,6 +109,8 @@ pub(crate) enum Commands {
     Hold(hold::HoldArgs),
     /// End a hold
     Resume(resume::ResumeArgs),
+    /// Show a maintenance page (503) instead of an environment
+    Maintenance(maintenance::MaintenanceArgs),
     /// Check for changes now and retry failed steps
     Sync(sync::SyncArgs),
     /// Remove the record of an environment that left the manifest
@@ -113,9 +123,13 @@ pub(crate) enum Commands {
     Agent(agent::AgentArgs),
     /// Run dev, test and prod on this host from an example repository, until Ctrl-C
     Demo(demo::DemoArgs),
+    /// Write a manifest from a compose file, or for a Dockerfile
+    Init(init::InitArgs),
+    /// Take over running containers of compose, one by one
+    Adopt(adopt::AdoptArgs),
     /// Validate the manifest and list every problem
     Check(check::CheckArgs),
-    /// Look for whatever on this host would keep abide from working
+    /// Check this host for problems that would keep abide from working
     Doctor(doctor::DoctorArgs),
     /// Print the whole record as JSON
     Export(export::ExportArgs),
@@ -144,12 +158,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_definition_of_the_arguments_holds_together() {
+    fn the_argument_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_verb_shows_an_example_that_can_be_typed() {
+    fn every_command_has_a_valid_example_in_its_help() {
         for verb in Cli::command().get_subcommands() {
             let name = verb.get_name();
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -172,12 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_documents_and_the_units_of_systemd_run_can_be_typed() {
+    fn every_command_in_docs_and_systemd_units_parses() {
         let documents = [
             include_str!("../../README.md"),
             include_str!("../../docs/agent.md"),
+            include_str!("../../docs/compose.md"),
             include_str!("../../docs/feedback.md"),
             include_str!("../../docs/promotion-gates.md"),
+            include_str!("../../docs/jobs.md"),
             include_str!("../../docs/install.md"),
             include_str!("../../docs/operations.md"),
         ];
@@ -198,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn global_options_may_stand_after_the_verb() {
+    fn global_options_may_follow_the_command() {
         let cli = Cli::try_parse_from(["abide", "status", "dev", "-o", "json", "--no-color", "-vv"]).unwrap();
         assert_eq!(cli.globals.output, Format::Json);
         assert_eq!((cli.globals.no_color, cli.globals.verbosity), (true, 2));
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_usage_error() {
+    fn invalid_arguments_are_a_usage_error() {
         for typed in [
             "abide",
             "abide stauts",
@@ -214,6 +230,8 @@ mod tests {
             "abide set dev nginx:latest",
             "abide set dev --commit abc",
             "abide hold dev",
+            "abide maintenance dev",
+            "abide maintenance dev maybe",
             "abide rollback dev --to x",
             "abide logs dev --number 3",
             "abide wait dev --timeout soon",
@@ -223,6 +241,10 @@ mod tests {
             "abide token create --role root ci",
             "abide token create --agent online --role admin x",
             "abide token create --agent online --expires soon",
+            "abide token create --role runner ci",
+            "abide exec dev",
+            "abide exec dev ls",
+            "abide run",
             "abide outbox retry team",
             "abide notify test",
             "abide notify test TEAM",

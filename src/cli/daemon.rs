@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exit::{CliError, CliExit};
 use super::session::CliSession;
 use crate::daemon::{DaemonOptions, Encryption};
+use crate::manifest_dir;
 use crate::tls::identity::Files;
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ Examples:
   abide daemon
   abide daemon --listen 0.0.0.0:443 --tls-certificate fullchain.pem --tls-key privkey.pem
   abide daemon --desired-state /etc/abide --listen 0.0.0.0:8443
+  abide daemon --manifest https://github.com/tatfook/ops.git#main:desired-state
 
 The daemon serves webhooks, agents and the API for clients with a token on the address, and local
 commands on the socket in the desired-state folder. On a non-loopback address it serves TLS: with
@@ -36,6 +38,9 @@ pub(crate) struct DaemonArgs {
     /// Serve plain HTTP on a non-loopback address; for use behind a proxy that terminates TLS
     #[arg(long, conflicts_with = "tls_certificate")]
     insecure_http: bool,
+    /// Follow the manifest on a branch of a repository; writes DIR/bootstrap.toml
+    #[arg(long, value_name = "URL#BRANCH:PATH")]
+    manifest: Option<String>,
     /// Interval of full checks without an event; for tests, which cannot wait longer
     #[arg(long, env = "ABIDE_RESYNC", value_name = "DURATION", default_value = "30s", hide = true)]
     #[arg(value_parser = humantime::parse_duration)]
@@ -43,6 +48,9 @@ pub(crate) struct DaemonArgs {
 }
 
 pub(crate) async fn run(args: &DaemonArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
+    if let Some(manifest) = &args.manifest {
+        manifest_dir::follow(&session.desired_state, manifest).map_err(CliError::Usage)?;
+    }
     let options = DaemonOptions {
         desired_state: session.desired_state.clone(),
         listen: args.listen,

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_in_nothing_is_as_recorded() {
+    fn only_a_plan_without_differences_or_steps_is_as_recorded() {
         assert!(is_as_recorded(&plan(&[], &[], "as recorded")));
         assert!(!is_as_recorded(&plan(&["the name is taken"], &[], "blocked")));
         assert!(!is_as_recorded(&plan(&[], &["build"], "")));

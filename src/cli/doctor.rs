@@ -11,7 +11,8 @@ Examples:
   abide doctor --desired-state /etc/abide
 
 Checks the engine, programs, the manifest, the record's folder, disks, ports, the clock, proxies and
-certificates, and changes nothing. Run it as the user that abide runs as. Exit code 1: there is a problem.";
+certificates, and changes nothing. Run it as the user of the daemon. Exits with 1 if there is a
+problem.";
 
 /// Nothing to choose.
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_a_line_and_its_remedy_one_below() {
+    fn a_finding_is_printed_above_its_remedy() {
         let finding = Finding {
             check: "git",
             severity: Severity::Problem,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
+use crate::controller::adoption::{self, ComposeContainer, KeptContainer};
 use crate::doctor::Finding;
 use crate::manifest_dir::LoadError;
+use crate::model::name::EnvironmentName;
 
 /// A service of this process. It ends when it is stopped, or with an error.
 pub type Service = BoxFuture<'static, anyhow::Result<()>>;
@@ -31,6 +33,12 @@ pub struct Entrypoints {
     pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
     /// Looks at this host and a desired-state folder for whatever would keep abide from working.
     pub doctor: fn(PathBuf) -> BoxFuture<'static, Vec<Finding>>,
+    /// Lists the containers of compose projects on this host.
+    pub compose_containers: fn() -> BoxFuture<'static, Result<Vec<ComposeContainer>, String>>,
+    /// Stops a container of compose and keeps it under another name.
+    pub set_aside: fn(ComposeContainer) -> BoxFuture<'static, Result<KeptContainer, String>>,
+    /// Removes what an environment runs and starts a kept container in its place.
+    pub put_back: fn(EnvironmentName, KeptContainer) -> BoxFuture<'static, Result<(), String>>,
 }
 
 /// The contents of a valid manifest.
@@ -53,6 +61,9 @@ pub(super) fn of_this_build() -> Entrypoints {
         demo: |port_offset| Box::pin(crate::demo::run(port_offset)),
         check,
         doctor: |desired_state| Box::pin(async move { crate::doctor::examine(&desired_state).await }),
+        compose_containers: || Box::pin(adoption::compose_containers()),
+        set_aside: |container| Box::pin(async move { adoption::set_aside(&container).await }),
+        put_back: |environment, kept| Box::pin(async move { adoption::put_back(&environment, &kept).await }),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use super::changes::{ChangeWatcher, Reconnect};
 use super::client::ApiClient;
-use super::doorbell::{ChangeWatcher, Reconnect};
 use super::exit::{CliError, CliExit};
 use super::output::console::Console;
 use super::output::style::{self, DIM, paint};
@@ -16,7 +16,7 @@ use crate::model::time::Timestamp;
 use crate::model::why;
 
 /// Number of events to request while following: more than a burst, fewer than the daemon keeps.
-const NEWS: usize = 1000;
+const MOST_AT_ONCE: usize = 1000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,7 @@ With -f, `-o json` prints one event per line.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EventsArgs {
-    /// Environment whose events to list [default: all]
+    /// Environment or group whose events to list [default: all]
     environment: Option<EnvironmentName>,
     /// Keep printing new events
     #[arg(short, long)]
@@ -63,16 +63,16 @@ async fn follow(
     only: Option<&EnvironmentName>,
     limit: usize,
 ) -> Result<CliExit, CliError> {
-    let mut bell = ChangeWatcher::new(client, only);
+    let mut changes = ChangeWatcher::new(client, only);
     let mut patience = Reconnect::default();
     // At least one event, to know where new events start; `--limit 0` does not print it.
     let past = patience.bear(client.events(only, None, limit.max(1)).await, console)?.unwrap_or_default();
     let mut last = past.last().map(|event| event.sequence);
     past.iter().skip(past.len().saturating_sub(limit)).try_for_each(|event| print(console, event))?;
     loop {
-        bell.wait().await;
-        let news = client.events(only, last, NEWS).await;
-        for event in patience.bear(news, console)?.unwrap_or_default() {
+        changes.wait().await;
+        let new_events = client.events(only, last, MOST_AT_ONCE).await;
+        for event in patience.bear(new_events, console)?.unwrap_or_default() {
             print(console, &event)?;
             last = last.max(Some(event.sequence));
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn events_read_from_the_oldest_down() {
+    fn events_are_listed_oldest_first() {
         let mut repeated = event(8, EventKind::Failure, "the engine\nsaid no");
         repeated.count = 3;
         let text = plain(&table(&[event(7, EventKind::Record, "a push"), repeated], NOW, None));
@@ -132,7 +132,7 @@ WHEN    ENVIRONMENT  KIND     MESSAGE
     }
 
     #[test]
-    fn a_line_that_scrolls_by_carries_its_moment() {
+    fn a_followed_event_line_starts_with_its_timestamp() {
         let text = plain(&line(&event(7, EventKind::Step, "started\u{1b}[2J")));
         assert_eq!(text, "2026-11-23T13:57:00.000Z dev step       started\u{fffd}[2J");
     }

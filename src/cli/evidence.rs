@@ -5,7 +5,7 @@ use super::output::table::{Cell, TextTable};
 use super::output::text::{ago, one_line, safe_lines};
 use super::session::{CliSession, Requirement};
 use crate::model::desired::Image;
-use crate::model::evidence::{CheckState, Evidence, Finding, Person};
+use crate::model::evidence::{Evidence, EvidenceFinding, Person};
 use crate::model::name::{Digest, EnvironmentName};
 use crate::model::time::Timestamp;
 use crate::model::view::{EvidenceView, PromotionView};
@@ -64,42 +64,10 @@ fn table(evidence: &[Evidence], now: Timestamp, width: Option<usize>) -> String 
             found.generation.to_string().into(),
             Cell::or_dash(Image::shown_digest(&found.image).map(Digest::short)),
             Cell::or_dash(found.by.as_ref().map(Person::name)),
-            what(found).into(),
+            found.describe().into(),
         ]);
     }
     table.render(width)
-}
-
-/// What was found, as a clause.
-fn what(found: &Evidence) -> String {
-    let note = found.note.as_deref().unwrap_or_default();
-    match &found.finding {
-        Finding::Healthy { millis, restarts, .. } => {
-            let length = humantime::format_duration(std::time::Duration::from_secs(millis / 1000));
-            match restarts {
-                0 => format!("for {length}"),
-                1 => format!("for {length}, restarted once"),
-                many => format!("for {length}, restarted {many} times"),
-            }
-        }
-        Finding::Verified { passed: true, .. } => "passed".to_owned(),
-        Finding::Verified { result, .. } => format!("failed: {result}"),
-        Finding::Approved { .. } => note.to_owned(),
-        Finding::Rejected { withdrawn: None } => note.to_owned(),
-        Finding::Rejected { withdrawn: Some(withdrawal) } => {
-            let why = withdrawal.note.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-            format!("{note}; withdrawn by {}{why}", withdrawal.by.name())
-        }
-        Finding::Checks { name, state, .. } => {
-            let state = match state {
-                CheckState::Pending => "is running",
-                CheckState::Passed => "passed",
-                CheckState::Failed => "failed",
-            };
-            format!("{name} {state}")
-        }
-        Finding::Signed { key } => format!("by the key {}", key.get(..12).unwrap_or(key)),
-    }
 }
 
 fn described(promotion: &PromotionView) -> String {
@@ -115,7 +83,7 @@ fn described(promotion: &PromotionView) -> String {
 fn failed_output(evidence: &[Evidence]) -> Option<&str> {
     let checks = evidence.iter().rev();
     let mut checks = checks.filter_map(|found| match &found.finding {
-        Finding::Verified { passed, output, .. } => Some((*passed, output.as_str())),
+        EvidenceFinding::Verified { passed, output, .. } => Some((*passed, output.as_str())),
         _ => None,
     });
     checks.next().filter(|(passed, output)| !passed && !output.is_empty()).map(|(_, output)| output)
@@ -128,7 +96,7 @@ mod tests {
     use crate::model::evidence::{GateAnswer, GateKind};
     use crate::model::name::Generation;
 
-    fn found(by: Option<&str>, note: &str, finding: Finding) -> Evidence {
+    fn found(by: Option<&str>, note: &str, finding: EvidenceFinding) -> Evidence {
         Evidence {
             sequence: 1,
             environment: EnvironmentName::new("test").unwrap(),
@@ -142,16 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_a_table_and_each_promotion_says_what_it_waits_for() {
-        let check = |passed| Finding::Verified {
+    fn evidence_is_a_table_followed_by_each_promotions_gates() {
+        let check = |passed| EvidenceFinding::Verified {
             passed,
             check: String::new(),
             result: "exit code 1".to_owned(),
             output: "no logo\n".to_owned(),
         };
         let evidence = vec![
-            found(None, "", Finding::Healthy { millis: 61_000, restarts: 1, since: NOW }),
-            found(Some("token anna (192.0.2.7)"), "all good", Finding::Approved { gates: [].into() }),
+            found(None, "", EvidenceFinding::Healthy { millis: 61_000, restarts: 1, since: NOW }),
+            found(Some("token anna (192.0.2.7)"), "all good", EvidenceFinding::Approved { gates: [].into() }),
             found(None, "", check(false)),
         ];
         let gate = |gate, open, sentence: &str| GateAnswer {

@@ -19,6 +19,8 @@ pub(crate) enum CliExit {
     Usage,
     /// The daemon is unreachable.
     Unreachable,
+    /// The exit code of a command that ran in a container.
+    Command(u8),
 }
 
 impl CliExit {
@@ -29,6 +31,7 @@ impl CliExit {
             Self::No => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Command(code) => code,
         }
     }
 }
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_the_exit_code_of_their_kind() {
+    fn each_api_error_maps_to_its_exit_code() {
         for status in [400, 404, 422] {
             assert_eq!(refused(status, "x"), CliExit::Usage, "{status}");
         }
@@ -125,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_failure() {
+    fn a_closed_output_pipe_is_not_an_error() {
         assert_eq!(CliError::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit(), CliExit::Done);
         assert_eq!(CliError::from(io::Error::from(io::ErrorKind::StorageFull)).exit(), CliExit::No);
     }
 
     #[test]
-    fn the_chain_of_causes_is_told_once_and_in_order() {
+    fn the_causes_of_an_error_are_printed_once_and_in_order() {
         let cause = anyhow::anyhow!("the disk is full").context("the store does not open");
         let failure = CliError::Record { folder: "state".into(), source: cause };
         let expected = [
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_folder_that_is_not_there_is_wrong_input() {
+    fn a_missing_manifest_folder_is_a_usage_error() {
         let source = anyhow::Error::from(LoadError::NoFolder { folder: "x".into() });
         assert_eq!(CliError::Record { folder: "x".into(), source }.exit(), CliExit::Usage);
         let source = anyhow::anyhow!("the store does not open");
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_are_those_that_scripts_know() {
+    fn exit_codes_are_stable() {
         let codes = [CliExit::Done, CliExit::No, CliExit::Usage, CliExit::Unreachable].map(CliExit::code);
         assert_eq!(codes, [0, 1, 2, 3]);
     }

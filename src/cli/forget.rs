@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{ApiClient, ClientError};
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &ForgetArgs, session: &mut CliSession) -> Result<C
     if client.overview().await?.daemon {
         until_gone(&client, name).await?;
     }
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     Ok(CliExit::Done)
 }
 

@@ -81,7 +81,7 @@ mod tests {
     use crate::cli::tests::{NOW, generation};
 
     #[test]
-    fn a_history_reads_from_the_newest_generation_down() {
+    fn a_history_lists_the_newest_generation_first() {
         let mut failed = generation(5, "push");
         failed.outcome = Some(Outcome::Failed("it never answered".into()));
         failed.note = None;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::{CliSession, Requirement};
 use crate::model::name::EnvironmentName;
 
@@ -18,19 +18,19 @@ The running container is still repaired.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct HoldArgs {
-    /// Environment to hold
+    /// Environment or group to hold
     environment: EnvironmentName,
     /// Reason to record with the change
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
 }
 
 pub(crate) async fn run(args: &HoldArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Record).await?;
     let request = args.seen.with(json!({ "reason": args.reason }));
     let moved = client.act(&args.environment, "hold", &request).await?;
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     Ok(CliExit::Done)
 }

@@ -1,8 +1,11 @@
 //! `abide import`: replaces the record with an exported one.
 
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, BufReader, Seek as _};
 
+use axum::body::Body;
 use serde_json::Value;
+use tokio_util::io::ReaderStream;
 
 use super::exit::{CliError, CliExit};
 use super::session::{CliSession, Requirement};
@@ -13,6 +16,9 @@ Examples:
   ssh old-host abide export | abide import -
 
 Replaces the whole record. The controller then makes the containers match.";
+
+/// The length of a part of the request, in bytes.
+const PART: usize = 64 << 10;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -25,17 +31,15 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) async fn run(args: &ImportArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
-    let export = read(&args.file)?;
-    // Input that is not JSON is refused here, because here the error can name the file.
-    let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&export);
-    parsed.map_err(|error| CliError::Usage(format!("{} is not valid JSON: {error}", args.file)))?;
+    let export = opened(&args.file)?;
     let client = session.client(Requirement::Record).await?;
     let question = "Replace the whole record with the imported one?";
     // Standard input carries the record, so it cannot also carry an answer.
     if !args.yes && args.file != "-" && !session.console.agreed_on_a_terminal(question)? {
         return Err(CliError::No("nothing was imported".to_owned()));
     }
-    let answer = client.import(export).await?;
+    let export = ReaderStream::with_capacity(tokio::fs::File::from_std(export), PART);
+    let answer = client.import(Body::from_stream(export)).await?;
     if session.console.is_json() {
         session.console.json(&answer)?;
     } else {
@@ -44,14 +48,32 @@ pub(crate) async fn run(args: &ImportArgs, session: &mut CliSession) -> Result<C
     Ok(CliExit::Done)
 }
 
-fn read(file: &str) -> Result<Vec<u8>, CliError> {
-    if file != "-" {
-        return std::fs::read(file).map_err(|source| CliError::Input { path: file.to_owned(), source });
+/// Opens the export, which stays on the disk: it may be larger than the memory.
+fn opened(file: &str) -> Result<File, CliError> {
+    let (path, found) = match file {
+        "-" => ("standard input", spooled()),
+        file => (file, File::open(file)),
+    };
+    let failed = |source| CliError::Input { path: path.to_owned(), source };
+    let mut export = found.map_err(failed)?;
+    // Input that is not JSON is refused here, because here the error can name the file. A copy of the backup
+    // file has lines after the export, which the daemon checks.
+    let mut documents = serde_json::Deserializer::from_reader(BufReader::new(&export)).into_iter();
+    match documents.next() {
+        Some(Ok(serde::de::IgnoredAny)) => {}
+        Some(Err(error)) => return Err(CliError::Usage(format!("{path} is not valid JSON: {error}"))),
+        None => return Err(CliError::Usage(format!("{path} is not valid JSON: it is empty"))),
     }
-    let mut text = Vec::new();
-    let read = io::stdin().lock().read_to_end(&mut text);
-    read.map_err(|source| CliError::Input { path: "standard input".to_owned(), source })?;
-    Ok(text)
+    export.rewind().map_err(failed)?;
+    Ok(export)
+}
+
+/// Standard input can be read only once, so it goes to a file.
+fn spooled() -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    io::copy(&mut io::stdin().lock(), &mut file)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn sentence(answer: &Value) -> String {

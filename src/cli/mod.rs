@@ -4,9 +4,12 @@
 //! result (`exit`). A command queries the API with the `client` and prints with the console of
 //! `output`. It never touches the store while a daemon has it open.
 
+mod adopt;
 mod agent;
 mod approve;
 mod args;
+mod attach;
+mod changes;
 mod check;
 pub(crate) mod client;
 mod completions;
@@ -14,27 +17,32 @@ mod daemon;
 mod demo;
 mod diff;
 mod doctor;
-mod doorbell;
 mod entry;
 mod events;
 mod evidence;
+mod exec;
 mod exit;
 mod export;
 mod forget;
 mod history;
 mod hold;
 mod import;
+mod init;
+mod jobs;
 mod login;
 mod logs;
+mod maintenance;
 mod man;
-mod moved;
 mod notify;
 mod outbox;
 mod output;
 mod promote;
 mod reject;
+mod restore;
+mod result;
 mod resume;
 mod rollback;
+mod run;
 mod schema;
 mod session;
 mod set;
@@ -148,6 +156,10 @@ async fn perform(verb: &Commands, session: &mut CliSession) -> Result<CliExit, C
         Commands::Evidence(args) => evidence::run(args, session).await,
         Commands::Events(args) => events::run(args, session).await,
         Commands::Logs(args) => logs::run(args, session).await,
+        Commands::Exec(args) => exec::run(args, session).await,
+        Commands::Run(args) => run::run(args, session).await,
+        Commands::Restore(args) => restore::run(args, session).await,
+        Commands::Jobs(args) => jobs::run(args, session).await,
         Commands::Diff(args) => diff::run(args, session).await,
         Commands::Set(args) => set::run(args, session).await,
         Commands::Promote(args) => promote::run(args, session).await,
@@ -156,6 +168,7 @@ async fn perform(verb: &Commands, session: &mut CliSession) -> Result<CliExit, C
         Commands::Rollback(args) => rollback::run(args, session).await,
         Commands::Hold(args) => hold::run(args, session).await,
         Commands::Resume(args) => resume::run(args, session).await,
+        Commands::Maintenance(args) => maintenance::run(args, session).await,
         Commands::Sync(args) => sync::run(args, session).await,
         Commands::Forget(args) => forget::run(args, session).await,
         Commands::Wait(args) => wait::run(args, session).await,
@@ -163,6 +176,8 @@ async fn perform(verb: &Commands, session: &mut CliSession) -> Result<CliExit, C
         Commands::Agent(args) => agent::run(args, session).await,
         Commands::Demo(args) => demo::run(args, session).await,
         Commands::Check(args) => check::run(args, session).await,
+        Commands::Init(args) => init::run(args, session).await,
+        Commands::Adopt(args) => adopt::run(args, session).await,
         Commands::Doctor(args) => doctor::run(args, session).await,
         Commands::Export(args) => export::run(args, session).await,
         Commands::Import(args) => import::run(args, session).await,

@@ -9,7 +9,7 @@ use super::output::table::{Cell, TextTable};
 use super::output::text::{ago, ahead};
 use super::session::{CliSession, Requirement};
 use crate::model::desired::Outcome;
-use crate::model::outbox::{OutboxItem, Target};
+use crate::model::outbox::{OutboxItem, OutboxTarget};
 use crate::model::time::Timestamp;
 
 const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ enum OutboxVerb {
 #[derive(Debug, clap::Args)]
 struct RetryArgs {
     /// Only items for this target: `notify.NAME` or `repository.NAME` [default: all]
-    target: Option<Target>,
+    target: Option<OutboxTarget>,
 }
 
 pub(crate) async fn run(args: &OutboxArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
@@ -101,7 +101,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_list_shows_what_waits_what_fails_and_what_is_dead() {
+    fn the_outbox_list_shows_waiting_failing_and_dead_items() {
         let item = |attempts, dead: Option<Timestamp>| OutboxItem {
             target: "notify.team".parse().unwrap(),
             id: "msg_1".to_owned(),

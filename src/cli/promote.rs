@@ -1,11 +1,14 @@
-//! `abide promote`: records for one environment the exact image that another runs healthy.
+//! `abide promote`: promotes the exact image of one healthy environment to another.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::client::ApiClient;
 use super::exit::{CliError, CliExit};
-use super::moved;
 use super::output::style;
 use super::output::table::{Cell, TextTable};
+use super::result;
 use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::desired::Image;
@@ -15,6 +18,7 @@ use crate::model::view::EnvironmentView;
 const EXAMPLES: &str = "\
 Examples:
   abide promote test prod
+  abide promote shop-test shop-prod --wait
   abide promote test prod --yes --wait
   abide promote test prod --note \"for the fair\"
   abide promote test prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
@@ -28,9 +32,9 @@ which is recorded.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PromoteArgs {
-    /// Environment to promote from; must be Ready
+    /// Environment or group to promote from; must be Ready
     from: EnvironmentName,
-    /// Environment to promote to
+    /// Environment or group to promote to
     to: EnvironmentName,
     /// Image to promote, by digest or ID [default: the one that FROM runs, if FROM has nothing
     /// newer pending]
@@ -65,10 +69,14 @@ pub(crate) struct PromoteArgs {
 struct PromoteBody<'a> {
     from: &'a EnvironmentName,
     /// The generation of TO that the user looked at; without one, the image that the question shows.
-    seen: Seen<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<SeenPromotion<'a>>,
     /// That image, beside a generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<&'a Digest>,
+    /// The images of the members of a group that the question shows.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    images: BTreeMap<&'a EnvironmentName, &'a Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<&'a Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,49 +89,93 @@ struct PromoteBody<'a> {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Seen<'a> {
+enum SeenPromotion<'a> {
     Target(u64),
     Image(&'a Digest),
 }
 
 pub(crate) async fn run(args: &PromoteArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(args.see.need("promote --wait")).await?;
+    let source = client.overview_of(&args.from).await?;
+    if source.groups.iter().any(|group| group.group.as_str() == args.from.as_str()) {
+        return of_groups(args, &source.environments, session, &client).await;
+    }
     let from = client.environment(&args.from).await?;
     let to = client.environment(&args.to).await?;
     let seen = digest(args, &from)?;
-    session.console.talk_block(&comparison(&from, &to));
-    if !args.yes && !agreed(args, &seen, session)? {
+    session.console.talk_block(&comparison(std::slice::from_ref(&from), std::slice::from_ref(&to)));
+    let question = format!("Promote {} from {} to {}?", seen.short(), args.from, args.to);
+    if !args.yes && !agreed(&question, session)? {
         return Err(CliError::No("nothing was changed".to_owned()));
     }
     let request = PromoteBody {
         from: &args.from,
-        seen: args.seen.map_or(Seen::Image(&seen), Seen::Target),
+        seen: Some(args.seen.map_or(SeenPromotion::Image(&seen), SeenPromotion::Target)),
         image: args.seen.map(|_| &seen),
+        images: BTreeMap::new(),
         digest: args.digest.as_ref(),
         note: args.note.as_deref(),
         overrides: args.overrides,
         reason: args.reason.as_deref(),
     };
     let moved = client.act(&args.to, "promote", &request).await?;
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     let generation = args.generation.map_or(moved.generation, Generation);
     let (commit, digest) = (args.commit.clone(), Some(seen));
     let goal = Goal { commit, digest, generation: Some(generation), held: false };
     args.see.to(session, &client, &args.to, &goal).await
 }
 
+/// Promotes every member of a group, or none.
+async fn of_groups(
+    args: &PromoteArgs,
+    from: &[EnvironmentView],
+    session: &mut CliSession,
+    client: &ApiClient,
+) -> Result<CliExit, CliError> {
+    let to = client.overview_of(&args.to).await?.environments;
+    session.console.talk_block(&comparison(from, &to));
+    let question = format!("Promote the group {} to {}?", args.from, args.to);
+    if !args.yes && !agreed(&question, session)? {
+        return Err(CliError::No("nothing was changed".to_owned()));
+    }
+    let shown = |view: &EnvironmentView| view.image.as_ref()?.shown_digest().cloned();
+    let digests: BTreeMap<_, _> =
+        from.iter().filter_map(|view| Some((&view.environment, shown(view)?))).collect();
+    let request = PromoteBody {
+        from: &args.from,
+        seen: args.seen.map(SeenPromotion::Target),
+        image: None,
+        images: digests.iter().map(|(name, digest)| (*name, digest)).collect(),
+        digest: args.digest.as_ref(),
+        note: args.note.as_deref(),
+        overrides: args.overrides,
+        reason: args.reason.as_deref(),
+    };
+    let moved = client.act(&args.to, "promote", &request).await?;
+    result::report(&mut session.console, &moved)?;
+    let goal = Goal { generation: Some(moved.generation), ..Goal::default() };
+    args.see.through(session, client, &moved, &goal).await
+}
+
 /// The digest to compare and record: the argument if given, else the one that FROM runs.
 fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, CliError> {
     let shown = from.image.as_ref().and_then(Image::shown_digest);
     args.digest.clone().or_else(|| shown.cloned()).ok_or_else(|| {
-        CliError::No(format!("{} has no image to promote: {}", from.environment, from.message))
+        CliError::No(format!(
+            "cannot promote {}: its status is {}: {}",
+            from.environment,
+            from.status.as_str(),
+            from.message
+        ))
     })
 }
 
-/// The versions of both environments, side by side.
-fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
+/// The versions of both sides.
+fn comparison(from: &[EnvironmentView], to: &[EnvironmentView]) -> String {
     let mut table = TextTable::new(["", "ENVIRONMENT", "GEN", "STATUS", "REVISION", "IMAGE"]);
-    for (side, view) in [("from", from), ("to", to)] {
+    let sides = from.iter().map(|view| ("from", view)).chain(to.iter().map(|view| ("to", view)));
+    for (side, view) in sides {
         table.row([
             side.into(),
             view.environment.as_str().into(),
@@ -136,11 +188,10 @@ fn comparison(from: &EnvironmentView, to: &EnvironmentView) -> String {
     table.render(None)
 }
 
-fn agreed(args: &PromoteArgs, digest: &Digest, session: &mut CliSession) -> Result<bool, CliError> {
+fn agreed(question: &str, session: &mut CliSession) -> Result<bool, CliError> {
     if !session.console.screen().input_is_terminal {
         let advice = "cannot ask for confirmation without a terminal: pass --yes to promote anyway";
         return Err(CliError::Usage(advice.to_owned()));
     }
-    let question = format!("Promote {} from {} to {}?", digest.short(), args.from, args.to);
-    Ok(session.console.confirm(&question)?)
+    Ok(session.console.confirm(question)?)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::{CliSession, Requirement};
 use crate::model::name::{Digest, EnvironmentName};
 
@@ -13,8 +13,8 @@ Examples:
   abide reject test --reason \"the logo is gone\"
   abide reject test --withdraw --reason \"it was the browser's cache\"
 
-The rejected image is promoted nowhere, and the reason is shown wherever it runs, until somebody who
-may approve withdraws the rejection. Rollbacks are still possible.";
+The rejected image cannot be promoted anywhere, and every environment that runs it shows the reason,
+until somebody who may approve withdraws the rejection. Rollbacks are still possible.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -31,7 +31,7 @@ pub(crate) struct RejectArgs {
     #[arg(long)]
     digest: Option<Digest>,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
 }
 
 pub(crate) async fn run(args: &RejectArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
@@ -39,6 +39,6 @@ pub(crate) async fn run(args: &RejectArgs, session: &mut CliSession) -> Result<C
     let verb = if args.withdraw { "withdraw" } else { "reject" };
     let request = args.seen.with(json!({ "reason": args.reason, "digest": args.digest }));
     let moved = client.act(&args.environment, verb, &request).await?;
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     Ok(CliExit::Done)
 }

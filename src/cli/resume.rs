@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::name::EnvironmentName;
@@ -17,10 +17,10 @@ Applies the changes that were recorded during the hold.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ResumeArgs {
-    /// Environment to resume
+    /// Environment or group to resume
     environment: EnvironmentName,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
     #[command(flatten)]
     see: SeeThrough,
 }
@@ -28,6 +28,6 @@ pub(crate) struct ResumeArgs {
 pub(crate) async fn run(args: &ResumeArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(args.see.need("resume --wait")).await?;
     let moved = client.act(&args.environment, "resume", &args.seen.with(json!({}))).await?;
-    moved::report(&mut session.console, &moved)?;
-    args.see.to(session, &client, &args.environment, &Goal::default()).await
+    result::report(&mut session.console, &moved)?;
+    args.see.through(session, &client, &moved, &Goal::default()).await
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::CliSession;
-use super::wait::{Goal, SeeThrough, WishArgs};
+use super::wait::{Goal, GoalArgs, SeeThrough};
 use crate::model::name::{EnvironmentName, Generation};
 
 const EXAMPLES: &str = "\
@@ -21,7 +21,7 @@ the hold. With --wait, exits with 0 once the restored version runs and is held."
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {
-    /// Environment to roll back
+    /// Environment to roll back, or group: by the newest change of its members
     environment: EnvironmentName,
     /// Generation to roll back to, as `abide history` lists it
     #[arg(long, value_name = "GENERATION")]
@@ -30,14 +30,14 @@ pub(crate) struct RollbackArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
     see: SeeThrough,
     #[command(flatten)]
-    wish: WishArgs,
+    goal: GoalArgs,
 }
 
 #[derive(Serialize)]
@@ -60,8 +60,8 @@ pub(crate) async fn run(args: &RollbackArgs, session: &mut CliSession) -> Result
         return Err(CliError::No("nothing was changed".to_owned()));
     }
     let moved = client.act(environment, "rollback", &request).await?;
-    moved::report(&mut session.console, &moved)?;
-    let wish = args.wish.goal();
-    let generation = wish.generation.or(Some(moved.generation));
-    args.see.to(session, &client, environment, &Goal { generation, held: true, ..wish }).await
+    result::report(&mut session.console, &moved)?;
+    let goal = args.goal.goal();
+    let generation = goal.generation.or(Some(moved.generation));
+    args.see.through(session, &client, &moved, &Goal { generation, held: true, ..goal }).await
 }

@@ -14,7 +14,7 @@ use super::output::console::Console;
 use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::time::Timestamp;
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{Connector, Trust};
 
 /// File name of the daemon's socket in the desired-state folder.
@@ -97,7 +97,7 @@ impl CliSession {
             Some(Address::Http(address)) => self.in_the_clear(address)?,
             Some(Address::Https(address)) => {
                 let place = format!("https://{}", address.authority);
-                let connector = Connector::new(&self.trust(), Protocol::Http1);
+                let connector = Connector::new(&self.trust(), AlpnProtocol::Http1);
                 let connector = connector.map_err(|source| ClientError::Insecure { place, source })?;
                 ApiTransport::Https(address, connector)
             }
@@ -129,7 +129,7 @@ impl CliSession {
         let socket = self.desired_state.join(SOCKET);
         match UnixStream::connect(&socket).await {
             Ok(_) => Ok(ApiTransport::Unix(socket)),
-            Err(error) if is_nobody(&error) => self.without_daemon(need, &socket.display().to_string()),
+            Err(error) if is_unreachable(&error) => self.without_daemon(need, &socket.display().to_string()),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let group = group_of(&socket);
                 Err(ClientError::NotInGroup { place: socket.display().to_string(), group }.into())
@@ -167,6 +167,6 @@ fn group_of(path: &Path) -> String {
 }
 
 /// Nothing listens: a killed daemon's socket refuses connections, and one never created is absent.
-fn is_nobody(error: &io::Error) -> bool {
+fn is_unreachable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
@@ -34,7 +34,7 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
-    seen: moved::Seen,
+    seen: result::SeenGeneration,
     #[command(flatten)]
     see: SeeThrough,
     /// With --wait: wait for this image, by its digest or its ID
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &SetArgs, session: &mut CliSession) -> Result<CliE
     };
     let client = session.client(args.see.need("set --wait")).await?;
     let moved = client.act(&args.environment, "set", &request).await?;
-    moved::report(&mut session.console, &moved)?;
+    result::report(&mut session.console, &moved)?;
     let generation = Some(args.generation.map_or(moved.generation, Generation));
     let (commit, digest) = (args.commit.clone(), args.digest.clone());
     let goal = Goal { commit, digest, generation, held: false };
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_image_named_by_its_content_is_taken() {
+    fn only_an_image_with_a_digest_is_accepted() {
         let hex = "0123456789abcdef".repeat(4);
         for good in [format!("sha256:{hex}"), format!("host:5000/a/b@sha256:{hex}")] {
             assert_eq!(good.parse(), Ok(PinnedImage(good.clone())));

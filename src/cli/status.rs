@@ -5,14 +5,18 @@ mod detail;
 mod tests;
 mod watch;
 
+use std::collections::BTreeSet;
+
 use super::client::{ApiClient, ClientError};
 use super::exit::{CliError, CliExit};
 use super::output::style;
 use super::output::table::{Cell, TextTable};
-use super::output::text::ago;
+use super::output::text::{ago, counted};
 use super::session::{CliSession, Requirement};
+use super::wait;
 use crate::model::desired::Image;
 use crate::model::name::{CommitId, Digest, EnvironmentName};
+use crate::model::status::UNDECLARED_VOLUME;
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, Overview};
 
@@ -23,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   abide status
   abide status dev
+  abide status shop-prod
   abide status --watch
   abide status -o json | jq -r '.[] | select(.status != \"Ready\") | .environment'
 
@@ -32,7 +37,7 @@ change. The exit code does not depend on the status: use `abide wait` or `abide 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
-    /// Environment to show in detail [default: a table of all]
+    /// Environment to show in detail, or group [default: a table of all]
     environment: Option<EnvironmentName>,
     /// Keep showing changes
     #[arg(short, long)]
@@ -53,19 +58,41 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<C
         let text = render(&overview, only.is_some(), session.now(), session.console.screen().width);
         session.console.data(&text)?;
     }
-    for warning in warnings(&overview) {
+    for warning in warnings(&overview, only.is_some()) {
         session.console.talk(&format!("warning: {warning}"));
     }
     Ok(CliExit::Done)
 }
 
-/// The global warnings, then those of each environment with its name.
-fn warnings(overview: &Overview) -> Vec<String> {
-    let of_environments = overview
-        .environments
-        .iter()
-        .flat_map(|view| view.warnings.iter().map(|warning| format!("{}: {warning}", view.environment)));
-    overview.warnings.iter().cloned().chain(of_environments).collect()
+/// The global warnings, then those of each environment with its name. A table gets one line about all
+/// undeclared volumes, whose warnings are long and many.
+fn warnings(overview: &Overview, in_detail: bool) -> Vec<String> {
+    let all = || {
+        let views = overview.environments.iter();
+        views.flat_map(|view| view.warnings.iter().map(move |warning| (&view.environment, warning)))
+    };
+    let is_counted = |warning: &str| !in_detail && warning.starts_with(UNDECLARED_VOLUME);
+    let shown = all().filter(|(_, warning)| !is_counted(warning));
+    let shown = shown.map(|(environment, warning)| format!("{environment}: {warning}"));
+    let with_volumes: Vec<&EnvironmentName> =
+        all().filter(|(_, warning)| is_counted(warning)).map(|(environment, _)| environment).collect();
+    overview.warnings.iter().cloned().chain(shown).chain(undeclared_volumes(&with_volumes)).collect()
+}
+
+/// One line about undeclared volumes. `of` has the environment of each.
+fn undeclared_volumes(of: &[&EnvironmentName]) -> Option<String> {
+    let environments: BTreeSet<_> = of.iter().collect();
+    let first = environments.first()?;
+    let (paths, example) = (counted(of.len(), "VOLUME", "VOLUMEs"), format!("`abide status {first}`"));
+    Some(match environments.len() {
+        1 => format!(
+            "{first}: the image has {paths} that the manifest does not declare: {example} shows details"
+        ),
+        many => format!(
+            "the images of {many} environments have {paths} that the manifest does not declare: {example} shows \
+            those of `{first}`"
+        ),
+    })
 }
 
 /// Reads all environments or one; the daemon rejects an unknown name.
@@ -77,13 +104,19 @@ async fn look(client: &ApiClient, only: Option<&EnvironmentName>) -> Result<Over
 }
 
 fn render(overview: &Overview, in_detail: bool, now: Timestamp, width: Option<usize>) -> String {
+    if let [group] = overview.groups.as_slice()
+        && in_detail
+    {
+        return format!("{}\n{}", wait::group_headline(group), table(&overview.environments, now, width));
+    }
     if in_detail {
         return overview.environments.iter().map(|view| detail(view, now)).collect();
     }
     if overview.environments.is_empty() {
         return "the manifest declares no environments\n".to_owned();
     }
-    table(&overview.environments, now, width)
+    let groups = overview.groups.iter().map(|group| wait::group_headline(group) + "\n");
+    table(&overview.environments, now, width) + &groups.collect::<String>()
 }
 
 fn table(views: &[EnvironmentView], now: Timestamp, width: Option<usize>) -> String {

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
-use super::moved;
+use super::result;
 use super::session::{CliSession, Requirement};
-use super::wait::{self, SeeThrough, WishArgs};
+use super::wait::{self, GoalArgs, SeeThrough};
 use crate::model::name::EnvironmentName;
 
 const EXAMPLES: &str = "\
@@ -28,24 +28,26 @@ pub(crate) struct SyncArgs {
     #[command(flatten)]
     see: SeeThrough,
     #[command(flatten)]
-    wish: WishArgs,
+    goal: GoalArgs,
 }
 
 pub(crate) async fn run(args: &SyncArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Daemon("sync")).await?;
     let moved = if let Some(environment) = &args.environment {
-        let moved = client.act(environment, "sync", &moved::Seen { seen: args.seen }.with(json!({}))).await?;
-        moved::report(&mut session.console, &moved)?;
+        let moved = client
+            .act(environment, "sync", &result::SeenGeneration { seen: args.seen }.with(json!({})))
+            .await?;
+        result::report(&mut session.console, &moved)?;
         vec![moved]
     } else {
         let moved = client.sync_all().await?;
-        moved::report_all(&mut session.console, &moved)?;
+        result::report_all(&mut session.console, &moved)?;
         moved
     };
     let all_asked = !moved.iter().any(|moved| moved.failed);
-    if args.see.wait || args.wish.is_named() {
+    if args.see.wait || args.goal.is_named() {
         let environments: Vec<_> = moved.into_iter().map(|moved| moved.environment).collect();
-        let (goal, timeout) = (args.wish.goal(), args.see.timeout);
+        let (goal, timeout) = (args.goal.goal(), args.see.timeout);
         wait::until_all_ready(session, &client, &environments, &goal, timeout).await?;
         return Ok(CliExit::Done);
     }

@@ -42,6 +42,8 @@ pub(super) fn image() -> Image {
 pub(super) fn view(name: &str, status: Condition, reason: Reason) -> EnvironmentView {
     EnvironmentView {
         environment: EnvironmentName::new(name).unwrap(),
+        group: None,
+        needs: Default::default(),
         container: Some(format!("{name}-server")),
         port: Some(8900),
         host: None,
@@ -57,6 +59,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         image: Some(image()),
         running: None,
         held: None,
+        maintenance: None,
         next_retry: None,
         sync: None,
         observed_sync: None,
@@ -99,6 +102,9 @@ fn offline(folder: &Path) -> anyhow::Result<axum::Router> {
 fn entry() -> Entrypoints {
     Entrypoints {
         doctor: |_| Box::pin(std::future::ready(Vec::new())),
+        compose_containers: || Box::pin(std::future::ready(Ok(Vec::new()))),
+        set_aside: |_| Box::pin(std::future::ready(Err("no engine".to_owned()))),
+        put_back: |_, _| Box::pin(std::future::ready(Err("no engine".to_owned()))),
         telemetry: |_| {},
         offline_router: offline,
         offline_reading_router: offline,
@@ -149,81 +155,85 @@ fn in_folder(folder: &tempfile::TempDir, line: &str) -> Outcomes {
 }
 
 #[test]
-fn without_a_daemon_the_record_itself_is_read_and_that_is_said() {
+fn without_a_daemon_the_record_is_read_with_a_notice() {
     let folder = tempfile::tempdir().unwrap();
-    let said = in_folder(&folder, "status");
-    assert_eq!(said.exit, CliExit::Done);
-    assert_eq!(said.talk, "no daemon is running; using the record directly\n");
-    assert!(said.data.starts_with("ENVIRONMENT  STATUS"), "{}", said.data);
+    let output = in_folder(&folder, "status");
+    assert_eq!(output.exit, CliExit::Done);
+    assert_eq!(output.talk, "no daemon is running; using the record directly\n");
+    assert!(output.data.starts_with("ENVIRONMENT  STATUS"), "{}", output.data);
 }
 
 #[test]
-fn a_socket_that_a_killed_daemon_left_behind_is_no_daemon() {
+fn a_stale_socket_is_treated_as_no_daemon() {
     let folder = tempfile::tempdir().unwrap();
     drop(std::os::unix::net::UnixListener::bind(folder.path().join("abide.sock")).unwrap());
-    let said = in_folder(&folder, "status dev");
-    assert_eq!(said.exit, CliExit::Done);
-    assert!(said.talk.contains("no daemon is running"), "{}", said.talk);
+    let output = in_folder(&folder, "status dev");
+    assert_eq!(output.exit, CliExit::Done);
+    assert!(output.talk.contains("no daemon is running"), "{}", output.talk);
 }
 
 #[test]
 fn a_record_that_cannot_be_opened_is_explained() {
     let folder = tempfile::tempdir().unwrap();
-    let said = typed(&format!("status --desired-state {}/locked", folder.path().display()), None);
-    assert_eq!(said.exit, CliExit::No);
-    assert!(said.talk.contains("caused by: the record is in use by another abide process"), "{}", said.talk);
+    let output = typed(&format!("status --desired-state {}/locked", folder.path().display()), None);
+    assert_eq!(output.exit, CliExit::No);
+    assert!(
+        output.talk.contains("caused by: the record is in use by another abide process"),
+        "{}",
+        output.talk
+    );
 }
 
 #[test]
-fn verbs_that_need_the_loop_say_how_to_start_it() {
+fn commands_that_need_the_daemon_explain_how_to_start_it() {
     let folder = tempfile::tempdir().unwrap();
     for line in ["sync", "wait dev", "diff", "logs dev", "why dev", "events -f", "status --watch"] {
-        let said = in_folder(&folder, line);
-        assert_eq!(said.exit, CliExit::Unreachable, "{line}");
-        assert!(said.talk.contains("abide daemon") && said.data.is_empty(), "{line}: {}", said.talk);
+        let output = in_folder(&folder, line);
+        assert_eq!(output.exit, CliExit::Unreachable, "{line}");
+        assert!(output.talk.contains("abide daemon") && output.data.is_empty(), "{line}: {}", output.talk);
     }
 }
 
 #[test]
-fn a_named_server_that_does_not_answer_is_never_replaced_by_the_record() {
+fn an_unreachable_server_is_reported_without_falling_back_to_the_record() {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let said = typed(&format!("status --server http://127.0.0.1:{port}"), None);
-    assert_eq!((said.exit, said.data.as_str()), (CliExit::Unreachable, ""));
-    assert!(said.talk.starts_with("error: cannot reach the daemon"), "{}", said.talk);
-    assert!(said.talk.contains("\ncaused by: "), "{}", said.talk);
+    let output = typed(&format!("status --server http://127.0.0.1:{port}"), None);
+    assert_eq!((output.exit, output.data.as_str()), (CliExit::Unreachable, ""));
+    assert!(output.talk.starts_with("error: cannot reach the daemon"), "{}", output.talk);
+    assert!(output.talk.contains("\ncaused by: "), "{}", output.talk);
 }
 
 #[test]
-fn an_address_that_cannot_be_used_is_bad_usage() {
-    let said = typed("status --server ftp://abide.example", None);
-    assert_eq!(said.exit, CliExit::Usage);
-    assert!(said.talk.contains("must begin with `https://`"), "{}", said.talk);
+fn an_unusable_server_address_is_a_usage_error() {
+    let output = typed("status --server ftp://abide.example", None);
+    assert_eq!(output.exit, CliExit::Usage);
+    assert!(output.talk.contains("must begin with `https://`"), "{}", output.talk);
 }
 
 #[test]
-fn a_token_is_not_sent_in_the_clear_to_another_machine() {
+fn a_token_is_not_sent_unencrypted_to_another_host() {
     // An address reserved for documentation: the command must not even try to connect.
-    let said = typed("status --server http://192.0.2.1:8080", None);
-    assert_eq!(said.exit, CliExit::Usage);
-    assert!(said.talk.contains("refusing to send the token to http://192.0.2.1:8080"), "{}", said.talk);
-    assert!(!said.talk.contains("s3cret"), "{}", said.talk);
+    let output = typed("status --server http://192.0.2.1:8080", None);
+    assert_eq!(output.exit, CliExit::Usage);
+    assert!(output.talk.contains("refusing to send the token to http://192.0.2.1:8080"), "{}", output.talk);
+    assert!(!output.talk.contains("s3cret"), "{}", output.talk);
 }
 
 #[test]
-fn a_token_that_is_not_taken_is_told_from_one_that_is_missing() {
+fn a_rejected_token_is_reported_as_unknown_expired_or_revoked() {
     let daemon = Daemon::with([]);
     let refusal = json!({ "error": "unauthorized", "message": "show a token" });
     daemon.answer("GET /api/v1/environments", 401, &refusal);
-    let said = daemon.typed("status", None);
-    assert_eq!(said.exit, CliExit::No);
-    assert!(said.talk.contains("rejected the token: unknown, expired or revoked"), "{}", said.talk);
+    let output = daemon.typed("status", None);
+    assert_eq!(output.exit, CliExit::No);
+    assert!(output.talk.contains("rejected the token: unknown, expired or revoked"), "{}", output.talk);
 }
 
 #[test]
-fn a_token_is_made_printed_alone_and_revoked() {
+fn a_token_is_created_printed_by_itself_and_revoked() {
     let daemon = Daemon::with([]);
     let text = "abide_0123456789ab_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let about = json!({
@@ -267,15 +277,15 @@ fn json_is_an_array_for_one_environment_too() {
 }
 
 #[test]
-fn an_unknown_environment_is_bad_input_in_the_words_of_the_daemon() {
+fn an_unknown_environment_is_a_usage_error_with_the_daemons_message() {
     let daemon = Daemon::with([ready("dev")]);
-    let said = daemon.typed("status dve", None);
-    assert_eq!(said.exit, CliExit::Usage);
-    assert_eq!(said.talk, "error: nothing at GET /api/v1/environments?environment=dve\n");
+    let output = daemon.typed("status dve", None);
+    assert_eq!(output.exit, CliExit::Usage);
+    assert_eq!(output.talk, "error: nothing at GET /api/v1/environments?environment=dve\n");
 }
 
 #[test]
-fn the_token_goes_with_every_request_over_the_socket_and_over_tcp() {
+fn the_token_is_sent_over_both_the_socket_and_tcp() {
     let daemon = Daemon::with([ready("dev")]);
     assert_eq!(daemon.typed("status dev", None).exit, CliExit::Done);
     let over_tcp = typed(&format!("status dev --server http://{}", daemon.listens()), None);
@@ -285,14 +295,14 @@ fn the_token_goes_with_every_request_over_the_socket_and_over_tcp() {
 }
 
 #[test]
-fn warnings_are_talk_and_no_data() {
+fn warnings_go_to_stderr_not_to_stdout() {
     let daemon = Daemon::with([ready("dev")]);
     daemon.answer("GET /api/v1/environments", 200, &json!({
         "environments": [ready("dev")], "warnings": ["the manifest edit is not taken\u{7}"], "daemon": true,
     }));
-    let said = daemon.typed("status", None);
-    assert_eq!(said.talk, "warning: the manifest edit is not taken\u{fffd}\n");
-    assert!(!said.data.contains("edit"));
+    let output = daemon.typed("status", None);
+    assert_eq!(output.talk, "warning: the manifest edit is not taken\u{fffd}\n");
+    assert!(!output.data.contains("edit"));
 }
 
 fn moved(environment: &str) -> Value {
@@ -310,16 +320,16 @@ fn posted(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn a_promotion_without_terminal_and_without_yes_moves_nothing() {
+fn promote_without_a_terminal_requires_yes() {
     let daemon = promotable();
-    let said = daemon.typed("promote test prod", None);
-    assert_eq!(said.exit, CliExit::Usage);
-    assert!(said.talk.contains("--yes"), "{}", said.talk);
+    let output = daemon.typed("promote test prod", None);
+    assert_eq!(output.exit, CliExit::Usage);
+    assert!(output.talk.contains("--yes"), "{}", output.talk);
     assert_eq!(posted(&daemon), Vec::<String>::new());
 }
 
 #[test]
-fn a_promotion_that_is_declined_moves_nothing() {
+fn a_declined_promotion_sends_nothing() {
     let daemon = promotable();
     for answer in ["n\n", "\n", "", "yikes\n"] {
         assert_eq!(daemon.typed("promote test prod", Some(answer)).exit, CliExit::No, "{answer:?}");
@@ -330,9 +340,9 @@ fn a_promotion_that_is_declined_moves_nothing() {
 #[test]
 fn a_promotion_sends_the_digest_that_was_shown() {
     let daemon = promotable();
-    let said = daemon.typed("promote test prod", Some("y\n"));
-    assert_eq!((said.exit, said.data.as_str()), (CliExit::Done, "prod generation 5: moved\n"));
-    assert!(said.talk.contains("Promote ab12ab12ab12 from test to prod? [y/N]"), "{}", said.talk);
+    let output = daemon.typed("promote test prod", Some("y\n"));
+    assert_eq!((output.exit, output.data.as_str()), (CliExit::Done, "prod generation 5: moved\n"));
+    assert!(output.talk.contains("Promote ab12ab12ab12 from test to prod? [y/N]"), "{}", output.talk);
     let body = json!({ "from": "test", "seen": digest() });
     let expected = format!("POST /api/v1/environments/prod/promote [Bearer s3cret] {body}");
     let sent: Vec<String> = posted(&daemon);
@@ -342,34 +352,34 @@ fn a_promotion_sends_the_digest_that_was_shown() {
 }
 
 #[test]
-fn a_promotion_that_is_refused_is_a_no() {
+fn a_rejected_promotion_exits_with_1() {
     let daemon = promotable();
     let refusal = json!({ "error": "conflict", "message": "test runs another image" });
     daemon.answer("POST /api/v1/environments/prod/promote", 409, &refusal);
-    let said = daemon.typed("promote test prod --yes", None);
-    assert_eq!(said.exit, CliExit::No);
-    assert!(said.talk.ends_with("error: test runs another image\n"), "{}", said.talk);
+    let output = daemon.typed("promote test prod --yes", None);
+    assert_eq!(output.exit, CliExit::No);
+    assert!(output.talk.ends_with("error: test runs another image\n"), "{}", output.talk);
 }
 
 #[test]
-fn a_promotion_can_be_seen_through_to_the_end() {
+fn promote_can_wait_until_the_rollout_ends() {
     let daemon = promotable();
-    let said = daemon.typed("promote test prod --yes --wait", None);
-    assert_eq!(said.exit, CliExit::Done);
-    assert!(said.talk.contains("\nprod generation 4: Ready"), "{}", said.talk);
+    let output = daemon.typed("promote test prod --yes --wait", None);
+    assert_eq!(output.exit, CliExit::Done);
+    assert!(output.talk.contains("\nprod generation 4: Ready"), "{}", output.talk);
     let mut failed = view("prod", Condition::RolledBack, Reason::RolledBack);
     failed.generation = Generation(6);
     failed.observed_generation = Some(Generation(6));
     daemon.show(&failed);
-    let said = daemon.typed("promote test prod --yes --wait", None);
-    assert_eq!(said.exit, CliExit::No);
-    assert!(said.talk.contains("error: prod generation 6: RolledBack"), "{}", said.talk);
+    let output = daemon.typed("promote test prod --yes --wait", None);
+    assert_eq!(output.exit, CliExit::No);
+    assert!(output.talk.contains("error: prod generation 6: RolledBack"), "{}", output.talk);
 }
 
 #[test]
-fn verbs_that_move_the_record_send_what_was_typed() {
+fn commands_that_change_the_record_send_their_arguments() {
     let daemon = Daemon::with([ready("dev")]);
-    for verb in ["set", "rollback", "hold", "resume", "sync"] {
+    for verb in ["set", "rollback", "hold", "resume", "maintenance", "sync"] {
         daemon.answer(&format!("POST /api/v1/environments/dev/{verb}"), 200, &moved("dev"));
     }
     let commit = "5f0c".repeat(10);
@@ -380,6 +390,8 @@ fn verbs_that_move_the_record_send_what_was_typed() {
         "rollback dev --to 2",
         "hold dev --reason audit",
         "resume dev",
+        "maintenance dev on --reason disk --seen 5",
+        "maintenance dev off",
         "sync dev",
     ] {
         assert_eq!(daemon.typed(line, None).data, "dev generation 5: moved\n", "{line}");
@@ -395,50 +407,56 @@ fn verbs_that_move_the_record_send_what_was_typed() {
         json!({ "to": 2 }),
         json!({ "reason": "audit" }),
         json!({}),
+        json!({ "on": true, "reason": "disk", "seen": 5 }),
+        json!({ "on": false }),
         json!({}),
     ];
     assert_eq!(bodies, expected);
 }
 
 #[test]
-fn all_environments_are_synced_at_once() {
+fn sync_without_arguments_syncs_all_environments() {
     let daemon = Daemon::with([ready("dev"), ready("prod")]);
     daemon.answer("POST /api/v1/sync", 200, &json!([moved("dev"), moved("prod")]));
-    let said = daemon.typed("sync --wait", None);
-    assert_eq!((said.exit, said.data.lines().count()), (CliExit::Done, 2), "{}", said.talk);
+    let output = daemon.typed("sync --wait", None);
+    assert_eq!((output.exit, output.data.lines().count()), (CliExit::Done, 2), "{}", output.talk);
     daemon.show(&view("prod", Condition::Blocked, Reason::NameConflict));
-    let said = daemon.typed("sync --wait -o json", None);
-    assert_eq!((said.exit, said.json()[1]["environment"].clone()), (CliExit::No, json!("prod")));
-    assert!(said.talk.contains("prod generation 4: Blocked (NameConflict)"), "{}", said.talk);
+    let output = daemon.typed("sync --wait -o json", None);
+    assert_eq!((output.exit, output.json()[1]["environment"].clone()), (CliExit::No, json!("prod")));
+    assert!(output.talk.contains("prod generation 4: Blocked (NameConflict)"), "{}", output.talk);
 }
 
 #[test]
-fn waiting_ends_when_the_stream_rings() {
+fn wait_ends_on_an_event_from_the_watch_stream() {
     let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Building)]);
     daemon.once_watched(&ready("dev"));
-    let said = daemon.typed("wait dev --timeout 30s", None);
-    assert_eq!(said.exit, CliExit::Done, "{}", said.talk);
-    assert_eq!(said.talk, "dev generation 4: Progressing (Building): generation 4 runs\n");
-    assert_eq!(said.data, "dev generation 4: Ready (AsRecorded): generation 4 runs\n");
+    let output = daemon.typed("wait dev --timeout 30s", None);
+    assert_eq!(output.exit, CliExit::Done, "{}", output.talk);
+    assert_eq!(output.talk, "dev generation 4: Progressing (Building): generation 4 runs\n");
+    assert_eq!(output.data, "dev generation 4: Ready (AsRecorded): generation 4 runs\n");
 }
 
 #[test]
-fn waiting_looks_again_where_there_is_no_stream() {
+fn wait_polls_if_the_watch_stream_is_unavailable() {
     let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Building)]);
     daemon.once_asked("GET /api/v1/watch", &ready("dev"));
     assert_eq!(daemon.typed("wait dev --timeout 30s -o json", None).json()["status"], "Ready");
 }
 
 #[test]
-fn waiting_gives_up_at_the_timeout_and_names_what_it_saw() {
+fn wait_times_out_and_reports_the_last_status() {
     let daemon = Daemon::with([view("dev", Condition::Progressing, Reason::Pulling)]);
-    let said = daemon.typed("wait dev --timeout 50ms", None);
-    assert_eq!(said.exit, CliExit::No);
-    assert!(said.talk.contains("error: timed out: dev generation 4: Progressing (Pulling)"), "{}", said.talk);
+    let output = daemon.typed("wait dev --timeout 50ms", None);
+    assert_eq!(output.exit, CliExit::No);
+    assert!(
+        output.talk.contains("error: timed out: dev generation 4: Progressing (Pulling)"),
+        "{}",
+        output.talk
+    );
 }
 
 #[test]
-fn logs_lose_what_a_terminal_obeys_unless_they_are_wanted_raw() {
+fn logs_are_stripped_of_control_sequences_unless_raw() {
     let daemon = Daemon::with([ready("dev")]);
     let path = "GET /api/v1/environments/dev/logs?follow=true&tail=5";
     for (typed, expected) in
@@ -453,7 +471,7 @@ fn logs_lose_what_a_terminal_obeys_unless_they_are_wanted_raw() {
 }
 
 #[test]
-fn an_export_is_what_an_import_takes() {
+fn import_accepts_the_output_of_export() {
     let daemon = Daemon::with([ready("dev")]);
     daemon.answer_text("GET /api/v1/export", "{\"format\": 1}");
     daemon.answer("POST /api/v1/import", 200, &json!({ "message": "1 environment is imported" }));
@@ -467,7 +485,7 @@ fn an_export_is_what_an_import_takes() {
 }
 
 #[test]
-fn an_import_of_nothing_or_of_no_json_is_bad_input() {
+fn importing_a_missing_or_non_json_file_is_a_usage_error() {
     let daemon = Daemon::with([ready("dev")]);
     let file = daemon.folder().join("record.json");
     let line = format!("import {}", file.display());
@@ -478,7 +496,7 @@ fn an_import_of_nothing_or_of_no_json_is_bad_input() {
 }
 
 #[test]
-fn a_difference_is_told_and_ends_with_one() {
+fn diff_exits_with_1_if_there_is_a_difference() {
     let daemon = Daemon::with([ready("dev")]);
     let plan =
         |steps: &[&str]| json!({ "environment": "dev", "differences": [], "steps": steps, "message": "" });
@@ -497,28 +515,32 @@ fn followed_events_are_each_printed_once() {
     daemon.answer("GET /api/v1/events?limit=50", 200, &json!([first]));
     daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &json!([second]));
     // The daemon fails after the second event, which ends a command that otherwise runs for ever.
-    let said = daemon.typed("events -f -o json", None);
-    let sequences: Vec<Value> = said
+    let output = daemon.typed("events -f -o json", None);
+    let sequences: Vec<Value> = output
         .data
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].clone())
         .collect();
     assert_eq!(sequences, [json!(7), json!(9)]);
-    assert_eq!(said.exit, CliExit::Usage, "{}", said.talk);
+    assert_eq!(output.exit, CliExit::Usage, "{}", output.talk);
 }
 
 #[test]
-fn following_may_begin_with_nothing_of_the_past() {
+fn following_events_can_skip_past_events() {
     let daemon = Daemon::with([ready("dev")]);
     daemon.answer("GET /api/v1/events?limit=1", 200, &json!([event(7, EventKind::Step, "one")]));
-    let news = json!([event(9, EventKind::Step, "two")]);
-    daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &news);
-    let said = daemon.typed("events -f --limit 0", None);
-    assert!(said.data.ends_with(" dev step       two\n") && said.data.lines().count() == 1, "{}", said.data);
+    let new_events = json!([event(9, EventKind::Step, "two")]);
+    daemon.answer("GET /api/v1/events?limit=1000&after=7", 200, &new_events);
+    let output = daemon.typed("events -f --limit 0", None);
+    assert!(
+        output.data.ends_with(" dev step       two\n") && output.data.lines().count() == 1,
+        "{}",
+        output.data
+    );
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_a_verb_well() {
+fn a_command_exits_successfully_when_its_output_pipe_closes() {
     let daemon = Daemon::with([ready("dev")]);
     for line in ["status", "status dev -o json", "status --watch", "completions bash"] {
         let cli = Cli::try_parse_from(daemon.words(line)).unwrap();
@@ -527,7 +549,7 @@ fn a_reader_that_has_gone_ends_a_verb_well() {
 }
 
 #[test]
-fn a_manifest_is_praised_or_every_problem_named() {
+fn check_reports_a_valid_manifest_or_every_problem() {
     let good = typed("check --desired-state good", None);
     assert_eq!(good.data, "the manifest is valid: 2 environments (dev, prod), 0 repositories\n");
     let bad = typed("check --desired-state bad", None);
@@ -539,15 +561,15 @@ fn a_manifest_is_praised_or_every_problem_named() {
 }
 
 #[test]
-fn services_get_their_options_and_their_errors_are_told() {
-    let said = typed("daemon --listen 127.0.0.1:9", None);
-    assert_eq!(said.exit, CliExit::No);
-    assert_eq!(said.talk, "error: cannot listen\ncaused by: 127.0.0.1:9 is taken\n");
+fn services_receive_their_options_and_their_errors_are_printed() {
+    let output = typed("daemon --listen 127.0.0.1:9", None);
+    assert_eq!(output.exit, CliExit::No);
+    assert_eq!(output.talk, "error: cannot listen\ncaused by: 127.0.0.1:9 is taken\n");
     assert_eq!(typed("demo --port-offset 100", None).exit, CliExit::Done);
 }
 
 #[test]
-fn completions_name_every_verb() {
+fn completions_include_the_commands() {
     let script = typed("completions bash", None).data;
     for verb in ["status", "promote", "completions"] {
         assert!(script.contains(verb), "{verb} is missing");

@@ -25,8 +25,9 @@ never on a command line. If the server created its own certificate, the token en
 and the SHA-256 of the server's public key. A client then accepts only that server.
 
 Roles: a viewer reads; a deployer also changes the listed environments; a tester also approves and
-rejects the images of the listed environments; an admin may do everything; an agent runs the
-environments that the manifest assigns to its host.";
+rejects the images of the listed environments; a runner also runs commands in the containers of the
+listed environments; an admin may do everything; an agent runs the environments that the manifest
+assigns to its host.";
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -46,7 +47,7 @@ pub(crate) struct TokenArgs {
 enum Command {
     /// Create a token and print it once
     Create(CreateArgs),
-    /// List the valid tokens and those that were valid until recently
+    /// List valid tokens, and those that expired or were revoked recently
     List,
     /// Revoke a token immediately and close its open connections
     Revoke {
@@ -63,15 +64,16 @@ struct CreateArgs {
     /// Name of the token [default with --agent: the name of the agent]
     #[arg(required_unless_present = "agent")]
     name: Option<TokenName>,
-    /// Create a token for the agent of this host
+    /// Create a token for the agent with this name (`host` in the manifest)
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
     /// Role of a user or program
     #[arg(long)]
     role: Option<RoleArg>,
-    /// Environments that a deployer may change, or whose images a tester may approve
+    /// Environments that a deployer may change, whose images a tester may approve, or in whose
+    /// containers a runner may run commands
     #[arg(long, value_name = "ENV", value_delimiter = ',', conflicts_with = "agent")]
-    #[arg(required_if_eq_any([("role", "deployer"), ("role", "tester")]))]
+    #[arg(required_if_eq_any([("role", "deployer"), ("role", "tester"), ("role", "runner")]))]
     environment: Vec<EnvironmentName>,
     /// Token lifetime, such as 90d [default: until revoked]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -83,6 +85,7 @@ enum RoleArg {
     Viewer,
     Deployer,
     Tester,
+    Runner,
     Admin,
 }
 
@@ -92,6 +95,7 @@ impl RoleArg {
             Self::Viewer => "viewer",
             Self::Deployer => "deployer",
             Self::Tester => "tester",
+            Self::Runner => "runner",
             Self::Admin => "admin",
         }
     }
@@ -132,7 +136,7 @@ async fn create(args: &CreateArgs, session: &mut CliSession) -> Result<CliExit, 
     if session.console.is_json() {
         session.console.json(&issued)?;
     } else {
-        session.console.talk(&told(&issued));
+        session.console.talk(&summary(&issued));
         session.console.data(issued.token.expose())?;
         // A terminal shows the token anyway; a redirected token must not appear in the terminal too.
         if args.agent.is_some() && session.console.screen().output_is_terminal {
@@ -154,7 +158,7 @@ fn start_of_agent(token: &str, server: Option<&str>) -> String {
 }
 
 /// The summary for the user; the token itself does not show its role or lifetime.
-fn told(issued: &IssuedToken) -> String {
+fn summary(issued: &IssuedToken) -> String {
     let Token { id, name, role, expires, .. } = &issued.about;
     let until = expires.map_or_else(|| "revoked".to_owned(), |expires| expires.to_string());
     let pin = Credential::parse(issued.token.expose()).and_then(|credential| credential.pin());
@@ -211,7 +215,7 @@ fn table(tokens: &[Token], now: Timestamp, width: Option<usize>) -> String {
 
 fn state(token: &Token, now: Timestamp) -> (String, anstyle::Style) {
     match &token.revoked {
-        Some(deed) => (format!("revoked by {}", deed.by), style::DIM),
+        Some(revocation) => (format!("revoked by {}", revocation.by), style::DIM),
         None if token.is_in_force(now) => ("valid".to_owned(), anstyle::Style::new()),
         None => ("expired".to_owned(), style::DIM),
     }
@@ -230,6 +234,12 @@ mod tests {
     use crate::model::name::TokenId;
     use std::time::Duration;
 
+    #[test]
+    fn the_installation_guide_contains_the_agent_command() {
+        let guide = include_str!("../../docs/install.md");
+        assert!(guide.contains(&start_of_agent("abide_...", None)));
+    }
+
     fn token(name: &str, role: Role) -> Token {
         Token {
             id: TokenId::new("0123456789ab").unwrap(),
@@ -243,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_for_the_agents_host_names_the_controller_that_was_asked() {
+    fn the_agent_command_names_the_queried_controller() {
         let line = start_of_agent("abide_0123", Some("https://ci.example.com:8443"));
         assert!(line.starts_with("printf '%s\\n' 'abide_0123' | install -o abide -m 0400 "), "{line}");
         assert!(line.contains("echo 'ABIDE_SERVER=https://ci.example.com:8443' > "), "{line}");
@@ -252,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_says_who_may_come_in_and_who_may_not_any_more() {
+    fn the_token_list_shows_valid_expired_and_revoked_tokens() {
         let environments = ["dev", "test"].map(|name| EnvironmentName::new(name).unwrap()).into();
         let mut ci = token("ci", Role::Deployer { environments });
         ci.expires = Some(NOW.after(Duration::from_secs(86_400)));
@@ -272,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_token_names_itself_by_its_id() {
+    fn a_complete_token_is_referred_to_by_its_id() {
         let credential = Credential::new(TokenId::new("0123456789ab").unwrap(), [7; 32]);
         assert_eq!(which(credential.text().expose()), Ok("0123456789ab".to_owned()));
         assert_eq!(which("ci"), Ok("ci".to_owned()));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::changes::{ChangeWatcher, Reconnect};
 use super::client::ApiClient;
-use super::doorbell::{ChangeWatcher, Reconnect};
 use super::exit::{CliError, CliExit};
 use super::output::console::Console;
 use super::output::text::one_line;
@@ -14,7 +14,7 @@ use super::session::{CliSession, Requirement};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
-use crate::model::view::{EnvironmentView, WaitState, WaitView};
+use crate::model::view::{EnvironmentView, GroupView, RecordChange, WaitState, WaitView};
 
 /// Timeout if none is given.
 pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
@@ -22,6 +22,7 @@ pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
 const EXAMPLES: &str = "\
 Examples:
   abide wait dev
+  abide wait shop-prod
   abide wait dev --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
   abide wait prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide wait dev --timeout 30m && notify-send \"dev is ready\"
@@ -35,10 +36,10 @@ named version failed, was rolled back, or was replaced by one that does not cont
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct WaitArgs {
-    /// Environment to wait for
+    /// Environment or group to wait for
     environment: EnvironmentName,
     #[command(flatten)]
-    wish: WishArgs,
+    goal: GoalArgs,
     /// Maximum time to wait, such as `90s` or `5m`
     #[arg(long, default_value = DEFAULT_TIMEOUT, value_parser = humantime::parse_duration)]
     #[arg(value_name = "DURATION")]
@@ -47,7 +48,7 @@ pub(crate) struct WaitArgs {
 
 /// The version that must be serving.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct WishArgs {
+pub(crate) struct GoalArgs {
     /// Wait for this commit, by its full ID, or a later one that contains it
     #[arg(long, value_name = "SHA")]
     commit: Option<CommitId>,
@@ -59,7 +60,7 @@ pub(crate) struct WishArgs {
     generation: Option<u64>,
 }
 
-impl WishArgs {
+impl GoalArgs {
     /// Whether the arguments name a version.
     pub(crate) fn is_named(&self) -> bool {
         self.commit.is_some() || self.digest.is_some() || self.generation.is_some()
@@ -90,6 +91,31 @@ impl SeeThrough {
         if self.wait { Requirement::Daemon(verb) } else { Requirement::Record }
     }
 
+    /// Waits for what `moved` recorded, if requested: for a group, of every member. `goal` holds for all of them
+    /// but for the generation and the image.
+    pub(crate) async fn through(
+        self,
+        session: &mut CliSession,
+        client: &ApiClient,
+        moved: &RecordChange,
+        goal: &Goal,
+    ) -> Result<CliExit, CliError> {
+        if moved.members.is_empty() {
+            return self.to(session, client, &moved.environment, goal).await;
+        }
+        if !self.wait {
+            return Ok(CliExit::Done);
+        }
+        let of = |member: &RecordChange| {
+            let generation = goal.generation.map(|_| member.generation);
+            (member.environment.clone(), Goal { generation, digest: None, ..goal.clone() })
+        };
+        let goals: Vec<_> = moved.members.iter().map(of).collect();
+        until_all(session, client, &goals, self.timeout).await?;
+        session.console.talk(&format!("{}: every member is there", moved.environment));
+        Ok(CliExit::Done)
+    }
+
     /// Waits for `goal` if requested.
     pub(crate) async fn to(
         self,
@@ -112,7 +138,10 @@ impl SeeThrough {
 
 pub(crate) async fn run(args: &WaitArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Daemon("wait")).await?;
-    let (goal, deadline) = (args.wish.goal(), Instant::now() + args.timeout);
+    if let Some(group) = client.group(&args.environment).await? {
+        return of_group(args, &group, session, &client).await;
+    }
+    let (goal, deadline) = (args.goal.goal(), Instant::now() + args.timeout);
     let ended = until_end(&mut session.console, &client, &args.environment, &goal, deadline).await?;
     let view = &ended.environment;
     view.warnings.iter().for_each(|warning| session.console.talk(&format!("warning: {warning}")));
@@ -122,6 +151,34 @@ pub(crate) async fn run(args: &WaitArgs, session: &mut CliSession) -> Result<Cli
         session.console.data(&headline(view))?;
     }
     into_result(&ended)
+}
+
+/// Waits until every member of a group is ready.
+async fn of_group(
+    args: &WaitArgs,
+    group: &GroupView,
+    session: &mut CliSession,
+    client: &ApiClient,
+) -> Result<CliExit, CliError> {
+    if args.goal.is_named() {
+        let advice =
+            "--commit, --digest and --generation are about one environment: name a member of the group";
+        return Err(CliError::Usage(advice.to_owned()));
+    }
+    let goals: Vec<_> = group.members.iter().map(|member| (member.clone(), Goal::default())).collect();
+    until_all(session, client, &goals, args.timeout).await?;
+    let overview = client.overview_of(&args.environment).await?;
+    if session.console.is_json() {
+        session.console.json(&overview.environments)?;
+    } else if let Some(group) = overview.groups.first() {
+        session.console.data(&group_headline(group))?;
+    }
+    Ok(CliExit::Done)
+}
+
+/// The state of a group on one line.
+pub(crate) fn group_headline(view: &GroupView) -> String {
+    format!("group {}: {}: {}", view.group, view.status.as_str(), one_line(&view.message))
 }
 
 /// The goal of a wait; if it is empty, everything that is recorded, declared and pushed by now.
@@ -166,9 +223,20 @@ pub(crate) async fn until_all_ready(
     goal: &Goal,
     timeout: Duration,
 ) -> Result<(), CliError> {
+    let goals: Vec<_> = environments.iter().map(|name| (name.clone(), goal.clone())).collect();
+    until_all(session, client, &goals, timeout).await
+}
+
+/// Waits for several environments in turn, each until its goal, all within `timeout`.
+async fn until_all(
+    session: &mut CliSession,
+    client: &ApiClient,
+    goals: &[(EnvironmentName, Goal)],
+    timeout: Duration,
+) -> Result<(), CliError> {
     let deadline = Instant::now() + timeout;
     let mut failed = Vec::new();
-    for environment in environments {
+    for (environment, goal) in goals {
         let ended = until_end(&mut session.console, client, environment, goal, deadline).await;
         match ended.and_then(|ended| into_result(&ended)) {
             Ok(_) => {}
@@ -191,29 +259,30 @@ async fn until_end(
     goal: &Goal,
     deadline: Instant,
 ) -> Result<WaitView, CliError> {
-    let mut vigil = Vigil { console, last: None, told: String::new(), patience: Reconnect::default() };
-    match timeout_at(deadline, vigil.keep(client, environment, goal)).await {
+    let mut progress =
+        WaitProgress { console, last: None, last_line: String::new(), patience: Reconnect::default() };
+    match timeout_at(deadline, progress.keep(client, environment, goal)).await {
         Ok(end) => end,
-        Err(_) => Err(vigil.timed_out(environment)),
+        Err(_) => Err(progress.timed_out(environment)),
     }
 }
 
 /// The state of a wait.
-struct Vigil<'a> {
+struct WaitProgress<'a> {
     console: &'a mut Console,
     last: Option<WaitView>,
-    told: String,
+    last_line: String,
     patience: Reconnect,
 }
 
-impl Vigil<'_> {
+impl WaitProgress<'_> {
     async fn keep(
         &mut self,
         client: &ApiClient,
         environment: &EnvironmentName,
         goal: &Goal,
     ) -> Result<WaitView, CliError> {
-        let mut bell = ChangeWatcher::new(client, Some(environment));
+        let mut changes = ChangeWatcher::new(client, Some(environment));
         loop {
             let asked = self.last.as_ref().map(|last| last.asked);
             let answer = client.wait(environment, &goal.query(asked)).await;
@@ -221,20 +290,20 @@ impl Vigil<'_> {
                 if seen.state != WaitState::Waiting {
                     return Ok(seen);
                 }
-                self.tell(&seen);
+                self.print_change(&seen);
                 self.last = Some(seen);
             }
-            bell.wait().await;
+            changes.wait().await;
         }
     }
 
     /// Prints only changes. A pending question to git is not worth a line unless it takes long.
-    fn tell(&mut self, seen: &WaitView) {
+    fn print_change(&mut self, seen: &WaitView) {
         let line = sentence(seen);
         let is_first = self.last.is_none() && seen.environment.status == Condition::Ready;
-        if self.told != line && !is_first {
+        if self.last_line != line && !is_first {
             self.console.talk(&line);
-            self.told = line;
+            self.last_line = line;
         }
     }
 
@@ -277,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_named() {
+    fn the_reason_a_wait_ended_is_reported() {
         let held = view("dev", Condition::Held, Reason::HeldByPerson);
         let failure = ended(held, "generation 4 runs");
         assert_eq!(failure.to_string(), "dev generation 4: Held (HeldByPerson): generation 4 runs");
@@ -287,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_is_asked_for_by_name() {
+    fn a_wait_goal_becomes_query_parameters() {
         assert_eq!(Goal::default().query(None), "");
         let goal = Goal { digest: Some(digest()), generation: Some(Generation(4)), held: true, commit: None };
         let asked = Timestamp::from_millis(0);

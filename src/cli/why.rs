@@ -9,6 +9,7 @@ use super::output::style::{BOLD, paint};
 use super::output::text::{ago, ahead, one_line};
 use super::session::{CliSession, Requirement};
 use super::status::headline;
+use super::wait;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 use crate::model::view::Overview;
@@ -24,13 +25,18 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct WhyArgs {
-    /// Environment to explain
+    /// Environment to explain, or group: its member furthest from Ready
     environment: EnvironmentName,
 }
 
 pub(crate) async fn run(args: &WhyArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Daemon("why")).await?;
-    let evidence = gather(&client, &args.environment).await?;
+    let group = client.group(&args.environment).await?;
+    let explained = group.as_ref().map_or(&args.environment, |group| &group.decisive);
+    let evidence = gather(&client, explained).await?;
+    if let Some(group) = &group {
+        session.console.talk(&wait::group_headline(group));
+    }
     if session.console.is_json() {
         session.console.json(&evidence)?;
     } else {

@@ -23,16 +23,16 @@ pub(super) fn run() -> ExitCode {
     let report = match prepare() {
         Ok((order, socket)) => match start(&order) {
             Ok(program) => {
-                let (tell, told) = mpsc::channel();
-                let watched = tell.clone();
+                let (sender, receiver) = mpsc::channel();
+                let watched = sender.clone();
                 let order = Arc::new(order);
                 let waiting = Arc::clone(&order);
-                thread::spawn(move || wait_for(program, &waiting, &tell));
+                thread::spawn(move || wait_for(program, &waiting, &sender));
                 let (gone, limits) = (watched.clone(), watched);
                 thread::spawn(move || await_end(socket, &gone));
                 thread::spawn(move || watch::watch(&order, &limits));
                 // Without a report, the other side has closed.
-                told.recv().unwrap_or(None)
+                receiver.recv().unwrap_or(None)
             }
             Err(report) => Some(report),
         },
@@ -83,7 +83,7 @@ fn start(order: &ScriptOrder) -> Result<Pid, ScriptReport> {
         .current_dir(&order.directory);
     let child = command.stdin(Stdio::null()).spawn();
     let child = child.map_err(|error| ScriptReport::NotStarted(error.to_string()))?;
-    privileges::hurry().map_err(|error| refused("hurry", error))?;
+    privileges::raise_priority().map_err(|error| refused("hurry", error))?;
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
@@ -104,7 +104,7 @@ fn limit_processes(order: &ScriptOrder) -> io::Result<()> {
 }
 
 /// Waits for all processes that end here, orphans included, until the program is among them.
-fn wait_for(program: Pid, order: &ScriptOrder, tell: &Sender<Option<ScriptReport>>) {
+fn wait_for(program: Pid, order: &ScriptOrder, sender: &Sender<Option<ScriptReport>>) {
     let report = loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((ended, status))) if ended == program => {
@@ -123,12 +123,12 @@ fn wait_for(program: Pid, order: &ScriptOrder, tell: &Sender<Option<ScriptReport
         (Some(limit), ScriptReport::Ended(1..) | ScriptReport::Signal(_)) => ScriptReport::Exceeded(limit),
         (_, report) => report,
     };
-    let _ = tell.send(Some(report));
+    let _ = sender.send(Some(report));
 }
 
 /// Waits until the other side of the socket is gone.
-fn await_end(mut socket: impl Read, tell: &Sender<Option<ScriptReport>>) {
+fn await_end(mut socket: impl Read, sender: &Sender<Option<ScriptReport>>) {
     let mut ignored = [0; 64];
     while socket.read(&mut ignored).is_ok_and(|length| length > 0) {}
-    let _ = tell.send(None);
+    let _ = sender.send(None);
 }

@@ -41,7 +41,7 @@ pub(super) fn keep_for_mounts() -> io::Result<()> {
 }
 
 /// Gives up for good all capabilities that undo a mount or reach into other processes. Programs that this
-/// process starts do not have the one that [`hurry`] needs either.
+/// process starts do not have the one that [`raise_priority`] needs either.
 pub(super) fn give_up() -> io::Result<()> {
     clear_ambient_capability_set()?;
     let sets = capabilities(None)?;
@@ -59,7 +59,7 @@ pub(super) fn give_up() -> io::Result<()> {
 
 /// Has this process run before all others that are ready, if it may: thousands of them must not keep the
 /// watch from ending them. Processes that it starts afterwards would run before others, too.
-pub(super) fn hurry() -> io::Result<()> {
+pub(super) fn raise_priority() -> io::Result<()> {
     let permitted = capabilities(None)?.permitted;
     if permitted.contains(CapabilitySet::SYS_NICE) {
         setpriority_process(None, FIRST)?;

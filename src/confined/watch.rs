@@ -26,10 +26,10 @@ struct Use {
 }
 
 /// Reports the first limit that is exceeded.
-pub(super) fn watch(order: &ScriptOrder, tell: &Sender<Option<ScriptReport>>) {
+pub(super) fn watch(order: &ScriptOrder, sender: &Sender<Option<ScriptReport>>) {
     loop {
         if let Some(limit) = exceeded(order) {
-            let _ = tell.send(Some(ScriptReport::Exceeded(limit)));
+            let _ = sender.send(Some(ScriptReport::Exceeded(limit)));
             return;
         }
         thread::sleep(EVERY);
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_processes_use_is_added_up_and_ended_ones_count_for_nothing() {
+    fn memory_of_live_processes_is_summed() {
         let status = |id| {
             match id {
             2 => Some("Name:\tnode\nRssAnon:\t    1024 kB\nRssShmem:\t    1024 kB\nVmSwap:\t  1024 kB\nThreads:\t11\n".to_owned()),

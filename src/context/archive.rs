@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_two_gigabytes_is_refused_before_one_byte_of_it_is_read() {
+    fn an_oversized_name_is_rejected_before_it_is_read() {
         for kind in
             [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader]
         {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_records_and_sparse_files_are_read_past() {
+    fn long_names_records_and_sparse_files_are_skipped() {
         let mut archive = header(EntryType::GNULongName, 600);
         archive.extend(padded(&[b'n'; 600]));
         archive.extend(header(EntryType::Regular, 3));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_entries_and_headers_than_are_allowed() {
+    fn too_many_entries_or_headers_are_rejected() {
         let entries = header(EntryType::Regular, 0).repeat(11);
         assert_eq!(count(&entries).unwrap_err().kind(), ErrorKind::FileTooLarge);
         assert_eq!(count(&entries[BLOCK..]).unwrap(), 10);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_none_say_no_size() {
+    fn malformed_pax_records_have_no_size() {
         for records in [&b""[..], b"size=5\n", b"99 size=5\n", b"9 size=x\n", b"0 size=5\n", b"\xff size=5\n"]
         {
             assert_eq!(size_of(records), None, "{records:?}");

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_archive_passes_whatever_its_name_says_of_compression() {
+    fn an_archive_passes_regardless_of_its_extension() {
         let plain = tar(&["a", "b"]);
         for name in ["x.tar", "x.tar.gz", "x.tgz"] {
             check(name, &plain).unwrap();
@@ -136,20 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_of_nothing_fails() {
+    fn an_archive_without_entries_fails() {
         assert!(matches!(check("x.tar", &tar(&[])), Err(ContextError::EmptyArchive { .. })));
         assert!(matches!(check("x.tgz", &gzip(&tar(&[]))), Err(ContextError::EmptyArchive { .. })));
     }
 
     #[test]
-    fn what_is_no_archive_fails() {
+    fn a_file_that_is_not_an_archive_fails() {
         for content in [b"npm ERR! missing script".to_vec(), gzip(b"text"), gzip(b""), vec![b'x'; 4096]] {
             assert!(matches!(check("x.tar.gz", &content), Err(ContextError::BrokenArchive { .. })));
         }
     }
 
     #[test]
-    fn an_archive_that_was_cut_off_anywhere_fails() {
+    fn a_truncated_archive_fails() {
         let plain = tar(&["a", "b"]);
         // Up to the final two blocks of zeros; one of them is enough.
         for length in (1..=plain.len() - 1024).step_by(64) {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_is_no_regular_file_fails() {
+    fn an_output_must_be_a_regular_file() {
         let (directory, path) = file("real.tar", &tar(&["a"]));
         let link = directory.path().join("x.tar");
         std::os::unix::fs::symlink(path, &link).unwrap();

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_found_wherever_a_dockerfile_names_them_and_stages_are_none() {
+    fn all_images_of_a_dockerfile_are_found_except_its_stages() {
         let text = "# syntax=docker/dockerfile:1\nFROM --platform=linux/amd64 golang:1 AS Build\nRUN make\n\
                     from scratch\nCOPY --from=build /a /a\nCOPY --from=0 /b /b\n\
                     COPY --chown=1 --from=nginx:1 \\\n  /c /c\nRUN --mount=type=bind,from=tools:2,target=/t x\n\
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn arguments_before_the_first_stage_are_filled_in() {
+    fn global_args_are_substituted_in_from_lines() {
         let text = "ARG VERSION=1\nARG BASE\nFROM app:$VERSION\nFROM ${BASE:-other}:x\nFROM ${UNKNOWN}\n";
         assert_eq!(found(text, &[]), ["app:1", "other:x"]);
         assert_eq!(found(text, &[("VERSION", "2"), ("BASE", "mine")]), ["app:2", "mine:x"]);
     }
 
     #[test]
-    fn what_is_no_dockerfile_names_nothing() {
+    fn a_malformed_dockerfile_yields_no_images() {
         for text in ["", "FROM", "FROM \\", "FROM ${", "COPY --from=", "\u{0}", "FROM $"] {
             assert_eq!(found(text, &[]), Vec::<String>::new(), "{text:?}");
         }

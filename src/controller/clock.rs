@@ -35,8 +35,8 @@ pub(super) fn ahead() -> Duration {
 /// Translates a time from the engine to the clock of this process, which is `ahead` of the wall clock. The
 /// engine's own clock was set back together with ours, or it runs on another host and was not. `None`: by
 /// either account, the time is in the future.
-pub(super) fn translated(told: Timestamp, now: Timestamp, ahead: Duration) -> Option<Timestamp> {
-    [told.after(ahead), told].into_iter().find(|ours| *ours <= now.after(SKEW))
+pub(super) fn translated(engine_time: Timestamp, now: Timestamp, ahead: Duration) -> Option<Timestamp> {
+    [engine_time.after(ahead), engine_time].into_iter().find(|ours| *ours <= now.after(SKEW))
 }
 
 struct Clock {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wall_clock_that_is_set_back_stops_nothing_and_one_that_is_set_forward_is_followed() {
+    fn the_clock_follows_forward_jumps_but_never_goes_back() {
         let clock = Clock { anchor: Mutex::default() };
         let (start, day) = (Instant::now(), Duration::from_secs(86_400));
         let (wall, second) = (Timestamp::from_millis(u64::MAX / 4), Duration::from_secs(1));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_engine_tells_is_translated_whether_its_clock_was_set_back_or_not() {
+    fn engine_times_are_translated_to_the_monotonic_clock() {
         let (now, hour) = (Timestamp::from_millis(1_795_449_600_000), Duration::from_secs(3600));
         let set_back = Timestamp::from_millis(now.as_millis() - 3_600_000);
         assert_eq!(translated(set_back, now, hour), Some(now));

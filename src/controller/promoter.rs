@@ -5,6 +5,8 @@
 //! [`plan::gates`](crate::plan::gates).
 
 mod auto;
+mod collect;
+mod signatures;
 mod soak;
 mod verify;
 
@@ -14,20 +16,27 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::cache::containers::ContainerCache;
 use super::cache::watch::EngineState;
-use super::environment::pass::Reconciler;
+use super::docker::Engine;
+use super::jobs::registries::Registries;
+use super::polling::PollErrors;
+use super::polling::checks::Checks;
+use super::polling::poll_state::PollState;
 use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::Manifest;
 use crate::model::status::{Condition, Status};
 use crate::model::time::Timestamp;
-use crate::record::{RecordError, Wakeup};
+use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter, Wakeup};
+use collect::Collection;
 use soak::Soaking;
 
 /// The interval of looking at the clock.
@@ -36,18 +45,38 @@ const TICK: Duration = Duration::from_secs(1);
 /// Whether an agent is connected, so that what it reported last is still true.
 pub(super) type Connected = Arc<dyn Fn(&AgentName) -> bool + Send + Sync>;
 
+/// The sources of evidence, and the handles that record it.
+#[derive(Clone)]
+pub(super) struct PromoterInput {
+    pub(super) engine: Arc<Engine>,
+    pub(super) engine_state: watch::Receiver<EngineState>,
+    pub(super) cache: Arc<ContainerCache>,
+    pub(super) registries: Arc<Registries>,
+    pub(super) checks: Checks,
+    pub(super) poll_state: PollState,
+    pub(super) manifest: watch::Receiver<Arc<Manifest>>,
+    pub(super) desired: DesiredReader,
+    pub(super) resolver: Resolver,
+    pub(super) status: StatusReader,
+    pub(super) writer: StatusWriter,
+    /// The ID of the record.
+    pub(super) record: String,
+}
+
 /// The task. It belongs to the daemon: agents neither promote nor verify.
 pub(super) struct Promoter {
-    pub(super) pass: Arc<Reconciler>,
-    pub(super) bells: Receiver<Wakeup>,
+    pub(super) input: PromoterInput,
+    pub(super) wakeups: Receiver<Wakeup>,
     pub(super) connected: Connected,
+    /// Why evidence cannot be collected, for the status.
+    pub(super) errors: PollErrors,
     pub(super) stop: CancellationToken,
-    state: State,
+    state: PromoterState,
 }
 
 /// What the task remembers between two looks; all of it can be learned again.
 #[derive(Default)]
-struct State {
+struct PromoterState {
     /// Environments of which something may have changed.
     changed: BTreeSet<EnvironmentName>,
     /// Environments that run their recorded image healthy.
@@ -57,6 +86,10 @@ struct State {
     checks: BTreeMap<EnvironmentName, Check>,
     /// The time of the next attempt of a check that could not be run.
     retries: BTreeMap<EnvironmentName, Instant>,
+    /// Running and past collections of evidence from other services.
+    collections: BTreeMap<EnvironmentName, Collection>,
+    /// Environments that changed during a collection.
+    postponed: BTreeSet<EnvironmentName>,
     /// The time at which a gate of an automatic promotion changes.
     edges: BTreeMap<EnvironmentName, Timestamp>,
 }
@@ -84,17 +117,18 @@ pub(super) struct Healthy {
 
 impl Promoter {
     pub(super) fn new(
-        pass: Arc<Reconciler>,
-        bells: Receiver<Wakeup>,
+        input: PromoterInput,
+        wakeups: Receiver<Wakeup>,
         connected: Connected,
+        errors: PollErrors,
         stop: CancellationToken,
     ) -> Self {
-        Self { pass, bells, connected, stop, state: State::default() }
+        Self { input, wakeups, connected, errors, stop, state: PromoterState::default() }
     }
 
     /// Runs until stopped.
     pub(super) async fn run(mut self) {
-        let mut manifest = self.pass.manifest.clone();
+        let mut manifest = self.input.manifest.clone();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.stop.clone();
@@ -102,7 +136,7 @@ impl Promoter {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                bell = self.bells.recv() => match bell {
+                wakeup = self.wakeups.recv() => match wakeup {
                     Ok(Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name)) => {
                         self.state.changed.insert(name);
                         continue;
@@ -129,11 +163,11 @@ impl Promoter {
     }
 
     fn look_at_all(&mut self) {
-        self.state.changed.extend(self.pass.manifest.borrow().environments.keys().cloned());
+        self.state.changed.extend(self.input.manifest.borrow().environments.keys().cloned());
     }
 
     async fn tick(&mut self) -> Result<(), RecordError> {
-        let manifest = Arc::clone(&self.pass.manifest.borrow());
+        let manifest = Arc::clone(&self.input.manifest.borrow());
         let changed = std::mem::take(&mut self.state.changed);
         for name in &changed {
             match self.healthy(name, &manifest)? {
@@ -143,6 +177,7 @@ impl Promoter {
         }
         let soaked = self.soak(&manifest).await?;
         self.verify(&manifest, &changed).await?;
+        self.collect(&manifest, &changed).await;
         self.promote(&manifest, &changed, &soaked).await
     }
 
@@ -150,12 +185,13 @@ impl Promoter {
     fn healthy(&self, name: &EnvironmentName, manifest: &Manifest) -> Result<Option<Healthy>, RecordError> {
         let Some(spec) = manifest.environments.get(name) else { return Ok(None) };
         // The status comes first, so that a change between the two reads makes it outdated.
-        let Some(status) = self.pass.status.status(name)? else { return Ok(None) };
-        let desired = self.pass.desired.get(name)?;
+        let Some(status) = self.input.status.status(name)? else { return Ok(None) };
+        let desired = self.input.desired.get(name)?;
         let is_known = match &spec.host {
             Some(agent) => (self.connected)(agent),
             None => {
-                self.pass.looks.of(name).is_observed && *self.pass.engine_state.borrow() == EngineState::Known
+                self.input.poll_state.of(name).is_observed
+                    && *self.input.engine_state.borrow() == EngineState::Known
             }
         };
         Ok(healthy(desired, &status, spec.host.is_none()).filter(|_| is_known))

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::sync::{Mutex, Notify, mpsc, watch as channel};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -16,14 +17,16 @@ use tracing::{error, info, warn};
 use super::clock::now;
 use super::front;
 use super::guard;
+use super::jobs::slots::Slots;
 use super::managed::registry::RegistryReconciler;
 use super::polling::{PollErrors, PollResults, Pollers, Tools};
-use super::sweep::ImagePruner;
+use super::prune::ImagePruner;
 use super::wake::WakeQueue;
 use crate::controller::cache::watch::{EngineState, EngineWatcher};
 use crate::controller::environment::authority::Authority;
 use crate::controller::environment::forget;
-use crate::controller::environment::pass::{PassError, Reconciler};
+use crate::controller::environment::reconciler::{PassError, Reconciler};
+use crate::metrics::MeasuredResult;
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
@@ -54,34 +57,49 @@ where
     }
 }
 
-pub(super) struct Supervisor {
-    pub(super) pass: Arc<Reconciler>,
+pub(super) struct LoopSupervisor {
+    pub(super) reconciler: Arc<Reconciler>,
     pub(super) wake: WakeQueue,
-    pub(super) bells: Wakeups,
+    pub(super) wakeups: Wakeups,
     pub(super) manifest: channel::Receiver<Arc<Manifest>>,
     pub(super) errors: PollErrors,
     pub(super) pollers: Pollers,
+    /// Slots for requests to git.
+    pub(super) git: Slots,
     /// Environments whose head or digest is to be requested at once.
     pub(super) questions: mpsc::Receiver<EnvironmentName>,
     pub(super) engine_state: channel::Sender<EngineState>,
     pub(super) resynced: channel::Sender<Option<Timestamp>>,
-    pub(super) sweeper: ImagePruner,
-    pub(super) guard_keeper: guard::GuardReconciler,
+    pub(super) pruner: ImagePruner,
+    pub(super) guard_reconciler: guard::GuardReconciler,
     pub(super) resync: Duration,
     pub(super) authority: channel::Receiver<Authority>,
     pub(super) stop: CancellationToken,
+    /// Held by whoever acts on the containers of an environment: its worker, or the one that follows after the
+    /// environment left.
+    pub(super) in_hand: EnvironmentLocks,
 }
 
-impl Supervisor {
+/// One lock for each environment.
+#[derive(Default)]
+pub(super) struct EnvironmentLocks(HashMap<EnvironmentName, Arc<Mutex<()>>>);
+
+impl EnvironmentLocks {
+    fn of(&mut self, environment: &EnvironmentName) -> Arc<Mutex<()>> {
+        Arc::clone(self.0.entry(environment.clone()).or_default())
+    }
+}
+
+impl LoopSupervisor {
     /// Runs workers and pollers until stopped, then waits for each to end.
     pub(super) async fn run(mut self) {
         let tasks = TaskTracker::new();
         let watch = EngineWatcher {
-            engine: Arc::clone(&self.pass.engine),
-            fleet: Arc::clone(&self.pass.fleet),
-            front: self.pass.front.clone(),
+            engine: Arc::clone(&self.reconciler.engine),
+            cache: Arc::clone(&self.reconciler.cache),
+            front: self.reconciler.front.clone(),
             manifest: self.manifest.clone(),
-            record: self.pass.record.clone(),
+            record: self.reconciler.record.clone(),
             wake: self.wake.clone(),
             engine_state: self.engine_state.clone(),
             resynced: self.resynced.clone(),
@@ -92,15 +110,15 @@ impl Supervisor {
         tasks.spawn(supervised("engine watcher", stop(), move || watch.clone().run()));
         let front = self.front();
         tasks.spawn(supervised("front", stop(), move || front().run()));
-        let front = self.pass.front.clone();
+        let front = self.reconciler.front.clone();
         tasks.spawn(supervised("certificates", stop(), move || front.clone().keep_certificates()));
-        let sweeper = self.sweeper.clone();
-        tasks.spawn(supervised("sweeper", stop(), move || sweeper.clone().run()));
+        let pruner = self.pruner.clone();
+        tasks.spawn(supervised("sweeper", stop(), move || pruner.clone().run()));
         let registry = self.registry();
         tasks.spawn(supervised("managed registry", stop(), move || registry().run()));
-        let keeper = self.guard_keeper.clone();
-        tasks.spawn(supervised("guard", stop(), move || keeper.clone().run()));
-        let mut bells = self.bells.subscribe();
+        let guard_reconciler = self.guard_reconciler.clone();
+        tasks.spawn(supervised("guard", stop(), move || guard_reconciler.clone().run()));
+        let mut wakeups = self.wakeups.subscribe();
         let mut workers: HashMap<EnvironmentName, DropGuard> = HashMap::new();
         self.sync_tasks(&tasks, &mut workers);
         let stop = self.stop.clone();
@@ -108,7 +126,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                bell = bells.recv() => self.hear(bell, &tasks),
+                wakeup = wakeups.recv() => self.handle_wakeup(wakeup, &tasks),
                 changed = self.manifest.changed() => match changed {
                     Ok(()) => {
                         self.sync_tasks(&tasks, &mut workers);
@@ -121,10 +139,11 @@ impl Supervisor {
                     let manifest = self.manifest.borrow().clone();
                     self.adopt(&manifest);
                     self.name_orphans().await;
+                    self.complete_departures(&tasks);
                     self.forget_all(&tasks);
                 }
                 Some(environment) = self.questions.recv() => self.ask_poller(&environment),
-                Ok(()) = self.authority.changed() => self.wake.ring_all(),
+                Ok(()) = self.authority.changed() => self.wake.wake_all(),
             }
         }
         drop(workers);
@@ -134,20 +153,21 @@ impl Supervisor {
 
     /// Returns a factory for workers of the proxy.
     fn front(&self) -> impl Fn() -> front::FrontReconciler + Send + use<> {
-        let (pass, resync) = (Arc::clone(&self.pass), self.resync);
+        let (reconciler, resync) = (Arc::clone(&self.reconciler), self.resync);
         move || {
-            let (engine, fleet) = (Arc::clone(&pass.engine), Arc::clone(&pass.fleet));
-            let engine_state = pass.engine_state.clone();
+            let (engine, cache) = (Arc::clone(&reconciler.engine), Arc::clone(&reconciler.cache));
+            let engine_state = reconciler.engine_state.clone();
             front::FrontReconciler::new(
-                pass.front.clone(),
+                reconciler.front.clone(),
                 engine,
-                Arc::clone(&pass.registries),
-                fleet,
-                pass.record.clone(),
+                Arc::clone(&reconciler.registries),
+                cache,
+                reconciler.record.clone(),
                 engine_state,
                 resync,
             )
-            .with_events(pass.writer.clone())
+            .with_events(reconciler.writer.clone())
+            .measured_by(reconciler.stopwatch.metrics().clone())
         }
     }
 
@@ -155,57 +175,74 @@ impl Supervisor {
     fn adopt(&self, manifest: &Manifest) {
         let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
         let declared = here.map(|(name, spec)| (name.clone(), spec.container.clone())).collect();
-        for (left, heir) in self.pass.fleet.adopt(&declared) {
-            info!(environment = %heir, %left, "taking over the containers of an environment that left \
+        for (left, successor) in self.reconciler.cache.adopt(&declared) {
+            info!(environment = %successor, %left, "taking over the containers of an environment that left \
                 the manifest");
-            self.wake.ring(&heir);
+            self.wake.wake(&successor);
         }
     }
 
     /// Removes the environments that users asked to forget.
-    fn forget_all(&self, tasks: &TaskTracker) {
-        let all = self.pass.desired.all().unwrap_or_default();
+    fn forget_all(&mut self, tasks: &TaskTracker) {
+        let all = self.reconciler.desired.all().unwrap_or_default();
         for desired in all.into_iter().filter(|desired| desired.forget.is_some()) {
             self.forget(desired.environment, tasks);
         }
     }
 
     /// Removes what a declared environment left on other hosts, if a user asked for that.
-    fn forget_requested(&self, environment: &EnvironmentName, tasks: &TaskTracker) {
-        if self.pass.desired.get(environment).is_ok_and(|desired| desired.forget.is_some()) {
+    fn forget_requested(&mut self, environment: &EnvironmentName, tasks: &TaskTracker) {
+        if self.reconciler.desired.get(environment).is_ok_and(|desired| desired.forget.is_some()) {
             self.forget(environment.clone(), tasks);
         }
     }
 
-    fn forget(&self, environment: EnvironmentName, tasks: &TaskTracker) {
-        let pass = Arc::clone(&self.pass);
-        tasks.spawn(async move { forget::forget(&pass, &environment).await });
+    fn forget(&mut self, environment: EnvironmentName, tasks: &TaskTracker) {
+        let reconciler = Arc::clone(&self.reconciler);
+        let manifest = self.manifest.borrow().clone();
+        let runs_here = manifest.environments.get(&environment).is_some_and(|spec| spec.host.is_none());
+        // The worker of an environment that runs here holds the lock as long as it lives.
+        let in_hand = (!runs_here).then(|| self.in_hand.of(&environment));
+        tasks.spawn(async move {
+            let _in_hand = match &in_hand {
+                Some(in_hand) => Some(in_hand.lock().await),
+                None => None,
+            };
+            forget::forget(&reconciler, &environment).await;
+        });
     }
 
-    fn hear(&self, bell: Result<Wakeup, RecvError>, tasks: &TaskTracker) {
-        match bell {
+    fn handle_wakeup(&mut self, wakeup: Result<Wakeup, RecvError>, tasks: &TaskTracker) {
+        match wakeup {
             Ok(Wakeup::Desired(environment))
                 if !self.manifest.borrow().environments.contains_key(&environment) =>
             {
                 self.forget(environment, tasks);
             }
             Ok(Wakeup::Desired(environment)) => {
-                self.wake.ring(&environment);
+                self.wake.wake(&environment);
+                self.wake_waiting(&environment);
                 self.announce(&environment);
                 self.forget_requested(&environment, tasks);
             }
-            Ok(Wakeup::Status(_) | Wakeup::Evidence(_) | Wakeup::Event(_)) => {}
+            Ok(Wakeup::Status(environment)) => self.wake_waiting(&environment),
+            Ok(Wakeup::Evidence(_) | Wakeup::Event(_)) => {}
             Err(_) => {
-                self.wake.ring_all();
+                self.wake.wake_all();
                 self.pollers.announce_all();
             }
         }
     }
 
+    /// Wakes the members of a group that wait for this one.
+    fn wake_waiting(&self, environment: &EnvironmentName) {
+        self.manifest.borrow().waiting_for(environment).for_each(|waiting| self.wake.wake(waiting));
+    }
+
     /// Notifies the poller of an environment's repository or tag, if a push was announced or a user
     /// requested a sync.
     fn announce(&self, environment: &EnvironmentName) {
-        let Ok(desired) = self.pass.desired.get(environment) else { return };
+        let Ok(desired) = self.reconciler.desired.get(environment) else { return };
         if desired.hint.is_some() || desired.tag_hint.is_some() || desired.asked.is_some() {
             self.ask_poller(environment);
         }
@@ -224,26 +261,28 @@ impl Supervisor {
         let here = |spec: &EnvironmentSpec| spec.host.is_none();
         workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
         for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
-            workers.entry(environment.clone()).or_insert_with(|| self.start_worker(tasks, environment));
+            if !workers.contains_key(environment) {
+                workers.insert(environment.clone(), self.start_worker(tasks, environment));
+            }
         }
         let here = manifest.environments.iter().filter(|(_, spec)| here(spec));
-        self.pass.guard.retain(&here.map(|(environment, _)| environment.clone()).collect());
+        self.reconciler.guard.retain(&here.map(|(environment, _)| environment.clone()).collect());
         let tools = self.poll_tools();
-        self.pollers.sync_tasks(&manifest, &tools, &self.pass.builder, tasks, &self.stop);
-        self.wake.ring_all();
+        self.pollers.sync_tasks(&manifest, &tools, &self.reconciler.builder, tasks, &self.stop);
+        self.wake.wake_all();
     }
 
     /// Returns a factory for reconcilers of the managed registry.
     fn registry(&self) -> impl Fn() -> RegistryReconciler + Send + use<> {
-        let (pass, manifest) = (Arc::clone(&self.pass), self.manifest.clone());
+        let (reconciler, manifest) = (Arc::clone(&self.reconciler), self.manifest.clone());
         let trouble = Arc::clone(&self.errors);
         move || {
             RegistryReconciler::new(
-                Arc::clone(&pass.engine),
-                Arc::clone(&pass.registries),
-                pass.guard.clone(),
-                pass.record.clone(),
-                pass.desired.clone(),
+                Arc::clone(&reconciler.engine),
+                Arc::clone(&reconciler.registries),
+                reconciler.guard.clone(),
+                reconciler.record.clone(),
+                reconciler.desired.clone(),
                 manifest.clone(),
                 Arc::clone(&trouble),
             )
@@ -252,33 +291,57 @@ impl Supervisor {
 
     fn poll_tools(&self) -> Tools {
         Tools {
-            registries: Arc::clone(&self.pass.registries),
-            desired: self.pass.desired.clone(),
+            registries: Arc::clone(&self.reconciler.registries),
+            desired: self.reconciler.desired.clone(),
             wake: self.wake.clone(),
             errors: Arc::clone(&self.errors),
+            checks: self.reconciler.checks.clone(),
             findings: PollResults {
-                looks: self.pass.looks.clone(),
-                desired: self.pass.desired.clone(),
-                resolver: self.pass.resolver.clone(),
-                writer: self.pass.writer.clone(),
+                poll_state: self.reconciler.poll_state.clone(),
+                desired: self.reconciler.desired.clone(),
+                resolver: self.reconciler.resolver.clone(),
+                writer: self.reconciler.writer.clone(),
             },
+            git: self.git.clone(),
         }
     }
 
-    fn start_worker(&self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {
+    /// Ends updates of environments that left this host while no daemon ran, or that could not be ended then.
+    fn complete_departures(&mut self, tasks: &TaskTracker) {
+        for environment in self.reconciler.cache.environments() {
+            if !self.reconciler.is_partly_left(&environment) {
+                continue;
+            }
+            // A held lock means that it is being done.
+            let Ok(lock) = self.in_hand.of(&environment).try_lock_owned() else { continue };
+            let (reconciler, stop) = (Arc::clone(&self.reconciler), self.stop.clone());
+            tasks.spawn(async move {
+                stop.run_until_cancelled(reconciler.leave(&environment)).await;
+                drop(lock);
+            });
+        }
+    }
+
+    fn start_worker(&mut self, tasks: &TaskTracker, environment: &EnvironmentName) -> DropGuard {
         let stop = self.stop.child_token();
         let worker = ReconcileLoop {
-            pass: Arc::clone(&self.pass),
-            bell: self.wake.bell(environment),
+            reconciler: Arc::clone(&self.reconciler),
+            wakeup: self.wake.notifier(environment),
             environment: environment.clone(),
         };
-        let stopped = stop.clone();
-        let (pass, environment) = (Arc::clone(&self.pass), environment.clone());
+        let (stopped, daemon_stops) = (stop.clone(), self.stop.clone());
+        let (reconciler, environment) = (Arc::clone(&self.reconciler), environment.clone());
+        let in_hand = self.in_hand.of(&environment);
         tasks.spawn(async move {
+            let _in_hand = in_hand.lock().await;
             stopped.run_until_cancelled(worker.run()).await;
-            pass.jobs.cancel(&environment);
-            pass.prober.forget(&environment);
-            pass.turns.leave(&environment);
+            reconciler.jobs.cancel(&environment);
+            reconciler.prober.forget(&environment);
+            reconciler.turns.leave(&environment);
+            reconciler.stopwatch.forget(&environment);
+            // It left this host, perhaps in the middle of an update.
+            daemon_stops.run_until_cancelled(reconciler.leave(&environment)).await;
+            reconciler.prober.forget(&environment);
         });
         stop.drop_guard()
     }
@@ -286,11 +349,11 @@ impl Supervisor {
     /// Containers whose environment left the manifest keep running, and a warning names them: removing them
     /// because of an edit would turn a typing error into an outage.
     async fn name_orphans(&self) {
-        for environment in self.pass.fleet.environments() {
+        for environment in self.reconciler.cache.environments() {
             if self.manifest.borrow().environments.contains_key(&environment) {
                 continue;
             }
-            let containers = self.pass.fleet.all_of(&environment);
+            let containers = self.reconciler.cache.all_of(&environment);
             let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
             let message = format!(
                 "{environment} is no longer in the manifest; its container ({}) keeps running, \
@@ -298,7 +361,7 @@ impl Supervisor {
                 keeps the volumes",
                 names.join(", ")
             );
-            let before = self.pass.status.status(&environment).ok().flatten();
+            let before = self.reconciler.status.status(&environment).ok().flatten();
             let same = before.as_ref().filter(|before| before.reason == Reason::NotInManifest);
             let status = Status {
                 environment: environment.clone(),
@@ -318,9 +381,10 @@ impl Supervisor {
                 volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
                 warnings: Vec::new(),
                 observed_declaration: None,
+                jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
             };
-            let memory = self.pass.status.memory(&environment).unwrap_or_default();
-            if let Err(error) = self.pass.writer.report(&status, &memory).await {
+            let memory = self.reconciler.status.memory(&environment).unwrap_or_default();
+            if let Err(error) = self.reconciler.writer.report(&status, &memory).await {
                 warn!(%environment, error = %chain(&error), "cannot report the container of a removed \
                     environment");
             }
@@ -330,8 +394,8 @@ impl Supervisor {
 
 /// Runs the reconciles of one environment, one after the other.
 struct ReconcileLoop {
-    pass: Arc<Reconciler>,
-    bell: Arc<Notify>,
+    reconciler: Arc<Reconciler>,
+    wakeup: Arc<Notify>,
     environment: EnvironmentName,
 }
 
@@ -340,11 +404,14 @@ impl ReconcileLoop {
         let mut failures = 0;
         loop {
             // A panic in one environment must not affect the others.
-            let pass = AssertUnwindSafe(self.pass.run(&self.environment)).catch_unwind().await;
-            let look_again = match pass {
-                Ok(Ok(look_again)) => {
+            let began = Instant::now();
+            let ran = AssertUnwindSafe(self.reconciler.run(&self.environment)).catch_unwind().await;
+            let result = if matches!(ran, Ok(Ok(_))) { MeasuredResult::Ok } else { MeasuredResult::Failed };
+            self.reconciler.stopwatch.metrics().reconcile(result, began.elapsed());
+            let requeue_at = match ran {
+                Ok(Ok(requeue_at)) => {
                     failures = 0;
-                    look_again
+                    requeue_at
                 }
                 Ok(Err(error)) => {
                     failures += 1;
@@ -357,16 +424,16 @@ impl ReconcileLoop {
                     Some(now().after(backoff(failures + 3, self.environment.as_str())))
                 }
             };
-            let pause = look_again.map_or(SAFETY_NET, |at| at.since(now()).min(SAFETY_NET));
+            let pause = requeue_at.map_or(SAFETY_NET, |at| at.since(now()).min(SAFETY_NET));
             tokio::select! {
-                () = self.bell.notified() => {}
+                () = self.wakeup.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
     async fn report(&self, error: &PassError) {
-        if let Err(worse) = self.pass.report_error(&self.environment, error).await {
+        if let Err(worse) = self.reconciler.report_error(&self.environment, error).await {
             error!(environment = %self.environment, error = %chain(&worse), "cannot record the error of \
                 a reconcile");
         }
@@ -380,7 +447,7 @@ impl ReconcileLoop {
         error!(environment = %self.environment, "a reconcile panicked; retrying later");
         let message = "the reconcile panicked, which is a bug of abide; abide retries it later";
         // If the event cannot be stored, the log line above has it.
-        let _ = self.pass.writer.event(&self.environment, EventKind::System, message, now()).await;
+        let _ = self.reconciler.writer.event(&self.environment, EventKind::System, message, now()).await;
     }
 }
 
@@ -391,7 +458,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_begun_anew_until_it_ends() {
+    async fn a_panicking_task_is_restarted_until_it_ends() {
         let begun = Arc::new(AtomicU32::new(0));
         let begin = || {
             let begun = Arc::clone(&begun);
@@ -402,7 +469,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_goes_on_for_ever_can_be_stopped() {
+    async fn a_supervised_task_that_never_ends_can_be_stopped() {
         let stop = CancellationToken::new();
         stop.cancel();
         supervised("a task", stop, std::future::pending).await;

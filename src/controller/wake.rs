@@ -12,27 +12,27 @@ use crate::model::name::EnvironmentName;
 /// The wakeup queue: one wakeup for each environment.
 #[derive(Clone, Default)]
 pub(crate) struct WakeQueue {
-    bells: Arc<Mutex<HashMap<EnvironmentName, Arc<Notify>>>>,
+    notifiers: Arc<Mutex<HashMap<EnvironmentName, Arc<Notify>>>>,
 }
 
 impl WakeQueue {
-    fn bells(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Arc<Notify>>> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notifiers(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Arc<Notify>>> {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The wakeup of one environment. It stores one notification until a task waits for it.
-    pub(crate) fn bell(&self, environment: &EnvironmentName) -> Arc<Notify> {
-        self.bells().entry(environment.clone()).or_default().clone()
+    pub(crate) fn notifier(&self, environment: &EnvironmentName) -> Arc<Notify> {
+        self.notifiers().entry(environment.clone()).or_default().clone()
     }
 
     /// Requests a reconcile of one environment.
-    pub(crate) fn ring(&self, environment: &EnvironmentName) {
-        self.bell(environment).notify_one();
+    pub(crate) fn wake(&self, environment: &EnvironmentName) {
+        self.notifier(environment).notify_one();
     }
 
     /// Requests a reconcile of every environment.
-    pub(crate) fn ring_all(&self) {
-        self.bells().values().for_each(|bell| bell.notify_one());
+    pub(crate) fn wake_all(&self) {
+        self.notifiers().values().for_each(|notifier| notifier.notify_one());
     }
 }
 
@@ -41,19 +41,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thousand_rings_are_one_wake() {
+    async fn many_wakeups_coalesce_into_one() {
         let (wake, dev) = (WakeQueue::default(), EnvironmentName::new("dev").unwrap());
-        let bell = wake.bell(&dev);
-        (0..1000).for_each(|_| wake.ring(&dev));
-        bell.notified().await;
-        let again = tokio::time::timeout(std::time::Duration::from_millis(20), bell.notified()).await;
+        let notifier = wake.notifier(&dev);
+        (0..1000).for_each(|_| wake.wake(&dev));
+        notifier.notified().await;
+        let again = tokio::time::timeout(std::time::Duration::from_millis(20), notifier.notified()).await;
         assert!(again.is_err(), "a second wake was stored");
     }
 
     #[tokio::test]
-    async fn a_ring_before_anyone_waits_is_not_lost() {
+    async fn a_wakeup_before_anyone_waits_is_not_lost() {
         let (wake, dev) = (WakeQueue::default(), EnvironmentName::new("dev").unwrap());
-        wake.ring(&dev);
-        wake.bell(&dev).notified().await;
+        wake.wake(&dev);
+        wake.notifier(&dev).notified().await;
     }
 }

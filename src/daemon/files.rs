@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_half_of_the_files_to_others() {
+    fn connections_use_at_most_half_of_the_file_descriptors() {
         for files in [256, 1_024, 4_096, 65_536, u64::MAX] {
             let limits = fitting(files);
             let strangers = 2 * u64::from(limits.strangers);

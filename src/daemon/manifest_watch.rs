@@ -32,7 +32,8 @@ pub(super) struct WatchedManifest {
 
 /// Starts the watch.
 pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> WatchedManifest {
-    let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
+    let problem = manifest_dir::refusal(folder);
+    let state = ManifestState::new(loaded.manifest.clone(), problem);
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
     // Here instead of in the task: without a handler, SIGHUP ends the process.
@@ -99,7 +100,8 @@ impl ManifestWatch {
         self.stamp = manifest_dir::stamp(&self.folder);
         match super::load_manifest(&self.folder) {
             Ok(loaded) => {
-                let state = ManifestState { manifest: loaded.manifest.clone(), problem: None };
+                let problem = manifest_dir::refusal(&self.folder);
+                let state = ManifestState::new(loaded.manifest.clone(), problem);
                 let changed = self.manifests.send_if_modified(|manifest| {
                     let changed = **manifest != loaded.manifest;
                     if changed {
@@ -116,7 +118,7 @@ impl ManifestWatch {
                 let problem = format!("{problem:#}");
                 error!(%problem, "the edited manifest is invalid; the last valid one stays in use");
                 let manifest = (**self.manifests.borrow()).clone();
-                self.states.send_replace(Arc::new(ManifestState { manifest, problem: Some(problem) }));
+                self.states.send_replace(Arc::new(ManifestState::new(manifest, Some(problem))));
             }
         }
     }

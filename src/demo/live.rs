@@ -11,21 +11,21 @@ use crate::model::event::{Event, EventKind};
 use crate::record::{Handles, Wakeup};
 
 /// Prints a paragraph. A closed output must not leave containers behind.
-pub(super) fn say(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// Prints every event as it happens, until dropped.
 pub(super) async fn events(handles: Handles) -> anyhow::Result<()> {
-    let mut bells = handles.bells.subscribe();
+    let mut wakeups = handles.wakeups.subscribe();
     let mut last = None;
     loop {
         for event in handles.status.events(None, last, 1000)? {
             last = Some(event.sequence);
-            say(&line(&event));
+            print(&line(&event));
         }
         // After any wakeup, or a missed one, the events are read again.
-        while !matches!(bells.recv().await, Ok(Wakeup::Event(_)) | Err(_)) {}
+        while !matches!(wakeups.recv().await, Ok(Wakeup::Event(_)) | Err(_)) {}
     }
 }
 

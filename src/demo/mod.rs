@@ -23,7 +23,7 @@ use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
 use crate::model::status::Condition;
 use crate::record::{Change, Handles, Precondition};
-use live::say;
+use live::print;
 use repository::{ExampleRepository, ManifestWords};
 
 /// The ports of dev, test and prod.
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     let ports = ports(port_offset)?;
     let place = tempfile::Builder::new().prefix("abide-demo-").tempdir()?;
-    let (folder, repository) = lay_out(&place, ports)?;
+    let (folder, repository) = prepare(&place, ports)?;
     let manifest = crate::daemon::load_manifest(&folder)?.manifest;
     clean::refuse_taken_names(&manifest).await?;
 
@@ -55,19 +55,19 @@ pub async fn run(port_offset: u16) -> anyhow::Result<()> {
     let daemon = Daemon::start(DaemonOptions { desired_state, listen, encryption, resync: RESYNC }).await?;
     let handles = daemon.handles.clone();
     let link = daemon.login_link("demo", LINK_LIFETIME);
-    let told = tokio::select! {
-        told = show(&handles, &folder, &repository, ports, link) => told,
+    let outcome = tokio::select! {
+        outcome = show(&handles, &folder, &repository, ports, link) => outcome,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
     };
-    say("\nstopping, and removing everything that the demo created ...");
+    print("\nstopping, and removing everything that the demo created ...");
     let record = handles.id.clone();
     drop(handles);
     daemon.stop().await?;
     clean::remove_all(&record, &manifest).await?;
-    say("removed everything");
-    told
+    print("removed everything");
+    outcome
 }
 
 fn ports(offset: u16) -> anyhow::Result<[u16; 3]> {
@@ -87,7 +87,7 @@ fn ports(offset: u16) -> anyhow::Result<[u16; 3]> {
     Ok(ports)
 }
 
-fn lay_out(place: &TempDir, ports: [u16; 3]) -> anyhow::Result<(PathBuf, ExampleRepository)> {
+fn prepare(place: &TempDir, ports: [u16; 3]) -> anyhow::Result<(PathBuf, ExampleRepository)> {
     let repository = repository::create(place.path(), repository::site()?)?;
     let folder = place.path().join("desired-state");
     let url = repository.bare.display().to_string();
@@ -106,8 +106,8 @@ async fn show(
     ports: [u16; 3],
     link: Option<Secret>,
 ) -> anyhow::Result<()> {
-    say("building dev and test from the example repository ...\n");
-    let tell = live::events(handles.clone());
+    print("building dev and test from the example repository ...\n");
+    let events = live::events(handles.clone());
     let play = async {
         let [dev, test, prod] = ["dev", "test", "prod"].map(EnvironmentName::new);
         let (dev, test, prod) = (dev?, test?, prod?);
@@ -115,11 +115,11 @@ async fn show(
         ready(handles, &test).await?;
         promote(handles, &test, &prod).await?;
         ready(handles, &prod).await?;
-        say(&live::what_to_try(folder, repository, ports, link.as_ref()));
+        print(&live::what_to_try(folder, repository, ports, link.as_ref()));
         anyhow::Ok(())
     };
-    let (play, tell) = tokio::join!(play_then_wait(play), tell);
-    play.and(tell)
+    let (play, events) = tokio::join!(play_then_wait(play), events);
+    play.and(events)
 }
 
 /// If the scripted part fails, the demo ends; otherwise it continues for the user.
@@ -129,7 +129,7 @@ async fn play_then_wait(play: impl Future<Output = anyhow::Result<()>>) -> anyho
 }
 
 async fn ready(handles: &Handles, environment: &EnvironmentName) -> anyhow::Result<()> {
-    let mut bells = handles.bells.subscribe();
+    let mut wakeups = handles.wakeups.subscribe();
     let is_ready = async {
         loop {
             let status = handles.status.status(environment)?;
@@ -138,7 +138,7 @@ async fn ready(handles: &Handles, environment: &EnvironmentName) -> anyhow::Resu
                 Some(status) if status.condition == Condition::Degraded => {
                     bail!("{environment} is not ready: {}", status.message)
                 }
-                _ => drop(bells.recv().await),
+                _ => drop(wakeups.recv().await),
             }
         }
     };

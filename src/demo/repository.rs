@@ -102,12 +102,12 @@ pub fn create(dir: &Path, site_binary: &[u8]) -> Result<ExampleRepository, DemoE
     for repository in [&made.bare, &made.work] {
         git(repository, ["symbolic-ref", "HEAD", "refs/heads/master"])?;
     }
-    lay_out(&made.work, site_binary)?;
+    write_files(&made.work, site_binary)?;
     commit_and_push(&made)?;
     Ok(made)
 }
 
-fn lay_out(work: &Path, site_binary: &[u8]) -> Result<(), DemoError> {
+fn write_files(work: &Path, site_binary: &[u8]) -> Result<(), DemoError> {
     for (name, text) in FILES {
         write(&work.join(name), text.as_bytes())?;
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_holds_the_program_as_one_that_can_be_run() {
+    fn the_repository_contains_the_program_as_an_executable() {
         let dir = tempfile::tempdir().unwrap();
         let made = create(dir.path(), b"program").unwrap();
         let tree = ask(&made.bare, &["ls-tree", "-r", "dev"]);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_can_commit_and_push_without_ever_having_set_git_up() {
+    fn the_demo_repository_works_without_any_git_configuration() {
         let dir = tempfile::tempdir().unwrap();
         let made = create(dir.path(), b"program").unwrap();
         std::fs::write(made.work.join("www/index.html"), "changed").unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_that_is_there_already_is_not_touched() {
+    fn an_existing_demo_repository_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let made = create(dir.path(), b"program").unwrap();
         let head = ask(&made.bare, &["rev-parse", "dev"]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_without_the_example_application_says_what_to_install() {
+    fn a_build_without_the_example_application_names_the_missing_target() {
         let dir = tempfile::tempdir().unwrap();
         let error = create(dir.path(), b"").unwrap_err();
         assert!(error.to_string().contains("rustup target add"), "{error}");
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_git_step_that_fails_is_named_with_what_git_said() {
+    fn a_failed_git_step_is_reported_with_gits_message() {
         let dir = tempfile::tempdir().unwrap();
         let error = git(dir.path(), ["push", "--quiet"]).unwrap_err();
         assert!(error.to_string().starts_with("git push failed: "), "{error}");
     }
 
     #[test]
-    fn the_manifest_is_toml_with_every_word_filled_in() {
+    fn the_demo_manifest_is_valid_toml_without_placeholders() {
         let repository = r#"/tmp/a "b" \ @PREFIX@/keepwork.git"#;
         let words = ManifestWords { prefix: "t-", repository, poll: "5s", ports: [1, 2, 3] };
         let text = manifest(&words);

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Finding;
-use crate::model::spec::{FrontSpec, Manifest};
+use crate::model::spec::{CertificateFiles, FrontSpec, Manifest};
+use crate::tls::certificate::check_pair;
 use crate::tls::expiry;
 
 /// How long before the end of a certificate it is warned of, in days.
@@ -20,7 +21,18 @@ pub(super) fn judge(manifest: &Manifest, desired_state: &Path) -> Vec<Finding> {
     let files = front.map(|files| files.certificate).chain(own.exists().then_some(own));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    files.map(|file| judge_one(&file, expiry(&file), now)).collect()
+    let pairs = manifest.front.iter().flat_map(FrontSpec::certificate_files).map(|(_, _, files)| files);
+    let mismatched = pairs.filter_map(judge_pair);
+    files.map(|file| judge_one(&file, expiry(&file), now)).chain(mismatched).collect()
+}
+
+/// Checks that a certificate and its key belong together; `None`: they do, or cannot be read, which is another finding.
+fn judge_pair(files: &CertificateFiles) -> Option<Finding> {
+    let (chain, key) = (std::fs::read(&files.certificate).ok()?, std::fs::read(&files.key).ok()?);
+    let why = check_pair(&chain, &key).err()?;
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    let message = format!("{certificate} and {key} are no certificate with its key: {why}");
+    Some(Finding::problem("certificate", message, "replace them with a pair that belongs together"))
 }
 
 fn judge_one(file: &Path, ends: Result<i64, String>, now: i64) -> Finding {
@@ -54,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_warned_of_before_it_ends() {
+    fn doctor_warns_of_a_certificate_before_it_expires() {
         let judged = |ends| judge_one(Path::new("/c.pem"), ends, 1_000 * DAY).severity;
         assert_eq!(judged(Ok(1_100 * DAY)), Severity::Ok);
         assert_eq!(judged(Ok(1_005 * DAY)), Severity::Warning);

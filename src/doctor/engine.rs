@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_too_old_or_away_is_a_problem() {
+    fn an_outdated_or_unreachable_engine_is_a_problem() {
         let severity = |facts| judge(&facts, &Manifest::default())[0].severity;
         assert_eq!(severity(Ok(facts("1.40"))), Severity::Ok);
         assert_eq!(severity(Ok(facts("1.51"))), Severity::Ok);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_the_engine_cannot_keep_is_a_problem() {
+    fn an_unsupported_memory_limit_is_a_problem() {
         let text =
             "[environment.dev]\ncontainer = \"dev\"\nport = 80\nmemory = \"64MiB\"\nimage = \"a/b:c\"\n";
         let file = SourceFile { name: "m.toml".into(), text: text.into() };

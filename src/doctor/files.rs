@@ -11,9 +11,9 @@ use super::Finding;
 
 /// Files of the record that are looked at: enough to find those of another user.
 const LOOKED_AT: usize = 10_000;
-/// Less free room than this, in bytes, is no room for a build.
+/// Less free room than this, in bytes, is not enough for a build.
 const LITTLE: u64 = 1 << 30;
-/// Less free room than this, in bytes, is no room for the record.
+/// Less free room than this, in bytes, is not enough for the record.
 const HARDLY_ANY: u64 = 64 << 20;
 
 /// Whoever may write to the record decides what runs, and whoever reads it sees tokens' hashes and history.
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn little_room_is_a_warning_and_hardly_any_a_problem() {
+    fn low_disk_space_is_a_warning_and_very_low_space_a_problem() {
         let judged = |free| judge_disk("record", Path::new("/x"), free).severity;
         assert_eq!(judged(2 << 30), Severity::Ok);
         assert_eq!(judged(500 << 20), Severity::Warning);

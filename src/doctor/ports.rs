@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::Finding;
 use crate::controller::EngineFacts;
-use crate::model::ports::{PortMapping, Protocol};
+use crate::model::ports::{PortMapping, TransportProtocol};
 use crate::model::spec::Manifest;
 
 /// Finds ports that somebody else has. `is_taken` tries one.
@@ -17,7 +17,7 @@ pub(super) fn judge(
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
     let published = here.flat_map(|(name, spec)| {
-        let further = spec.run.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        let further = spec.run.ports.iter().filter(|port| port.protocol == TransportProtocol::Tcp);
         let all = spec.publish.into_iter().chain(further.filter_map(PortMapping::publish));
         all.map(move |publish| (format!("environment {name}"), publish.address.unwrap_or(any), publish.port))
     });
@@ -70,7 +70,7 @@ mod tests {
     use crate::model::manifest::{SourceFile, parse};
 
     #[test]
-    fn a_port_of_another_program_is_a_problem_and_one_of_ours_is_not() {
+    fn only_a_port_used_by_a_foreign_program_is_a_problem() {
         let text = "[environment.dev]\ncontainer = \"dev\"\nport = 80\npublish = 8900\nimage = \"a/b:c\"\n";
         let manifest = parse(&[SourceFile { name: "m.toml".into(), text: text.into() }]).unwrap();
         let taken = |_, _| Some(ErrorKind::AddrInUse);

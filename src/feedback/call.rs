@@ -7,15 +7,17 @@ use hyper::header::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use super::content::cut;
-use super::lane::{Refusal, Then};
+use super::lane::{DeliveryRefusal, Then};
+use crate::failpoint::{self, Point};
 use crate::model::container::Secret;
+use crate::model::redact::Redactor;
 
 /// The pause if a service limits the rate without naming a time.
 const UNNAMED_WAIT: Duration = Duration::from_secs(60);
 
 /// A request. Its URL may be secret.
-#[derive(Debug)]
-pub(super) struct Call {
+#[derive(Clone, Debug)]
+pub(super) struct ServiceRequest {
     pub(super) method: Method,
     pub(super) url: Secret,
     pub(super) headers: Vec<(&'static str, Secret)>,
@@ -27,7 +29,7 @@ pub(super) struct Call {
     secret_headers: Vec<&'static str>,
 }
 
-impl Call {
+impl ServiceRequest {
     pub(super) fn new(method: Method, url: Secret, body: String) -> Self {
         let hidden = vec![url.clone()];
         Self {
@@ -109,7 +111,7 @@ impl Call {
 
 /// A complete answer.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct ServiceResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -121,36 +123,37 @@ pub(super) struct Answer {
     pub(super) at: SystemTime,
 }
 
-impl Answer {
+impl ServiceResponse {
     /// Checks the status by the rules that most services share.
-    pub(super) fn accepted(&self) -> Result<(), Refusal> {
+    pub(super) fn accepted(&self) -> Result<(), DeliveryRefusal> {
         let status = self.status;
         let why = || format!("{} answers {status}{}", self.place, self.excerpt());
         match status {
             200..=299 => Ok(()),
             300..=399 => {
                 let hint = "abide follows no redirects: name the final URL";
-                Err(Refusal::denied(format!("{} answers {status}; {hint}", self.place)))
+                Err(DeliveryRefusal::denied(format!("{} answers {status}; {hint}", self.place)))
             }
             408 | 425 | 500..=599 => Err(self.retry_after().map_or_else(
-                || Refusal::passing(why()),
-                |pause| Refusal { then: Then::Wait(pause), why: why() },
+                || DeliveryRefusal::passing(why()),
+                |pause| DeliveryRefusal { then: Then::Wait(pause), why: why() },
             )),
             429 => Err(self.wait(why())),
-            401 | 403 | 404 | 407 | 410 => Err(Refusal::denied(why())),
-            _ => Err(Refusal::permanent(why())),
+            401 | 403 | 404 | 407 | 410 => Err(DeliveryRefusal::denied(why())),
+            _ => Err(DeliveryRefusal::permanent(why())),
         }
     }
 
     /// The refusal of a service that limits the rate.
-    pub(super) fn wait(&self, why: impl Into<String>) -> Refusal {
-        Refusal { then: Then::Wait(self.retry_after().unwrap_or(UNNAMED_WAIT)), why: why.into() }
+    pub(super) fn wait(&self, why: impl Into<String>) -> DeliveryRefusal {
+        let then = self.retry_after().map_or(Then::WaitLonger(UNNAMED_WAIT), Then::Wait);
+        DeliveryRefusal { then, why: why.into() }
     }
 
     /// The same with a time from the body.
-    pub(super) fn wait_for(&self, seconds: f64, why: &str) -> Refusal {
+    pub(super) fn wait_for(&self, seconds: f64, why: &str) -> DeliveryRefusal {
         let pause = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(UNNAMED_WAIT);
-        Refusal { then: Then::Wait(pause), why: format!("{}: {why}", self.place) }
+        DeliveryRefusal { then: Then::Wait(pause), why: format!("{}: {why}", self.place) }
     }
 
     /// `Retry-After`: seconds or a date.
@@ -167,17 +170,15 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, DeliveryRefusal> {
         let wrong = || format!("{} answers {} without the expected JSON", self.place, self.status);
-        serde_json::from_slice(&self.body).map_err(|_| Refusal::passing(wrong()))
+        serde_json::from_slice(&self.body).map_err(|_| DeliveryRefusal::passing(wrong()))
     }
 
     /// The beginning of the body in one line, without secrets, after a colon.
     pub(super) fn excerpt(&self) -> String {
-        let mut text = String::from_utf8_lossy(&self.body[..self.body.len().min(2000)]).into_owned();
-        for secret in self.hidden.iter().map(Secret::expose).filter(|secret| secret.len() > 3) {
-            text = text.replace(secret, "<redacted>");
-        }
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(2000)]);
+        let text = Redactor::new(&self.hidden).redacted(&text);
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         // Pages for browsers say nothing that helps.
@@ -189,30 +190,17 @@ impl Answer {
     }
 }
 
-/// `text` as one part of a path.
-pub(super) fn encoded(text: &str) -> String {
-    let mut path = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path
-}
-
 /// Sends `call` and reads the whole answer.
-pub(super) async fn send(call: Call) -> Result<Answer, Refusal> {
+pub(super) async fn send(call: ServiceRequest) -> Result<ServiceResponse, DeliveryRefusal> {
     let place = call.place();
     let hidden = call.hidden.clone();
-    let answer = super::http::exchange(call).await.map_err(|mut refusal| {
-        for secret in hidden.iter().map(Secret::expose).filter(|secret| secret.len() > 3) {
-            refusal.why = refusal.why.replace(secret, "<redacted>");
-        }
-        refusal.why = format!("{place}: {}", refusal.why);
+    failpoint::before(Point::Request);
+    let answer = super::http::exchange(call).await;
+    failpoint::after(Point::Request);
+    let answer = answer.map_err(|mut refusal| {
+        refusal.why = format!("{place}: {}", Redactor::new(&hidden).redacted(&refusal.why));
         refusal
     })?;
     let (status, headers, body) = answer;
-    Ok(Answer { status, headers, body, place, hidden, at: SystemTime::now() })
+    Ok(ServiceResponse { status, headers, body, place, hidden, at: SystemTime::now() })
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::call::{self, Answer, Call};
-use super::content::Content;
-use super::lane::{Deliver, Refusal};
+use super::call::{self, ServiceRequest, ServiceResponse};
+use super::content::MessageContent;
+use super::lane::{Deliver, DeliveryRefusal};
 use crate::model::container::Secret;
 use crate::model::outbox::Message;
 use crate::model::spec::{Channel, ChannelSpec, SecretRef};
@@ -35,9 +35,9 @@ struct ToChannel {
 }
 
 /// The input of a request.
-struct Draft<'a> {
+struct RequestInput<'a> {
     message: &'a Message,
-    content: Content,
+    content: MessageContent,
     /// The secret; empty if the channel needs none.
     secret: Secret,
     /// The channel's name of the incident's first message.
@@ -48,7 +48,7 @@ struct Draft<'a> {
 }
 
 /// The request of a message to `channel`.
-fn request(channel: &Channel, draft: &Draft<'_>) -> Result<Call, Refusal> {
+fn request(channel: &Channel, draft: &RequestInput<'_>) -> Result<ServiceRequest, DeliveryRefusal> {
     match channel {
         Channel::Webhook { url, .. } => webhook::request(url, draft),
         Channel::Slack { channel, .. } => slack::request(channel.as_deref(), draft),
@@ -59,12 +59,12 @@ fn request(channel: &Channel, draft: &Draft<'_>) -> Result<Call, Refusal> {
         Channel::Ntfy { url, topic, .. } => Ok(push::ntfy(url, topic, draft)),
         Channel::Gotify { url, .. } => Ok(push::gotify(url, draft)),
         Channel::Matrix { url, room, .. } => Ok(matrix::request(url, room, draft)),
-        Channel::Email { .. } => Err(Refusal::permanent("e-mail is not sent by HTTP")),
+        Channel::Email { .. } => Err(DeliveryRefusal::permanent("e-mail is not sent by HTTP")),
     }
 }
 
 /// The channel's name of the message, from its answer.
-fn judge(channel: &Channel, answer: &Answer) -> Result<Option<String>, Refusal> {
+fn judge(channel: &Channel, answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     match channel {
         Channel::Slack { channel: Some(_), .. } => slack::judge_bot(answer),
         Channel::Slack { channel: None, .. } | Channel::Mattermost { .. } => slack::judge_hook(answer),
@@ -84,7 +84,7 @@ impl Deliver for ToChannel {
         &'a self,
         message: &'a Message,
         thread: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Option<String>, Refusal>> {
+    ) -> BoxFuture<'a, Result<Option<String>, DeliveryRefusal>> {
         Box::pin(async move {
             let channel = &self.spec.channel;
             let secret = read(channel.secret().cloned()).await?;
@@ -100,16 +100,21 @@ impl Deliver for ToChannel {
     fn project<'a>(
         &'a self,
         _: &'a crate::model::outbox::Projection,
-    ) -> BoxFuture<'a, Result<super::lane::Shown, Refusal>> {
-        Box::pin(std::future::ready(Err(Refusal::permanent("a channel shows no commits"))))
+    ) -> BoxFuture<'a, Result<super::lane::ProjectionStep, DeliveryRefusal>> {
+        Box::pin(std::future::ready(Err(DeliveryRefusal::permanent("a channel shows no commits"))))
     }
 }
 
 impl ToChannel {
-    fn draft<'a>(&'a self, message: &'a Message, secret: Secret, thread: Option<&'a str>) -> Draft<'a> {
-        Draft {
+    fn draft<'a>(
+        &'a self,
+        message: &'a Message,
+        secret: Secret,
+        thread: Option<&'a str>,
+    ) -> RequestInput<'a> {
+        RequestInput {
             message,
-            content: Content::of(message, self.page.as_deref()),
+            content: MessageContent::of(message, self.page.as_deref()),
             secret,
             thread,
             now: Timestamp::from(std::time::SystemTime::now()),
@@ -119,16 +124,20 @@ impl ToChannel {
 }
 
 /// Reads a secret again for each message, so that an exchanged file needs no restart.
-pub(super) async fn read(named: Option<SecretRef>) -> Result<Secret, Refusal> {
+pub(super) async fn read(named: Option<SecretRef>) -> Result<Secret, DeliveryRefusal> {
     let Some(named) = named else { return Ok(Secret::default()) };
     let read = tokio::task::spawn_blocking(move || secret::read(&named)).await;
-    let read = read.map_err(|error| Refusal::passing(error.to_string()))?;
-    let text = read.map_err(|error| Refusal::passing(error.to_string()))?;
+    let read = read.map_err(|error| DeliveryRefusal::passing(error.to_string()))?;
+    let text = read.map_err(|error| DeliveryRefusal::passing(error.to_string()))?;
     Ok(Secret::new(text.expose().trim()))
 }
 
 /// The request of a message as text without secrets.
-pub(super) fn print(spec: &ChannelSpec, page: Option<String>, message: &Message) -> Result<String, Refusal> {
+pub(super) fn print(
+    spec: &ChannelSpec,
+    page: Option<String>,
+    message: &Message,
+) -> Result<String, DeliveryRefusal> {
     let to = ToChannel { spec: spec.clone(), page };
     let hidden = match &spec.channel {
         // A hook's URL is its secret.

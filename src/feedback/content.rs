@@ -1,14 +1,14 @@
 //! The content of a message as plain text, before a channel escapes and formats it.
 
 use crate::model::desired::{Image, Origin};
-use crate::model::outbox::{Announcement, Message, Mood, Subject, Version};
+use crate::model::outbox::{Announcement, Message, Mood, ReportedVersion, Subject};
 
-/// The longest reason, in bytes: the end of a program's output says most, and a message is no log.
+/// The longest reason, in bytes: the end of a program's output says most, and a message is not a log.
 const LONGEST_REASON: usize = 1500;
 
 /// The content of a message. Every text in it may come from a stranger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Content {
+pub(super) struct MessageContent {
     pub(super) title: String,
     pub(super) mood: Mood,
     /// The reason as a sentence; may have several lines.
@@ -20,7 +20,7 @@ pub(super) struct Content {
     pub(super) link: Option<String>,
 }
 
-impl Content {
+impl MessageContent {
     /// The content of `message`. `page` is the public URL of the pages.
     pub(super) fn of(message: &Message, page: Option<&str>) -> Self {
         let announcement = &message.announcement;
@@ -93,8 +93,8 @@ fn facts(announcement: &Announcement) -> Vec<(&'static str, String)> {
     facts.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }
 
-fn version(version: &Version) -> String {
-    let Version { generation, revision, image } = version;
+fn version(version: &ReportedVersion) -> String {
+    let ReportedVersion { generation, revision, image } = version;
     let commit = revision.as_ref().map(|revision| format!(", commit {}", revision.short()));
     let image =
         image.as_ref().and_then(Image::shown_digest).map(|digest| format!(", image {}", digest.short()));

@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tracing::{debug, info, warn};
 
-use super::tally::Tally;
 use crate::failpoint::{self, Point};
+use crate::metrics::Metrics;
 use crate::model::error::chain;
 use crate::model::outbox::commit::CommitState;
 use crate::model::outbox::group::{group, to_group};
 use crate::model::outbox::{
-    Attempts, Deployment, MESSAGE_PATIENCE, Message, PROJECTION_PATIENCE, Projection, Subject, Target,
-    backoff,
+    DeliveryAttempts, Deployment, MESSAGE_PATIENCE, Message, OutboxTarget, PROJECTION_PATIENCE, Projection,
+    Subject, backoff,
 };
 use crate::model::time::Timestamp;
 use crate::record::{Outbox, RecordError};
@@ -32,11 +32,11 @@ pub(super) trait Deliver: Send + Sync {
         &'a self,
         message: &'a Message,
         thread: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Option<String>, Refusal>>;
+    ) -> BoxFuture<'a, Result<Option<String>, DeliveryRefusal>>;
 
     /// Takes the next step to show the state of a commit: the status, then the deployment. Compares with the
     /// remote state before writing.
-    fn project<'a>(&'a self, row: &'a Projection) -> BoxFuture<'a, Result<Shown, Refusal>>;
+    fn project<'a>(&'a self, row: &'a Projection) -> BoxFuture<'a, Result<ProjectionStep, DeliveryRefusal>>;
 
     /// The shortest time between two writes.
     fn gap(&self) -> Duration {
@@ -46,7 +46,7 @@ pub(super) trait Deliver: Send + Sync {
 
 /// The result of one step of a projection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum ProjectionStep {
     /// The commit's status shows this state.
     Status(CommitState),
     /// A deployment exists under this id.
@@ -58,7 +58,7 @@ pub(super) enum Shown {
 /// The reason why an item was not delivered. The text contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub(super) struct Refusal {
+pub(super) struct DeliveryRefusal {
     /// What to do about it.
     pub(super) then: Then,
     /// The failure, as a clause.
@@ -72,13 +72,15 @@ pub(super) enum Then {
     Retry,
     /// The target asked to be left alone for so long.
     Wait(Duration),
+    /// The target limits the rate and names no time: at least so long, and longer each time.
+    WaitLonger(Duration),
     /// The item can never be delivered.
     GiveUp,
     /// The target rejects the credentials, or no longer exists: nothing can be delivered until a person acts.
     Denied,
 }
 
-impl Refusal {
+impl DeliveryRefusal {
     /// A failure that may pass.
     pub(super) fn passing(why: impl Into<String>) -> Self {
         Self { then: Then::Retry, why: why.into() }
@@ -96,24 +98,24 @@ impl Refusal {
 }
 
 /// The delivery to one target.
-pub(super) struct Lane {
-    target: Target,
+pub(super) struct DeliveryLane {
+    target: OutboxTarget,
     outbox: Outbox,
     deliver: Arc<dyn Deliver>,
-    clock: Clock,
-    tally: Tally,
+    clock: ClockFn,
+    metrics: Metrics,
     /// Failures in a row.
     failures: u32,
-    /// Nothing is sent before this time.
+    /// Nothing is sent before this time, unless a person asks for it.
     closed_until: Timestamp,
 }
 
 /// The clock, which tests move.
-pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(super) type ClockFn = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// When a lane has to run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextRun {
     /// At once, after the gap between two writes.
     Again,
     /// At this time, or after a change of the outbox.
@@ -122,17 +124,17 @@ pub(super) enum Next {
     OnChange,
 }
 
-impl Lane {
+impl DeliveryLane {
     /// A lane to `target` by `deliver`.
     pub(super) fn new(
-        target: Target,
+        target: OutboxTarget,
         outbox: Outbox,
         deliver: Arc<dyn Deliver>,
-        clock: Clock,
-        tally: Tally,
+        clock: ClockFn,
+        metrics: Metrics,
     ) -> Self {
         let closed_until = Timestamp::default();
-        Self { target, outbox, deliver, clock, tally, failures: 0, closed_until }
+        Self { target, outbox, deliver, clock, metrics, failures: 0, closed_until }
     }
 
     /// The shortest time between two steps.
@@ -144,21 +146,26 @@ impl Lane {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the record cannot be read or written.
-    pub(super) async fn step(&mut self) -> Result<Next, RecordError> {
+    pub(super) async fn step(&mut self) -> Result<NextRun, RecordError> {
         let now = (self.clock)();
         match &self.target {
-            Target::Channel(_) => self.step_messages(now).await,
-            Target::Forge(_) => self.step_projections(now).await,
+            OutboxTarget::Channel(_) => self.step_messages(now).await,
+            OutboxTarget::Forge(_) => self.step_projections(now).await,
         }
     }
 
     // --- messages -----------------------------------------------------------------------------
 
-    async fn step_messages(&mut self, now: Timestamp) -> Result<Next, RecordError> {
+    async fn step_messages(&mut self, now: Timestamp) -> Result<NextRun, RecordError> {
         let waiting = self.outbox.messages(&self.target)?;
-        let (due, next) = sendable(&waiting, now);
-        if due.is_empty() || now < self.closed_until {
-            return Ok(self.later(next.into_iter().chain((!due.is_empty()).then_some(now)).min()));
+        let (mut due, mut next) = sendable(&waiting, now);
+        if now < self.closed_until {
+            let waits = due.iter().any(|message| !message.attempts.asked);
+            next = next.into_iter().chain(waits.then_some(now)).min();
+            due.retain(|message| message.attempts.asked);
+        }
+        if due.is_empty() {
+            return Ok(self.later(next));
         }
         let together = to_group(&due, now);
         if !together.is_empty() {
@@ -167,7 +174,7 @@ impl Lane {
                 info!(target = %self.target, messages = together.len(), "grouped messages into one");
                 self.outbox.group(&together, one).await?;
             }
-            return Ok(Next::Again);
+            return Ok(NextRun::Again);
         }
         let Some(message) = due.first() else { return Ok(self.later(next)) };
         let incident = message.announcement.incident.as_deref();
@@ -189,19 +196,20 @@ impl Lane {
                 self.outbox.postpone(message, attempts).await?;
             }
         }
-        Ok(Next::Again)
+        Ok(NextRun::Again)
     }
 
     // --- states of commits --------------------------------------------------------------------
 
-    async fn step_projections(&mut self, now: Timestamp) -> Result<Next, RecordError> {
+    async fn step_projections(&mut self, now: Timestamp) -> Result<NextRun, RecordError> {
         let rows: Vec<Projection> =
             self.outbox.projections(&self.target)?.into_iter().filter(|row| !row.is_shown()).collect();
         let alive = rows.iter().filter(|row| row.attempts.dead.is_none());
         let next = alive.map(|row| row.attempts.next.max(now)).min();
         // The oldest generations first, so that a commit is closed before its successor succeeds.
-        let due = rows.iter().filter(|row| row.attempts.is_due(now)).min_by_key(|row| row.generation);
-        let Some(row) = due.filter(|_| now >= self.closed_until) else { return Ok(self.later(next)) };
+        let is_open = now >= self.closed_until;
+        let due = rows.iter().filter(|row| row.attempts.is_due(now) && (is_open || row.attempts.asked));
+        let Some(row) = due.min_by_key(|row| row.generation) else { return Ok(self.later(next)) };
         failpoint::before(Point::Deliver);
         let result = self.deliver.project(row).await;
         failpoint::after(Point::Deliver);
@@ -222,7 +230,7 @@ impl Lane {
                 self.outbox.progress(row, note).await?;
             }
         }
-        Ok(Next::Again)
+        Ok(NextRun::Again)
     }
 
     // --- failures -----------------------------------------------------------------------------
@@ -232,16 +240,25 @@ impl Lane {
             info!(target = %self.target, "deliveries succeed again");
         }
         (self.failures, self.closed_until) = (0, Timestamp::default());
-        self.tally.delivered(&self.target);
+        self.metrics.attempt(&self.target, true);
     }
 
-    fn failed(&mut self, before: &Attempts, refusal: &Refusal, patience: Duration) -> Attempts {
+    fn failed(
+        &mut self,
+        before: &DeliveryAttempts,
+        refusal: &DeliveryRefusal,
+        patience: Duration,
+    ) -> DeliveryAttempts {
         let now = (self.clock)();
         let why = refusal.why.clone();
-        self.tally.failed(&self.target);
+        self.metrics.attempt(&self.target, false);
         let attempts = match refusal.then {
             Then::Retry => before.failed(why, now, None, patience),
             Then::Wait(pause) => before.failed(why, now, Some(pause), patience),
+            Then::WaitLonger(least) => {
+                let pause = least.saturating_mul(1 << before.count.min(16));
+                before.failed(why, now, Some(pause), patience)
+            }
             Then::GiveUp | Then::Denied => before.refused(why, now),
         };
         match refusal.then {
@@ -253,7 +270,7 @@ impl Lane {
                     self.closed_until = now.after(backoff(self.failures));
                 }
             }
-            Then::Wait(_) => self.closed_until = attempts.next,
+            Then::Wait(_) | Then::WaitLonger(_) => self.closed_until = attempts.next,
             Then::Denied => self.closed_until = now.after(AFTER_DENIAL),
         }
         let gave_up = attempts.dead.is_some();
@@ -261,23 +278,23 @@ impl Lane {
         attempts
     }
 
-    fn later(&self, next: Option<Timestamp>) -> Next {
-        next.map_or(Next::OnChange, |next| Next::At(next.max(self.closed_until)))
+    fn later(&self, next: Option<Timestamp>) -> NextRun {
+        next.map_or(NextRun::OnChange, |next| NextRun::At(next.max(self.closed_until)))
     }
 }
 
-fn apply(row: &mut Projection, shown: Shown) {
+fn apply(row: &mut Projection, shown: ProjectionStep) {
     match shown {
-        Shown::Status(state) => row.shown = Some(state),
-        Shown::Created(deployment) => row.deployment = Some(deployment),
-        Shown::Deployment(state) => {
+        ProjectionStep::Status(state) => row.shown = Some(state),
+        ProjectionStep::Created(deployment) => row.deployment = Some(deployment),
+        ProjectionStep::Deployment(state) => {
             if let Some(deployment) = &mut row.deployment {
                 deployment.shown = Some(state);
             }
         }
     }
     if row.is_shown() {
-        row.attempts = Attempts::default();
+        row.attempts = DeliveryAttempts::default();
     }
 }
 
@@ -308,6 +325,6 @@ fn sendable(waiting: &[Message], now: Timestamp) -> (Vec<Message>, Option<Timest
 }
 
 /// The error of the record for a log line.
-pub(super) fn report(target: &Target, error: &RecordError) {
+pub(super) fn report(target: &OutboxTarget, error: &RecordError) {
     warn!(%target, error = %chain(error), "the outbox cannot be used");
 }

@@ -22,29 +22,29 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     dir
 }
 
-fn says(secret: &'static str) -> impl Fn(&SecretRef) -> Result<Secret, SecretError> {
+fn always(secret: &'static str) -> impl Fn(&SecretRef) -> Result<Secret, SecretError> {
     move |_| Ok(Secret::new(secret))
 }
 
 fn problems(dir: &TempDir, secret: &'static str) -> String {
-    match load_with(dir.path(), &says(secret)) {
+    match load_with(dir.path(), &always(secret)) {
         Err(LoadError::Invalid(problems)) => problems.to_string(),
         other => panic!("no problems but {other:?}"),
     }
 }
 
 #[test]
-fn the_shipped_manifest_can_be_acted_upon_once_its_secret_is_there() {
+fn the_shipped_manifest_is_valid_once_its_secret_exists() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("desired-state");
-    let loaded = load_with(&shipped, &says(STRONG)).unwrap();
+    let loaded = load_with(&shipped, &always(STRONG)).unwrap();
     let names: Vec<_> = loaded.manifest.environments.keys().map(EnvironmentName::as_str).collect();
     assert_eq!(names, ["dev", "prod", "test"]);
 }
 
 #[test]
-fn the_files_of_a_folder_are_one_manifest() {
+fn all_files_of_a_folder_form_one_manifest() {
     let dir = folder(&[("a.toml", WEBHOOK), ("b.toml", ENVIRONMENT)]);
-    let manifest = load_with(dir.path(), &says(STRONG)).unwrap().manifest;
+    let manifest = load_with(dir.path(), &always(STRONG)).unwrap().manifest;
     assert_eq!((manifest.repositories.len(), manifest.environments.len()), (1, 1));
 }
 
@@ -63,7 +63,7 @@ fn hidden_files_backups_and_folders_are_passed_over() {
 }
 
 #[test]
-fn a_folder_without_a_manifest_says_what_to_do() {
+fn a_folder_without_a_manifest_is_reported_with_a_remedy() {
     let dir = folder(&[("README.md", "hello")]);
     let error = load(dir.path()).unwrap_err();
     assert!(matches!(error, LoadError::NoManifest { .. }));
@@ -74,7 +74,7 @@ fn a_folder_without_a_manifest_says_what_to_do() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_a_problem_of_its_line() {
+fn a_missing_secret_is_reported_with_its_line() {
     let text = format!("{WEBHOOK}{ENVIRONMENT}env = {{ TOKEN = {{ secret_file = \"/no/such/file\" }} }}\n");
     let dir = folder(&[("a.toml", &text)]);
     let error = load_with(dir.path(), &|named| Err(SecretError::NoVariable(place_of(named)))).unwrap_err();
@@ -88,7 +88,7 @@ fn a_secret_that_is_not_there_is_a_problem_of_its_line() {
 }
 
 #[test]
-fn short_webhook_secrets_and_those_of_manuals_are_refused_without_being_shown() {
+fn weak_webhook_secrets_are_rejected_without_being_shown() {
     let dir = folder(&[("a.toml", &format!("{WEBHOOK}{ENVIRONMENT}"))]);
     let expected = "a.toml:3: the webhook's secret in HOOK is";
     for (secret, why) in [
@@ -102,11 +102,21 @@ fn short_webhook_secrets_and_those_of_manuals_are_refused_without_being_shown() 
         assert!(found.starts_with(&format!("{expected} {why}")), "{secret}: {found}");
         assert!(!found.contains(secret), "{found}");
     }
-    assert!(load_with(dir.path(), &says("sixteen-bytes-ok")).is_ok());
+    assert!(load_with(dir.path(), &always("sixteen-bytes-ok")).is_ok());
 }
 
 #[test]
-fn an_overlay_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
+fn a_channels_secret_must_be_valid_for_its_service() {
+    let channel = "[notify.team]\nkind = \"slack\"\nsecret_env = \"HOOK\"\n";
+    let dir = folder(&[("a.toml", &format!("{channel}{ENVIRONMENT}"))]);
+    let found = problems(&dir, "https://192.168.1.5/services/sesame");
+    assert!(found.contains("the secret in HOOK is a private address: add `allow_private = true`"), "{found}");
+    assert!(!found.contains("sesame"), "{found}");
+    assert!(load_with(dir.path(), &always("https://hooks.slack.com/services/sesame")).is_ok());
+}
+
+#[test]
+fn a_missing_or_non_regular_overlay_is_reported_with_its_line() {
     let overlay = tempfile::tempdir().unwrap();
     let there = overlay.path().join("config.page");
     let text = |from: &Path| {
@@ -123,13 +133,13 @@ fn an_overlay_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
         problems(&dir, STRONG)
     );
     fs::write(&there, "x").unwrap();
-    assert!(load_with(dir.path(), &says(STRONG)).is_ok());
+    assert!(load_with(dir.path(), &always(STRONG)).is_ok());
     fs::write(dir.path().join("a.toml"), text(overlay.path())).unwrap();
     assert!(problems(&dir, STRONG).contains("not a regular file"));
 }
 
 #[test]
-fn a_certificate_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
+fn a_missing_or_non_regular_certificate_is_reported_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("crt"), dir.path().join("key"));
     fs::write(&certificate, "x").unwrap();
@@ -142,13 +152,13 @@ fn a_certificate_that_is_not_there_or_no_file_is_a_problem_of_its_line() {
     let found = problems(&manifest, STRONG);
     assert!(found.starts_with(&format!("a.toml:{line}: cannot read the key ")), "{found}");
     fs::write(&key, "x").unwrap();
-    assert!(load_with(manifest.path(), &says(STRONG)).is_ok());
+    assert!(load_with(manifest.path(), &always(STRONG)).is_ok());
     fs::write(manifest.path().join("a.toml"), text(dir.path())).unwrap();
     assert!(problems(&manifest, STRONG).contains("not a regular file"));
 }
 
 #[test]
-fn the_text_alone_is_read_where_secrets_are_out_of_reach() {
+fn a_manifest_can_be_read_without_its_secrets() {
     let text = WEBHOOK.replace("HOOK", "A_VARIABLE_THAT_NOBODY_SETS");
     let dir = folder(&[("a.toml", &format!("{text}{ENVIRONMENT}"))]);
     assert!(load(dir.path()).is_err());
@@ -158,7 +168,7 @@ fn the_text_alone_is_read_where_secrets_are_out_of_reach() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_each_named() {
+fn every_unreadable_manifest_file_is_reported() {
     let dir = folder(&[("a.toml", ENVIRONMENT)]);
     fs::write(dir.path().join("b.toml"), b"x = 1\ny = \"\xff\"\n").unwrap();
     fs::write(dir.path().join("c.toml"), vec![b'#'; 1024 * 1024 + 1]).unwrap();
@@ -178,7 +188,7 @@ fn a_linked_manifest_is_read() {
 }
 
 #[test]
-fn a_stamp_changes_with_every_edit_and_only_then() {
+fn a_manifest_stamp_changes_only_with_an_edit() {
     let dir = folder(&[("a.toml", "x-note = 1\n"), ("notes.txt", "1")]);
     let before = stamp(dir.path());
     assert_eq!(before, stamp(dir.path()));

@@ -25,6 +25,11 @@ pub enum Role {
         /// The environments; at least one.
         environments: BTreeSet<EnvironmentName>,
     },
+    /// Reads everything, and runs commands in the containers of these environments.
+    Runner {
+        /// The environments; at least one.
+        environments: BTreeSet<EnvironmentName>,
+    },
     /// Has every permission of an operator: changes every environment, imports records, issues tokens.
     Admin,
     /// Acts for one host, which gets only its environments in the manifest.
@@ -45,7 +50,7 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Deployer { environments } => environments.contains(environment),
-            Self::Viewer | Self::Tester { .. } | Self::Agent { .. } => false,
+            Self::Viewer | Self::Tester { .. } | Self::Runner { .. } | Self::Agent { .. } => false,
         }
     }
 
@@ -55,7 +60,17 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Tester { environments } => environments.contains(environment),
-            Self::Viewer | Self::Deployer { .. } | Self::Agent { .. } => false,
+            Self::Viewer | Self::Deployer { .. } | Self::Runner { .. } | Self::Agent { .. } => false,
+        }
+    }
+
+    /// Whether the role may run commands in the containers of `environment`. A deployer may not: a command sees
+    /// the secrets of the environment.
+    pub fn may_run(&self, environment: &EnvironmentName) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Runner { environments } => environments.contains(environment),
+            Self::Viewer | Self::Deployer { .. } | Self::Tester { .. } | Self::Agent { .. } => false,
         }
     }
 
@@ -81,6 +96,10 @@ impl fmt::Display for Role {
             Self::Tester { environments } => {
                 let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
                 write!(f, "tester of {}", names.join(", "))
+            }
+            Self::Runner { environments } => {
+                let names: Vec<_> = environments.iter().map(EnvironmentName::as_str).collect();
+                write!(f, "runner of {}", names.join(", "))
             }
             Self::Admin => f.write_str("admin"),
             Self::Agent { agent } => write!(f, "agent {agent}"),
@@ -117,7 +136,7 @@ impl Token {
 
 /// A browser that has signed in. The secret in its cookie is not part of this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub struct BrowserSession {
     /// Its public half.
     pub id: SessionId,
     /// The reason why it has access.
@@ -152,7 +171,7 @@ pub enum Holder {
     },
 }
 
-impl Session {
+impl BrowserSession {
     /// Whether the session is valid at `now`. The validity of its token is another question.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         now < self.ends()

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_everyone_are_public() {
+    fn only_globally_routable_addresses_are_public() {
         for inside in [
             "0.0.0.0",
             "10.1.2.3",

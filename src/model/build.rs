@@ -23,6 +23,29 @@ impl BuildKey {
     }
 }
 
+/// The heading of a step in a build's log: the time and the step.
+pub fn heading_of_step(at: Timestamp, step: &str) -> String {
+    format!("--- {at} {step}")
+}
+
+/// The time and the step of a line that [`heading_of_step`] made; `None` for any other line.
+pub fn step_heading(line: &str) -> Option<(Timestamp, &str)> {
+    let (at, step) = line.strip_prefix("--- ")?.split_once(' ')?;
+    Some((Timestamp::parse(at).ok()?, step))
+}
+
+/// The first line of a build's log.
+pub fn heading_of_log(number: u64, revision: &CommitId, environment: &EnvironmentName) -> String {
+    format!("build {number}: commit {revision} for {environment}")
+}
+
+/// The build of a line that [`heading_of_log`] made; `None` for any other line.
+pub fn log_heading(line: &str) -> Option<(u64, CommitId, EnvironmentName)> {
+    let (number, rest) = line.strip_prefix("build ")?.split_once(": commit ")?;
+    let (revision, environment) = rest.split_once(" for ")?;
+    Some((number.parse().ok()?, CommitId::new(revision).ok()?, EnvironmentName::new(environment).ok()?))
+}
+
 /// The hash of a recipe, independent of the commit: the `[build]` table, the repository, and the content of
 /// overlay files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

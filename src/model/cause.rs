@@ -4,12 +4,15 @@
 //! This is the only classification of exits, engine errors and registry errors. A table in
 //! docs/ARCHITECTURE.md explains it.
 
+mod remedy;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::container::Exit;
 use super::mount::REFUSED_SOURCE;
+pub use remedy::{build_words, transfer_words};
 
 /// The cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ const OF_HOST: [&str; 9] = [
 const OF_PORT: [&str; 3] =
     ["port is already allocated", "address already in use", "cannot assign requested address"];
 /// Error texts of the engine if it does not accept an option. It finds many of them only at the start.
-const OF_OPTION: [&str; 25] = [
+const OF_OPTION: [&str; 28] = [
     "open /proc/sys/",
     "user configured subnets",
     "no configured subnet or ip range contain",
@@ -90,6 +93,9 @@ const OF_OPTION: [&str; 25] = [
     "range of cpus is from",
     "requested cpus are not available",
     "less than memory reservation",
+    "for cpuset",
+    "plugin \"",
+    "unable to set memory limit",
 ];
 /// Error texts of the engine if someone removed or changed the object meanwhile.
 const OF_HAND: [&str; 9] = [
@@ -129,15 +135,15 @@ const OF_EXEC: [&str; 4] =
 /// The cause of a failed create or start of a container, from the engine's error text.
 pub fn of_start(words: &str) -> Cause {
     let words = words.to_lowercase();
-    let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
+    let mentions = |any: &[&str]| any.iter().any(|of| words.contains(of));
     let is_network_gone = words.contains("network ") && words.contains("not found");
     match () {
-        () if says(&OF_PORT) => Cause::Port,
-        () if says(&OF_OPTION) => Cause::Option,
-        () if says(&OF_HOST) => Cause::Host,
-        () if says(&OF_HAND) || is_network_gone => Cause::Hand,
-        () if says(&OF_VERSION) || words.contains("exec: \"") && says(&OF_EXEC) => Cause::Version,
-        () if says(&OF_ENGINE) => Cause::Engine,
+        () if mentions(&OF_PORT) => Cause::Port,
+        () if mentions(&OF_OPTION) => Cause::Option,
+        () if mentions(&OF_HOST) => Cause::Host,
+        () if mentions(&OF_HAND) || is_network_gone => Cause::Hand,
+        () if mentions(&OF_VERSION) || words.contains("exec: \"") && mentions(&OF_EXEC) => Cause::Version,
+        () if mentions(&OF_ENGINE) => Cause::Engine,
         () => Cause::Unknown,
     }
 }
@@ -172,7 +178,7 @@ const OF_NO_PLATFORM: [&str; 4] = [
 const OF_RATE_LIMIT: [&str; 5] =
     ["toomanyrequests", "too many requests", "rate limit", "http 429", "status code 429"];
 /// Error texts for a service that does not answer at the moment.
-const OF_NETWORK: [&str; 18] = [
+const OF_NETWORK: [&str; 23] = [
     "dial tcp",
     "i/o timeout",
     "tls handshake timeout",
@@ -185,6 +191,11 @@ const OF_NETWORK: [&str; 18] = [
     "no route to host",
     "unexpected eof",
     "x509: ",
+    "tls: failed to verify",
+    "remote error: tls",
+    "first record does not look like a tls handshake",
+    "server gave http response to https client",
+    "connection timed out",
     "500 internal server error",
     "502 bad gateway",
     "503 service unavailable",
@@ -196,16 +207,16 @@ const OF_NETWORK: [&str; 18] = [
 /// The cause of a registry's error, from the text that the engine passes on; `None` if the error concerns
 /// something else.
 fn of_registry(words: &str) -> Option<Cause> {
-    let says = |any: &[&str]| any.iter().any(|of| words.contains(of));
+    let mentions = |any: &[&str]| any.iter().any(|of| words.contains(of));
     // A file of this host may deny access as well.
     let is_denied = words.replace("permission denied", "").contains("denied");
     Some(match () {
-        () if says(&OF_HOST) => Cause::Host,
-        () if says(&OF_RATE_LIMIT) => Cause::RateLimit,
-        () if says(&OF_NO_PLATFORM) => Cause::NoPlatform,
-        () if says(&OF_DENIAL) || is_denied => Cause::Denied,
-        () if says(&OF_NO_IMAGE) => Cause::NoImage,
-        () if says(&OF_NETWORK) => Cause::Network,
+        () if mentions(&OF_HOST) => Cause::Host,
+        () if mentions(&OF_RATE_LIMIT) => Cause::RateLimit,
+        () if mentions(&OF_NO_PLATFORM) => Cause::NoPlatform,
+        () if mentions(&OF_DENIAL) || is_denied => Cause::Denied,
+        () if mentions(&OF_NO_IMAGE) => Cause::NoImage,
+        () if mentions(&OF_NETWORK) => Cause::Network,
         () => return None,
     })
 }
@@ -224,7 +235,7 @@ pub fn of_build(words: &str) -> Cause {
     let of_it = match () {
         () if is_of_a_command && OF_KILLED.iter().any(|of| words.contains(of)) => Some(Cause::Hand),
         () if is_of_a_command => None,
-        () => of_registry(&words),
+        () => of_registry(&words).or(OF_ENGINE.iter().any(|of| words.contains(of)).then_some(Cause::Engine)),
     };
     of_it.unwrap_or(Cause::Version)
 }
@@ -241,19 +252,21 @@ pub fn missing_platform(words: &str) -> Option<&str> {
 /// A message with a remedy for an error of the engine; `None`: the engine's own text must do.
 pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
-    let said = OF_PORT.iter().find(|of| lower.contains(*of))?;
+    let phrase = OF_PORT.iter().find(|of| lower.contains(*of))?;
     let address = address_in(words)?;
     let port = address.port();
-    Some(match *said {
+    Some(match *phrase {
         "port is already allocated" => {
-            format!("another container uses {address}: `docker ps --filter publish={port}` shows it ({said})")
+            format!(
+                "another container uses {address}: `docker ps --filter publish={port}` shows it ({phrase})"
+            )
         }
         "address already in use" => {
-            format!("another process uses {address}: `ss -ltnp` shows it ({said})")
+            format!("another process uses {address}: `ss -ltnp` shows it ({phrase})")
         }
         _ => format!(
             "this host does not have the address {address}: `ip address` lists its addresses \
-            ({said})"
+            ({phrase})"
         ),
     })
 }
@@ -306,7 +319,7 @@ pub enum Witness {
     /// It ended after such a signal.
     AfterSignal,
     /// It ended while nobody was watching.
-    Nobody,
+    Unwatched,
     /// The engine has not reported yet.
     NotYet,
 }
@@ -326,7 +339,7 @@ pub fn of_exit(exit: &Exit, has_memory_limit: bool, witness: Witness) -> Option<
         _ if exit.out_of_memory && has_memory_limit => None,
         _ if exit.out_of_memory => Some(EndedBy::Host),
         Witness::AfterSignal => Some(EndedBy::Hand),
-        Witness::Nobody => Some(EndedBy::Absence),
+        Witness::Unwatched => Some(EndedBy::Absence),
         Witness::NotYet => Some(EndedBy::Untold),
         Witness::ByItself => is_killed(exit.code).then_some(EndedBy::Signal),
     }

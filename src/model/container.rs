@@ -40,6 +40,10 @@ pub mod label {
     pub const BUILT_BY: &str = "abide.built-by";
     /// The id of the record, on the images and containers of build steps.
     pub const STEP: &str = "abide.step";
+    /// The mark of the command of a container that runs it once.
+    pub const COMMAND: &str = "abide.command";
+    /// The longest time that such a container may run, in seconds.
+    pub const LIMIT: &str = "abide.limit";
     /// The role of the managed registry.
     pub const REGISTRY: &str = "registry";
 }
@@ -128,6 +132,11 @@ impl ContainerOptions {
         let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
         own.into_iter().chain(self.run.ports.iter().cloned())
     }
+
+    /// The engine's own network that it uses, `host` or `none`; `None`: it has one of its own.
+    pub fn network_mode(&self) -> Option<&str> {
+        self.run.settings.network_mode()
+    }
 }
 
 /// A container as abide creates it.
@@ -160,7 +169,7 @@ impl ContainerSpec {
     /// on a running container.
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
-        struct Fingerprint<'a> {
+        struct ContainerFingerprint<'a> {
             image: &'a Digest,
             #[serde(skip_serializing_if = "Option::is_none")]
             command: &'a Option<Vec<String>>,
@@ -182,7 +191,7 @@ impl ContainerSpec {
             files: Vec<&'a str>,
         }
         let options = &self.options;
-        let of = Fingerprint {
+        let of = ContainerFingerprint {
             image: &self.image,
             command: &options.command,
             env: options.env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),

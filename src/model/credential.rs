@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_as_it_was_written() {
+    fn a_token_round_trips_through_text() {
         let pin = Pin::of_public_key(b"a key");
         for token in [credential(), credential().pinned(pin)] {
             assert_eq!(Credential::parse(token.text().expose()), Some(token));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pin_is_neither_shown_to_the_server_nor_part_of_what_is_kept() {
+    fn the_pin_is_neither_sent_to_the_server_nor_hashed() {
         let pinned = credential().pinned(Pin::of_public_key(b"a key"));
         assert_eq!(pinned.bearer(), credential().text());
         assert_eq!(pinned.hash(), credential().hash());
@@ -171,25 +171,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_a_token_is_none() {
-        let whole = credential().bearer();
-        let whole = whole.expose();
+    fn a_malformed_token_is_rejected() {
+        let bearer = credential().bearer();
+        let bearer = bearer.expose();
         let pin = Pin::of_public_key(b"a key").to_string();
         let near = [
             String::new(),
             "abide_".to_owned(),
-            whole.to_uppercase(),
-            whole[1..].to_owned(),
-            whole[..whole.len() - 1].to_owned(),
-            format!("{whole}A"),
-            format!("{whole}="),
-            format!("{whole}\n"),
-            format!(" {whole}"),
-            format!("{whole}."),
-            format!("{whole}.{}", &pin[1..]),
-            format!("{whole}.{pin}.{pin}"),
+            bearer.to_uppercase(),
+            bearer[1..].to_owned(),
+            bearer[..bearer.len() - 1].to_owned(),
+            format!("{bearer}A"),
+            format!("{bearer}="),
+            format!("{bearer}\n"),
+            format!(" {bearer}"),
+            format!("{bearer}."),
+            format!("{bearer}.{}", &pin[1..]),
+            format!("{bearer}.{pin}.{pin}"),
             // The unused bits of the last letter must be zero.
-            format!("{}d", &whole[..whole.len() - 1]),
+            format!("{}d", &bearer[..bearer.len() - 1]),
             "abide_".repeat(1_000),
         ];
         for text in near {

@@ -1,6 +1,8 @@
 //! The declaration of a container at its creation, which a hold keeps.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::name::{EnvironmentName, NetworkName};
 use super::spec::{EnvironmentSpec, Manifest};
@@ -9,36 +11,62 @@ use super::spec::{EnvironmentSpec, Manifest};
 /// secrets but never contains them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
-    /// The environment's own part.
+    /// The environment's own part. Its jobs are not stored: they are always those that are declared now, and a zone
+    /// that this host no longer knows must not make the rest unreadable.
+    #[serde(serialize_with = "without_jobs")]
     pub spec: EnvironmentSpec,
-    /// The managed network.
+    /// Its network.
     pub network: NetworkName,
     /// Whether the proxy publishes the port instead of the container.
     pub fronted: bool,
+}
+
+fn without_jobs<S: Serializer>(spec: &EnvironmentSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    EnvironmentSpec { jobs: BTreeMap::new(), ..spec.clone() }.serialize(serializer)
 }
 
 impl Declared {
     /// The current declaration; `None` if the manifest does not declare the environment.
     pub fn now(manifest: &Manifest, environment: &EnvironmentName) -> Option<Self> {
         let spec = manifest.environments.get(environment)?.clone();
-        Some(Self { spec, network: manifest.network.clone(), fronted: manifest.front.is_some() })
+        let network = spec.network(&manifest.network);
+        Some(Self { spec, network, fronted: manifest.front.is_some() })
     }
 
-    /// Keeps the declared containers and takes everything else from `now`: the source of images, the host,
-    /// and the container's name. A name belongs to the environment that declares it now. If a hold kept a
+    /// Keeps the declared containers and takes everything else from `now`: the source of images, the host, the
+    /// group, and the container's name. A name belongs to the environment that declares it now. If a hold kept a
     /// name, two environments could claim it, and each would rename the other's container forever.
     #[must_use]
     pub fn kept_beside(&self, now: &Self) -> Self {
-        let EnvironmentSpec { container, supply, build, push, host, hostnames, https, mark, .. } =
-            now.spec.clone();
-        let spec = EnvironmentSpec {
+        let EnvironmentSpec {
             container,
+            group,
+            needs,
             supply,
+            checks,
             build,
             push,
             host,
             hostnames,
             https,
+            site,
+            jobs,
+            mark,
+            ..
+        } = now.spec.clone();
+        let spec = EnvironmentSpec {
+            container,
+            group,
+            needs,
+            supply,
+            checks,
+            build,
+            push,
+            host,
+            hostnames,
+            https,
+            site,
+            jobs,
             mark,
             ..self.spec.clone()
         };
@@ -53,9 +81,12 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
     let EnvironmentSpec {
         container: _,
         port,
+        group: _,
+        needs: _,
         publish: _,
         hostnames: _,
         https: _,
+        site: _,
         supply: _,
         command,
         env: _,
@@ -67,10 +98,15 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         init,
         stop_timeout,
         update,
+        restart,
         health,
         run,
         gates: _,
         verify: _,
+        release: _,
+        after: _,
+        jobs: _,
+        checks: _,
         build: _,
         push: _,
         host,
@@ -87,6 +123,7 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         ("init", *init != other.init),
         ("stop_timeout", *stop_timeout != other.stop_timeout),
         ("update", *update != other.update),
+        ("restart", *restart != other.restart),
         ("health", *health != other.health),
         ("run", *run != other.run),
         ("host", *host != other.host),

@@ -1,6 +1,6 @@
 //! The record's documents: the desired state and its history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ pub struct Desired {
     /// An announced push that is not yet verified against the branch.
     #[serde(default)]
     pub hint: Option<Hint>,
+    /// Announced pushes that git shows and whose checks have not passed yet, oldest first, at most
+    /// [`Self::UNCHECKED_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchecked: Vec<Hint>,
     /// The last observed digest of the tracked tag, with the same rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Digest>,
@@ -41,6 +45,9 @@ pub struct Desired {
     /// Set while the environment is held.
     #[serde(default)]
     pub hold: Option<Hold>,
+    /// Set while the proxy answers for the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// The time of the last `sync`. It clears older failures.
     #[serde(default)]
     pub sync: Option<Timestamp>,
@@ -93,6 +100,8 @@ impl LeftOn {
 impl Desired {
     /// The maximum number of bad images that are kept.
     pub const BAD_KEPT: usize = 20;
+    /// The maximum number of announced pushes that wait for their checks.
+    pub const UNCHECKED_KEPT: usize = 20;
 
     /// The record of an environment without any recorded change.
     pub fn empty(environment: EnvironmentName) -> Self {
@@ -103,10 +112,12 @@ impl Desired {
             head: None,
             passed_over: None,
             hint: None,
+            unchecked: Vec::new(),
             tag: None,
             tag_hint: None,
             asked: None,
             hold: None,
+            maintenance: None,
             sync: None,
             bad: Vec::new(),
             forget: None,
@@ -170,6 +181,10 @@ pub struct Entry {
     pub note: Option<String>,
     /// The time of the change.
     pub at: Timestamp,
+    /// The members of the group that changed in the same write, this one included, with their generations; empty
+    /// if no other did. If one of them fails, all of them go back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub together: BTreeMap<EnvironmentName, Generation>,
 }
 
 /// An image by content. At least one of `id` and `digest` is known.
@@ -350,6 +365,18 @@ pub struct Hold {
     pub generation: Option<Generation>,
 }
 
+/// A time in which the proxy answers requests itself instead of passing them on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// The operator's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The operator.
+    pub by: String,
+    /// Its start.
+    pub since: Timestamp,
+}
+
 /// The outcome of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
@@ -360,6 +387,18 @@ pub enum Outcome {
     Failed(String),
     /// A newer generation came before it was ready.
     Superseded,
+}
+
+impl HistoryEntry {
+    /// The newest generation in `history` before `current` that became ready with another image, and that image.
+    pub fn last_good<'a>(history: &'a [Self], current: &Entry) -> Option<(&'a Entry, &'a Image)> {
+        let is_other = |image: &&Image| current.image.as_ref().is_none_or(|current| !current.is_same(image));
+        let earlier = history.iter().filter(|kept| kept.entry.generation < current.generation);
+        let good = earlier.filter(|kept| kept.outcome == Some(Outcome::Ready));
+        let with_image = good.filter_map(|kept| Some((&kept.entry, kept.entry.image.as_ref()?)));
+        // The history has the newest first.
+        with_image.filter(|(_, image)| is_other(image)).max_by_key(|(entry, _)| entry.generation)
+    }
 }
 
 /// A generation and its outcome, as stored in history.

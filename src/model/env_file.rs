@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_as_compose_reads_them() {
+    fn env_files_are_parsed_as_compose_does() {
         for (text, value) in [
             ("A=1", "1"),
             ("A = 1 ", "1"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_line_is_named_and_its_content_is_not() {
+    fn an_invalid_env_file_line_is_reported_without_its_content() {
         for (text, line) in [
             ("A=1\nthe secret=1", 2),
             ("\n\nA=\"secret", 3),

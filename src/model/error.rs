@@ -20,14 +20,14 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{words}")]
-    struct Step {
+    struct TestStep {
         words: &'static str,
-        source: Option<Box<Step>>,
+        source: Option<Box<TestStep>>,
     }
 
     #[test]
-    fn every_cause_is_told_once_and_in_order() {
-        let step = |words, source: Option<Step>| Step { words, source: source.map(Box::new) };
+    fn every_cause_is_listed_once_and_in_order() {
+        let step = |words, source: Option<TestStep>| TestStep { words, source: source.map(Box::new) };
         let error = step("the record", Some(step("writing it", Some(step("no space", None)))));
         assert_eq!(chain(&error), "the record: writing it: no space");
         assert_eq!(chain(&step("no space", None)), "no space");

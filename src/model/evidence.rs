@@ -2,6 +2,7 @@
 //! one generation, and counts for no other image.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,7 @@ pub struct Evidence {
     pub generation: Generation,
     /// What was found.
     #[serde(flatten)]
-    pub finding: Finding,
+    pub finding: EvidenceFinding,
     /// The author; `None`: abide itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Person>,
@@ -74,7 +75,7 @@ pub struct Evidence {
 /// What was found about an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Finding {
+pub enum EvidenceFinding {
     /// It was observed healthy. This document grows while it is.
     Healthy {
         /// How long, in milliseconds; times at which nobody observed it do not count.
@@ -120,9 +121,16 @@ pub enum Finding {
         /// The mark of the key.
         key: String,
     },
+    /// No valid signature was found.
+    Unsigned {
+        /// The mark of the key.
+        key: String,
+        /// The reason and its remedy, as a clause.
+        why: String,
+    },
 }
 
-impl Finding {
+impl EvidenceFinding {
     /// The word, as in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -132,6 +140,7 @@ impl Finding {
             Self::Rejected { .. } => "rejected",
             Self::Checks { .. } => "checks",
             Self::Signed { .. } => "signed",
+            Self::Unsigned { .. } => "unsigned",
         }
     }
 }
@@ -160,10 +169,47 @@ pub enum CheckState {
     Failed,
 }
 
+impl CheckState {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Pending => "is running",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Evidence {
     /// Whether this is a rejection in effect.
     pub fn is_rejection(&self) -> bool {
-        matches!(self.finding, Finding::Rejected { withdrawn: None })
+        matches!(self.finding, EvidenceFinding::Rejected { withdrawn: None })
+    }
+
+    /// What was found, as a clause after the kind and the author: `for 1m 1s, restarted once`.
+    pub fn describe(&self) -> String {
+        let note = self.note.as_deref().unwrap_or_default();
+        match &self.finding {
+            EvidenceFinding::Healthy { millis, restarts, .. } => {
+                let length = humantime::format_duration(Duration::from_secs(millis / 1000));
+                match restarts {
+                    0 => format!("for {length}"),
+                    1 => format!("for {length}, restarted once"),
+                    many => format!("for {length}, restarted {many} times"),
+                }
+            }
+            EvidenceFinding::Verified { passed: true, .. } => "passed".to_owned(),
+            EvidenceFinding::Verified { result, .. } => format!("failed: {result}"),
+            EvidenceFinding::Approved { .. } | EvidenceFinding::Rejected { withdrawn: None } => {
+                note.to_owned()
+            }
+            EvidenceFinding::Rejected { withdrawn: Some(withdrawal) } => {
+                let why = withdrawal.note.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+                format!("{note}; withdrawn by {}{why}", withdrawal.by.name())
+            }
+            EvidenceFinding::Checks { name, state, .. } => format!("{name} {}", state.describe()),
+            EvidenceFinding::Signed { key } => format!("by the key {}", key.get(..12).unwrap_or(key)),
+            EvidenceFinding::Unsigned { why, .. } => why.clone(),
+        }
     }
 }
 
@@ -207,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_is_known_by_token_and_by_name() {
+    fn a_person_is_identified_by_token_or_by_name() {
         let token = |name: &str, id: &str| Person {
             by: format!("token {name} (192.0.2.7)"),
             token: Some(TokenId::new(id).unwrap()),

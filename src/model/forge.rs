@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn api_and_repository_are_known_from_the_url_where_it_tells_them() {
+    fn the_forge_api_and_repository_are_derived_from_the_url() {
         use ForgeKind::{Bitbucket, BitbucketServer, Gitea, Github, Gitlab};
         let cases = [
             (

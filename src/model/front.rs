@@ -30,6 +30,8 @@ pub struct FrontSeen {
     pub trouble: Option<String>,
     /// The containers that requests may still be passed to, or be under way to.
     pub reach: ProxyTargets,
+    /// Whether it answers requests itself, for maintenance.
+    pub in_maintenance: bool,
     /// Whether somebody else changed what it serves, which is not put right yet.
     pub has_drifted: bool,
 }

@@ -32,7 +32,7 @@ pub struct Gates {
     /// The key that must have signed the image.
     pub signed_by: Option<SignatureKey>,
     /// The times at which promotions are allowed; empty: always.
-    pub windows: Vec<Window>,
+    pub windows: Vec<PromotionWindow>,
     /// The times at which no promotion is allowed.
     pub freezes: Vec<Freeze>,
     /// Whether abide promotes once every gate is open.
@@ -46,7 +46,7 @@ impl Gates {
     }
 
     /// A mark of everything that must be true. An approval covers one mark, so it lapses when a gate is
-    /// edited. `auto` is no part of it.
+    /// edited. `auto` is not part of it.
     pub fn mark(&self) -> String {
         let rules = Self { auto: false, ..self.clone() };
         // The types have no maps with keys other than texts, so this cannot fail.
@@ -134,6 +134,11 @@ impl Zone {
         self.0.iana_name().unwrap_or("UTC")
     }
 
+    /// Its rules.
+    pub(super) fn time_zone(&self) -> &TimeZone {
+        &self.0
+    }
+
     /// The local time of a moment, such as `Mon 09:00 CST`, with the date if it is further than six days from
     /// `now`.
     pub fn words(&self, at: Timestamp, now: Timestamp) -> String {
@@ -163,7 +168,7 @@ impl Serialize for Zone {
 
 /// A time of the week at which promotions are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Window {
+pub struct PromotionWindow {
     /// The days on which it opens, in the order of the week.
     #[serde(serialize_with = "day_names")]
     pub days: Vec<Weekday>,
@@ -202,7 +207,7 @@ pub fn day_name(day: Weekday) -> &'static str {
 /// Days to look ahead for the next opening: every window opens once in seven days.
 const DAYS_AHEAD: i64 = 9;
 
-impl Window {
+impl PromotionWindow {
     /// The openings of this window around `now`, as pairs of opening and closing, in order.
     pub fn openings(&self, now: Timestamp) -> Vec<(Timestamp, Timestamp)> {
         let Some(today) = self.zone.local(now).map(|local| local.date()) else { return Vec::new() };

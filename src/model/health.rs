@@ -68,7 +68,7 @@ pub enum Probe {
 
 impl Probe {
     /// Whether the plan can decide readiness alone, from the container's start time.
-    pub fn asks_nobody(&self) -> bool {
+    pub fn needs_no_probe(&self) -> bool {
         matches!(self, Self::Running | Self::None)
     }
 

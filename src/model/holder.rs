@@ -65,7 +65,7 @@ impl HolderSpec {
     /// excludes the image: a later abide with another sandbox program keeps this one.
     pub fn fingerprint(&self) -> String {
         #[derive(Serialize)]
-        struct Fingerprint<'a> {
+        struct HolderFingerprint<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]
             port: Option<u16>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ impl HolderSpec {
             run: &'a RunOptions,
         }
         let Self { port, publish, extra_hosts, network, alias, run, .. } = self;
-        let of = Fingerprint { port: *port, publish, extra_hosts, network, alias, run };
+        let of = HolderFingerprint { port: *port, publish, extra_hosts, network, alias, run };
         hex::encode(Sha256::digest(serde_json::to_vec(&of).unwrap_or_default()))
     }
 

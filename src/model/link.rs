@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::attach::AttachRequest;
 use super::desired::{Desired, Entry, Image, Outcome, RollbackRequest};
 use super::event::Event;
 use super::logs::LogOptions;
@@ -35,6 +36,9 @@ pub struct Hello {
     pub epoch: u64,
     /// The abide version of the agent, for people.
     pub software: String,
+    /// The version of its Docker Engine, for people; `None`: the engine did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// One line from the controller in a session.
@@ -172,7 +176,7 @@ pub struct Ask {
     pub question: Question,
 }
 
-/// The kinds of questions. None of them changes anything.
+/// The kinds of questions. None of them changes what the agent should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
@@ -180,11 +184,20 @@ pub enum Question {
     Plan,
     /// The output of the container.
     Logs(LogOptions),
+    /// A command that a person runs. Its input is at `GET /api/v1/agent/inputs/<input>`.
+    Attach {
+        /// The id of the input.
+        input: String,
+        /// The command.
+        request: AttachRequest,
+        /// The person.
+        by: String,
+    },
 }
 
 /// The knowledge of an agent about its environments: the body of `POST /api/v1/agent/report`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct AgentReport {
     /// As in [`Hello`].
     pub instance: String,
     /// As in [`Hello`].
@@ -262,12 +275,12 @@ pub struct ReportCursor {
 
 impl ReportCursor {
     /// Whether a report contains nothing new.
-    pub fn covers(&self, report: &Report) -> bool {
+    pub fn covers(&self, report: &AgentReport) -> bool {
         self.instance == report.instance && (self.epoch, self.sequence) >= (report.epoch, report.sequence)
     }
 
     /// The number of new repetitions of `event`.
-    pub fn news_of(&self, event: &Event) -> u32 {
+    pub fn new_repetitions(&self, event: &Event) -> u32 {
         match event.sequence.cmp(&self.event) {
             std::cmp::Ordering::Less => 0,
             std::cmp::Ordering::Equal => event.count.saturating_sub(self.count),

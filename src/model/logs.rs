@@ -2,20 +2,34 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::name::JobName;
+use super::one_off::Hook;
 use super::time::Timestamp;
 
 /// Which part of a container's output is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOptions {
     /// Whether to go on with what comes.
     pub follow: bool,
     /// Only the last lines; `None`: all.
     pub tail: Option<usize>,
-    /// Only what is younger.
+    /// Only output that is not older.
     pub since: Option<Timestamp>,
     /// The end of what the container before this one printed.
     #[serde(default)]
     pub previous: bool,
+    /// Only what is older.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Whether each line begins with the moment at which the engine got it, in RFC 3339 with nine digits of a second.
+    #[serde(default)]
+    pub timestamps: bool,
+    /// The output of the last command of this kind, in place of the container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+    /// The output of the last run of this job, in place of the container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
 }
 
 /// Returns the start of the last `lines` lines of `text`; a line break at the end ends a line.

@@ -9,8 +9,10 @@ use super::cause::EndedBy;
 use super::container::Exit;
 use super::declared::Declared;
 use super::desired::Image;
+use super::job::JobMemory;
 use super::mount::{AbsolutePath, VolumeName};
-use super::name::{CommitId, Generation};
+use super::name::{CommitId, Generation, JobName};
+use super::one_off::HookRun;
 use super::status::Reason;
 use super::time::Timestamp;
 
@@ -27,13 +29,13 @@ pub struct Memory {
     /// traffic to. It becomes [`Self::good`] once the front is seen to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Good>,
-    /// Containers that abide stopped, and when: how those end is no doing of theirs.
+    /// Containers that abide stopped, and when: their end is not their own doing.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub stopped: BTreeMap<String, Timestamp>,
     /// Exits and restarts.
     pub crashes: Crashes,
     /// The container options that failed to start or never became ready.
-    pub refused: Option<Refused>,
+    pub refused: Option<RefusedOptions>,
     /// A difference that remains after repeated reconciles.
     pub repeat: Option<Repeat>,
     /// Engine calls that fail repeatedly.
@@ -44,6 +46,12 @@ pub struct Memory {
     pub draining: BTreeMap<String, Timestamp>,
     /// The reason why containers get their own network namespaces, if sandboxes failed.
     pub no_holder: Option<NoHolder>,
+    /// The commands that ran once for an image, the newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRun>,
+    /// The jobs, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<JobName, JobMemory>,
     /// Volumes that once existed for this environment. A volume that was lost is never recreated empty.
     pub volumes: BTreeSet<String>,
     /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention. It
@@ -119,7 +127,7 @@ pub struct CountedExit {
 
 /// Container options that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RefusedOptions {
     /// The fingerprint of the options.
     pub fingerprint: String,
     /// The generation that they belong to.

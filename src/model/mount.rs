@@ -27,7 +27,9 @@ pub struct InvalidMount(String);
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);
 
-/// An absolute path without `.`, `..`, empty parts, colons and control characters.
+/// An absolute path without `.`, `..`, empty parts and NUL. A path that a user writes has no control characters
+/// either, and a path of the host no colons; an image may declare a `VOLUME` with both. [`fmt::Display`] escapes
+/// control characters as TOML does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AbsolutePath(String);
@@ -165,7 +167,7 @@ impl VolumeName {
     /// The name of the volume that a record keeps for `owner` at an undeclared path. It is always the same
     /// for the same arguments. Returns `None` if the owner's name cannot be part of a volume name.
     pub fn kept_for(record: &str, owner: &str, path: &AbsolutePath) -> Option<Self> {
-        let hash = hex::encode(Sha256::digest(format!("{record}\0{owner}\0{path}")));
+        let hash = hex::encode(Sha256::digest(format!("{record}\0{owner}\0{}", path.as_str())));
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
         let readable: String = path.as_str().chars().skip(1).take(PATH_IN_NAME).map(plain).collect();
         format!("abide-{owner}-{readable}-{}", &hash[..12]).parse().ok()
@@ -203,24 +205,44 @@ impl AbsolutePath {
         Path::new(&self.0)
     }
 
-    /// Parses `text`; `what` names it in an error.
+    /// Parses a path without colons; `what` names it in an error.
     ///
     /// # Errors
     /// Returns [`InvalidMount`], which states the rule.
     pub fn parse(what: &str, text: &str) -> Result<Self, InvalidMount> {
-        let wrong = |rule: String| Err(InvalidMount(rule));
-        if text.contains(':') || text.chars().any(char::is_control) {
-            return wrong(format!("must contain neither colons nor control characters in {what}"));
+        if text.contains(':') {
+            return Err(InvalidMount(format!(
+                "must contain neither colons nor control characters in {what}"
+            )));
         }
-        if text.len() > LONGEST_PATH {
-            return wrong(format!("must have at most {LONGEST_PATH} bytes in {what}"));
+        Self::with_colons(what, text)
+    }
+
+    /// Parses a path that may have colons.
+    fn with_colons(what: &str, text: &str) -> Result<Self, InvalidMount> {
+        if text.chars().any(char::is_control) {
+            return Err(InvalidMount(format!("must contain no control characters in {what}")));
+        }
+        Self::any(what, text)
+    }
+
+    /// Parses a path with any characters that Linux allows, such as one in an image.
+    fn any(what: &str, text: &str) -> Result<Self, InvalidMount> {
+        if text.len() > LONGEST_PATH || text.contains('\0') {
+            let rule = format!("must have at most {LONGEST_PATH} bytes, and no NUL, in {what}");
+            return Err(InvalidMount(rule));
         }
         plain_path(what, text).map(Self).map_err(InvalidMount)
     }
 
-    /// Cleans a path like the engine cleans an image's path; a relative path counts from the root. Returns
-    /// `None` for the root itself, and for a path that breaks the rules of this type.
+    /// Cleans a path that a user wrote; see [`AbsolutePath::of_image`].
     pub fn cleaned(text: &str) -> Option<Self> {
+        Self::of_image(text).filter(|path| !path.as_str().contains(char::is_control))
+    }
+
+    /// Cleans the path of a `VOLUME` like the engine does; a relative path counts from the root. Returns `None`
+    /// for the root itself and for a path that Linux does not have: the engine starts no container with either.
+    pub fn of_image(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         for part in text.split('/') {
             match part {
@@ -229,7 +251,7 @@ impl AbsolutePath {
                 part => parts.push(part),
             }
         }
-        let path = Self::parse("the path", &format!("/{}", parts.join("/"))).ok()?;
+        let path = Self::any("the path", &format!("/{}", parts.join("/"))).ok()?;
         (path.as_str() != "/").then_some(path)
     }
 
@@ -283,8 +305,13 @@ impl Mount {
     /// # Errors
     /// Returns [`InvalidMount`], which states the broken rule.
     pub fn new(source: &str, target: &str) -> Result<Self, InvalidMount> {
-        let source = source.parse()?;
-        let target = AbsolutePath::parse("the target", target)?;
+        let source: MountSource = source.parse()?;
+        // A volume is mounted at any path of an image. The engine takes some mounts of host paths as text, whose
+        // parts are separated by colons.
+        let target = match &source {
+            MountSource::Volume(_) => AbsolutePath::any("the target", target)?,
+            MountSource::Host(_) => AbsolutePath::parse("the target", target)?,
+        };
         if target.as_str() == "/" {
             return Err(InvalidMount("must not mount over the container's root".to_owned()));
         }
@@ -409,13 +436,16 @@ impl FromStr for Mount {
                 word => options.propagation = Some(word.parse().map_err(|_| rule())?),
             }
         }
+        if target.contains(char::is_control) {
+            return Err(rule());
+        }
         Self::new(source, target)?.with(options)
     }
 }
 
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.source.as_str(), self.target.as_str())?;
+        write!(f, "{}:{}", self.source.as_str(), self.target)?;
         let MountOptions { read_only, nocopy, propagation, selinux, .. } = &self.options;
         let words = [
             read_only.then_some("ro"),
@@ -447,7 +477,7 @@ impl TryFrom<String> for AbsolutePath {
     type Error = InvalidMount;
 
     fn try_from(text: String) -> Result<Self, InvalidMount> {
-        Self::parse("the path", &text)
+        Self::any("the path", &text)
     }
 }
 
@@ -473,7 +503,17 @@ impl From<VolumeName> for String {
 
 impl fmt::Display for AbsolutePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        if !self.0.contains(char::is_control) {
+            return f.pad(&self.0);
+        }
+        let escaped = self.0.chars().map(|c| match c {
+            '\n' => "\\n".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\r' => "\\r".to_owned(),
+            c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+            c => c.to_string(),
+        });
+        f.pad(&escaped.collect::<String>())
     }
 }
 
@@ -488,7 +528,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_goes_by_the_grammar_of_the_manifest() {
+    fn mounts_in_json_follow_the_manifests_grammar() {
         let read = |source: &str, target: &str| {
             let json = serde_json::json!({ "source": source, "target": target });
             serde_json::from_value::<Mount>(json)
@@ -517,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_what_earlier_versions_wrote_and_read() {
+    fn mount_json_is_compatible_with_earlier_versions() {
         let plain: Mount = "data:/data".parse().unwrap();
         assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"source":"data","target":"/data"}"#);
         let made = Mount::new("/srv/x", "/data").unwrap();
@@ -532,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_from_a_text_and_belong_to_one_kind_of_mount() {
+    fn mount_options_are_parsed_and_valid_for_one_kind_of_mount() {
         let read = |text: &str| text.parse::<Mount>().map(|mount| mount.to_string());
         assert_eq!(read("/a:/b:rslave,ro").unwrap(), "/a:/b:ro,rslave");
         assert_eq!(read("data:/b:nocopy").unwrap(), "data:/b:nocopy");
@@ -553,16 +593,40 @@ mod tests {
     #[test]
     fn paths_of_images_are_cleaned_as_the_engine_does() {
         let cleaned = |text: &str| AbsolutePath::cleaned(text).map(String::from);
-        for (text, path) in
-            [("/a/", "/a"), ("/e/../f", "/f"), ("rel", "/rel"), ("//a//./b", "/a/b"), ("/../a", "/a")]
-        {
+        for (text, path) in [
+            ("/a/", "/a"),
+            ("/e/../f", "/f"),
+            ("rel", "/rel"),
+            ("//a//./b", "/a/b"),
+            ("/../a", "/a"),
+            ("/a:b", "/a:b"),
+        ] {
             assert_eq!(cleaned(text).as_deref(), Some(path), "{text}");
         }
-        assert_eq!((cleaned("/"), cleaned(""), cleaned("/a/.."), cleaned("/a:b")), (None, None, None, None));
+        assert_eq!((cleaned("/"), cleaned(""), cleaned("/a/.."), cleaned("/a\nb")), (None, None, None, None));
+        let of_image = |text: &str| AbsolutePath::of_image(text).map(String::from);
+        assert_eq!(of_image("/a\nb/").as_deref(), Some("/a\nb"));
+        assert_eq!((of_image("/a\0"), of_image(&"/a".repeat(2049)), of_image("/")), (None, None, None));
+        let kept = VolumeName::kept_for("record", "dev", &AbsolutePath::cleaned("/a:b").unwrap()).unwrap();
+        let mount = Mount::of_volume(kept, AbsolutePath::cleaned("/a:b").unwrap());
+        let json = serde_json::to_string(&mount).unwrap();
+        assert_eq!(serde_json::from_str::<Mount>(&json).unwrap(), mount);
+        assert!(Mount::new("/srv", "/a:b").is_err());
     }
 
     #[test]
-    fn a_path_holds_what_is_below_it_alone() {
+    fn control_characters_survive_in_json_and_are_escaped_in_text() {
+        let path = AbsolutePath::of_image("/a\nb/\u{1b}[31m").unwrap();
+        assert_eq!(path.to_string(), "/a\\nb/\\u001B[31m");
+        let kept = VolumeName::kept_for("record", "dev", &path).unwrap();
+        let mount = Mount::of_volume(kept, path);
+        let json = serde_json::to_string(&mount).unwrap();
+        assert_eq!(serde_json::from_str::<Mount>(&json).unwrap(), mount);
+        assert!(Mount::new("/srv", "/a\nb").is_err() && "data:/a\nb".parse::<Mount>().is_err());
+    }
+
+    #[test]
+    fn a_path_contains_only_paths_below_it() {
         let path = |text: &str| AbsolutePath::parse("it", text).unwrap();
         assert!(path("/var/lib").holds(&path("/var/lib/pg")) && path("/").holds(&path("/a")));
         assert!(!path("/var/lib").holds(&path("/var/lib")) && !path("/var/lib").holds(&path("/var/library")));

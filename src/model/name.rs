@@ -20,7 +20,7 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    pub(super) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         let shown = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         Self { what, text: shown, rule }
     }
@@ -78,6 +78,8 @@ macro_rules! name {
     };
 }
 
+pub(crate) use name;
+
 fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes.first(), Some(b) if b.is_ascii_alphanumeric())
@@ -88,6 +90,13 @@ fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
 name!(
     /// A named place where one image runs, such as `dev`.
     EnvironmentName, "environment name",
+    "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
+    /// A group of environments, such as `shop-prod`. Users name it in place of an environment.
+    GroupName, "group name",
     "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
     |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
 );
@@ -107,6 +116,13 @@ name!(
 );
 
 name!(
+    /// The name of a job in the manifest.
+    JobName, "job name",
+    "1 to 32 characters of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain(t, 32, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+);
+
+name!(
     /// A container's name, by the Docker Engine's own rule.
     ContainerName, "container name",
     "2 to 128 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
@@ -119,6 +135,16 @@ name!(
     "1 to 128 characters of A-Z a-z 0-9 - _ ., beginning with a letter or digit",
     |t| is_plain(t, 128, b"-_.")
 );
+
+impl NetworkName {
+    /// The network of a group, beside this managed network.
+    #[must_use]
+    pub fn of_group(&self, group: &GroupName) -> Self {
+        // The engine takes 128 characters.
+        let managed = self.0.get(..64).unwrap_or(&self.0);
+        Self(format!("{managed}-{group}"))
+    }
+}
 
 name!(
     /// A further name of a container in a network.
@@ -295,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn branch_names_that_could_be_options_or_tricks_are_refused() {
+    fn branch_names_resembling_options_or_exploits_are_rejected() {
         for bad in [
             "",
             "-f",
@@ -321,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn host_names_hold_nothing_that_a_configuration_could_be_made_of() {
+    fn host_names_cannot_contain_configuration_syntax() {
         for bad in [
             "",
             ".",
@@ -357,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_covers_one_level_and_no_other_wildcard() {
+    fn a_wildcard_name_covers_exactly_one_level() {
         let name = |text: &str| SiteName::new(text).unwrap();
         assert!(name("*.a.example").covers(&name("x.a.example")));
         assert!(name("*.a.example").covers(&name("*.a.example")));
@@ -373,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_of_zeros_is_no_commit() {
+    fn an_all_zero_commit_id_is_invalid() {
         assert!(CommitId::new("0".repeat(40)).is_err());
         assert!(CommitId::new("A".repeat(40)).is_err());
         assert!(CommitId::new("a".repeat(64)).is_ok());

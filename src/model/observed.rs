@@ -8,8 +8,10 @@ use super::build::{Acquisition, RecipeKey};
 use super::cause::EndedBy;
 use super::container::{Exit, Secret};
 use super::front::FrontSeen;
+use super::group::MemberState;
+use super::job::JobRequest;
 use super::mount::{AbsolutePath, Mount, VolumeName};
-use super::name::{Digest, EnvironmentName};
+use super::name::{Digest, EnvironmentName, JobName};
 use super::network::Attachments;
 use super::options::Settings;
 use super::reference::ImageRepository;
@@ -22,6 +24,14 @@ pub struct Observed {
     pub containers: Vec<ObservedContainer>,
     /// The sandboxes of this environment.
     pub holders: Vec<ObservedContainer>,
+    /// The containers that run its commands once, or did.
+    pub one_offs: Vec<ObservedContainer>,
+    /// The names of the containers whose commands people run through this process now.
+    pub attended: BTreeSet<String>,
+    /// The runs of jobs that people asked this process for.
+    pub job_requests: BTreeMap<JobName, Vec<JobRequest>>,
+    /// The members of its group that it needs.
+    pub members: BTreeMap<EnvironmentName, MemberState>,
     /// Whether the sandbox image is on the engine.
     pub holder_image: bool,
     /// The proxy's state for this environment; `None` if no proxy serves it or nothing is known yet.
@@ -43,7 +53,7 @@ pub struct Observed {
     /// Whether the managed network exists.
     pub network: NetworkPresence,
     /// Whether the required registry has the recorded image.
-    pub shelf: RegistryPresence,
+    pub registry_presence: RegistryPresence,
     /// The manifest's current recipe; `None` if nothing is built on this host, or an overlay file cannot be
     /// read.
     pub recipe: Option<RecipeKey>,
@@ -65,7 +75,7 @@ pub struct RegistryPresence {
     /// The registry that it should be pulled from no longer has it.
     pub is_lost: bool,
     /// The repository that it still has to be pushed to; `None` if there is nothing to push.
-    pub owed_to: Option<ImageRepository>,
+    pub push_to: Option<ImageRepository>,
 }
 
 /// The presence of the managed network.
@@ -176,7 +186,7 @@ impl ObservedContainer {
             return self;
         };
         joined.state = match holder.state {
-            ContainerState::Running if holder.started_at > self.started_at => SandboxState::Anew,
+            ContainerState::Running if holder.started_at > self.started_at => SandboxState::Restarted,
             ContainerState::Running => SandboxState::Holds,
             ContainerState::Paused => SandboxState::Paused,
             _ => SandboxState::Down,
@@ -234,7 +244,7 @@ pub enum SandboxState {
     /// It has been running since before the container started: both share the namespace.
     Holds,
     /// It was restarted after the container started. The container is still in the old namespace.
-    Anew,
+    Restarted,
     /// It is paused, which does no harm until the container has to be restarted.
     Paused,
     /// It exists but does not run.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::{Image, Origin};
 use super::name::{
-    AgentName, ChannelName, CommitId, EnvironmentName, Generation, InvalidName, RepositoryName,
+    AgentName, ChannelName, CommitId, EnvironmentName, Generation, InvalidName, JobName, RepositoryName,
 };
 use super::status::Reason;
 use super::time::Timestamp;
@@ -25,14 +25,14 @@ use commit::CommitState;
 /// The receiver of an item, by its place in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub enum Target {
+pub enum OutboxTarget {
     /// A channel: `notify.NAME`.
     Channel(ChannelName),
     /// The forge of a repository: `repository.NAME`.
     Forge(RepositoryName),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for OutboxTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Channel(name) => write!(f, "notify.{name}"),
@@ -41,13 +41,13 @@ impl fmt::Display for Target {
     }
 }
 
-impl From<Target> for String {
-    fn from(target: Target) -> Self {
+impl From<OutboxTarget> for String {
+    fn from(target: OutboxTarget) -> Self {
         target.to_string()
     }
 }
 
-impl TryFrom<String> for Target {
+impl TryFrom<String> for OutboxTarget {
     type Error = InvalidName;
 
     fn try_from(text: String) -> Result<Self, InvalidName> {
@@ -55,7 +55,7 @@ impl TryFrom<String> for Target {
     }
 }
 
-impl std::str::FromStr for Target {
+impl std::str::FromStr for OutboxTarget {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -93,11 +93,13 @@ pub enum News {
     AgentAway,
     /// A certificate cannot be renewed or ends soon, or is fine again.
     Certificate,
+    /// A scheduled job failed, or succeeds again.
+    JobFailed,
 }
 
 impl News {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Failed,
         Self::RolledBack,
         Self::Recovered,
@@ -107,15 +109,12 @@ impl News {
         Self::Held,
         Self::AgentAway,
         Self::Certificate,
+        Self::JobFailed,
     ];
-
-    /// The kinds that this version announces. Records and channels already know the others.
-    pub const ANNOUNCED: [Self; 5] =
-        [Self::Failed, Self::RolledBack, Self::Recovered, Self::Ready, Self::Held];
 
     /// The default of `on`: everything that a person has to act on, and its end. A `ready` for each push would
     /// drown the rest.
-    pub const DEFAULT: [Self; 8] = [
+    pub const DEFAULT: [Self; 9] = [
         Self::Failed,
         Self::RolledBack,
         Self::Recovered,
@@ -124,6 +123,7 @@ impl News {
         Self::Held,
         Self::AgentAway,
         Self::Certificate,
+        Self::JobFailed,
     ];
 
     /// The word in the manifest.
@@ -138,6 +138,7 @@ impl News {
             Self::Held => "held",
             Self::AgentAway => "agent_away",
             Self::Certificate => "certificate",
+            Self::JobFailed => "job_failed",
         }
     }
 }
@@ -152,6 +153,13 @@ pub enum Subject {
     Agent(AgentName),
     /// The certificate of a host name.
     Certificate(String),
+    /// A scheduled job.
+    Job {
+        /// Its environment.
+        environment: EnvironmentName,
+        /// Its name.
+        job: JobName,
+    },
     /// Several subjects in one message.
     Several,
     /// A test by an operator.
@@ -159,10 +167,10 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The environment, if it is one.
+    /// The environment that it is or belongs to.
     pub fn environment(&self) -> Option<&EnvironmentName> {
         match self {
-            Self::Environment(name) => Some(name),
+            Self::Environment(name) | Self::Job { environment: name, .. } => Some(name),
             Self::Agent(_) | Self::Certificate(_) | Self::Several | Self::Test => None,
         }
     }
@@ -174,6 +182,7 @@ impl fmt::Display for Subject {
             Self::Environment(name) => name.fmt(f),
             Self::Agent(name) => write!(f, "agent {name}"),
             Self::Certificate(host) => write!(f, "certificate of {host}"),
+            Self::Job { environment, job } => write!(f, "job {job} of {environment}"),
             Self::Several => f.write_str("several"),
             Self::Test => f.write_str("test"),
         }
@@ -182,7 +191,7 @@ impl fmt::Display for Subject {
 
 /// A version: a commit, an image, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub struct ReportedVersion {
     /// The generation of the record.
     #[serde(default)]
     pub generation: Generation,
@@ -214,10 +223,10 @@ pub struct Announcement {
     pub incident: Option<String>,
     /// The version in effect.
     #[serde(default)]
-    pub to: Version,
+    pub to: ReportedVersion,
     /// The version that failed, of a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Version>,
+    pub from: Option<ReportedVersion>,
     /// The origin of the version in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -231,6 +240,36 @@ pub struct Announcement {
     pub message: String,
 }
 
+/// A problem that lasts, and is not a failure of an environment's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenProblem {
+    /// The kind of news.
+    pub news: News,
+    /// The subject.
+    pub subject: Subject,
+    /// What distinguishes it from other problems of the subject; empty: nothing.
+    pub about: String,
+    /// The reason as a sentence.
+    pub message: String,
+    /// The person who caused it.
+    pub by: Option<String>,
+    /// Whether it began so long ago that its beginning is old news.
+    pub is_old: bool,
+}
+
+impl OpenProblem {
+    /// A problem that a subject can have once.
+    pub fn new(news: News, subject: Subject, message: impl Into<String>) -> Self {
+        Self { news, subject, about: String::new(), message: message.into(), by: None, is_old: false }
+    }
+
+    /// The same, distinguished from others of its subject.
+    #[must_use]
+    pub fn about(self, about: impl Into<String>) -> Self {
+        Self { about: about.into(), ..self }
+    }
+}
+
 impl Announcement {
     /// An announcement without a version.
     pub fn new(news: News, subject: Subject, message: impl Into<String>, at: Timestamp) -> Self {
@@ -241,7 +280,7 @@ impl Announcement {
             subject,
             at,
             incident: None,
-            to: Version::default(),
+            to: ReportedVersion::default(),
             from: None,
             origin: None,
             by: None,
@@ -260,13 +299,16 @@ impl Announcement {
             (_, News::Recovered, _) => "environment.recovered",
             (_, News::Ready, _) => "environment.ready",
             (_, News::WaitingForApproval, _) => "environment.waiting_for_approval",
-            (_, News::Rejected, _) => "environment.rejected",
+            (_, News::Rejected, false) => "environment.rejected",
+            (_, News::Rejected, true) => "environment.rejection_withdrawn",
             (_, News::Held, false) => "environment.held",
             (_, News::Held, true) => "environment.resumed",
             (_, News::AgentAway, false) => "agent.away",
             (_, News::AgentAway, true) => "agent.back",
             (_, News::Certificate, false) => "certificate.failing",
             (_, News::Certificate, true) => "certificate.recovered",
+            (_, News::JobFailed, false) => "job.failed",
+            (_, News::JobFailed, true) => "job.recovered",
         }
     }
 
@@ -276,12 +318,13 @@ impl Announcement {
         match (subject, self.news, self.is_end) {
             (Subject::Test, ..) => "abide test message".to_owned(),
             (Subject::Several, ..) => "several messages".to_owned(),
-            (_, News::Failed, _) => format!("{subject} failed"),
+            (_, News::Failed, _) | (_, News::JobFailed, false) => format!("{subject} failed"),
             (_, News::RolledBack, _) => format!("{subject} was rolled back"),
-            (_, News::Recovered, _) => format!("{subject} recovered"),
+            (_, News::Recovered, _) | (_, News::JobFailed, true) => format!("{subject} recovered"),
             (_, News::Ready, _) => format!("{subject} is ready"),
             (_, News::WaitingForApproval, _) => format!("{subject} waits for an approval"),
-            (_, News::Rejected, _) => format!("{subject}: the promotion was rejected"),
+            (_, News::Rejected, false) => format!("{subject}: its image was rejected"),
+            (_, News::Rejected, true) => format!("{subject}: the rejection of its image ended"),
             (_, News::Held, false) => format!("{subject} is held"),
             (_, News::Held, true) => format!("{subject} is resumed"),
             (_, News::AgentAway, false) => format!("{subject} is disconnected"),
@@ -294,9 +337,10 @@ impl Announcement {
     /// Whether something is wrong, is fine again, or neither.
     pub fn mood(&self) -> Mood {
         match (self.news, self.is_end) {
-            (News::Recovered | News::Ready, _) | (News::AgentAway | News::Certificate, true) => Mood::Good,
-            (News::Failed | News::RolledBack | News::Rejected, _)
-            | (News::AgentAway | News::Certificate, false) => Mood::Bad,
+            (News::Recovered | News::Ready, _)
+            | (News::AgentAway | News::Certificate | News::JobFailed | News::Rejected, true) => Mood::Good,
+            (News::Failed | News::RolledBack, _)
+            | (News::AgentAway | News::Certificate | News::JobFailed | News::Rejected, false) => Mood::Bad,
             (News::WaitingForApproval | News::Held, _) => Mood::Neutral,
         }
     }
@@ -315,7 +359,7 @@ pub enum Mood {
 
 /// How far a delivery is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempts {
+pub struct DeliveryAttempts {
     /// Failed attempts.
     pub count: u32,
     /// The time of the first attempt, if there was one.
@@ -329,12 +373,20 @@ pub struct Attempts {
     /// Set once abide gave up: only `outbox retry` or a newer state tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<Timestamp>,
+    /// A person asked for the next attempt, so it does not wait for a target that is left alone for a while.
+    #[serde(default)]
+    pub asked: bool,
 }
 
-impl Attempts {
+impl DeliveryAttempts {
     /// No attempt yet; the first one not before `at`.
     pub fn from(at: Timestamp) -> Self {
         Self { next: at, ..Self::default() }
+    }
+
+    /// No attempt yet; a person asked for the first one, now.
+    pub fn asked(now: Timestamp) -> Self {
+        Self { asked: true, ..Self::from(now) }
     }
 
     /// The state after a failed attempt at `now` that may be repeated. The service asked to wait `asked`.
@@ -343,16 +395,16 @@ impl Attempts {
     pub fn failed(&self, error: String, now: Timestamp, asked: Option<Duration>, patience: Duration) -> Self {
         let count = self.count.saturating_add(1);
         let first = self.first.unwrap_or(now);
-        let pause = asked.map_or_else(|| backoff(count), |asked| asked.min(LONGEST_PAUSE));
+        let pause = asked.map_or_else(|| spread(backoff(count), now), |asked| asked.min(LONGEST_PAUSE));
         let dead = (now.since(first) >= patience).then_some(now);
-        Self { count, first: Some(first), next: now.after(pause), error: Some(error), dead }
+        Self { count, first: Some(first), next: now.after(pause), error: Some(error), dead, asked: false }
     }
 
     /// The state after a permanent failure.
     #[must_use]
     pub fn refused(&self, error: String, now: Timestamp) -> Self {
         let (count, first) = (self.count.saturating_add(1), Some(self.first.unwrap_or(now)));
-        Self { count, first, next: now, error: Some(error), dead: Some(now) }
+        Self { count, first, next: now, error: Some(error), dead: Some(now), asked: false }
     }
 
     /// Whether an attempt is due.
@@ -376,6 +428,12 @@ pub fn backoff(count: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
+/// `pause`, up to a fifth shorter or longer, so that daemons that failed together do not return together.
+fn spread(pause: Duration, now: Timestamp) -> Duration {
+    let per_mille = 800 + u32::try_from(now.as_millis() % 401).unwrap_or_default();
+    (pause.saturating_mul(per_mille) / 1000).min(LONGEST_PAUSE)
+}
+
 /// A message for one channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -384,7 +442,7 @@ pub struct Message {
     /// Its place in the order of its channel.
     pub sequence: u64,
     /// The channel.
-    pub target: Target,
+    pub target: OutboxTarget,
     /// The facts.
     pub announcement: Announcement,
     /// The messages that this one replaces: stale ones, or a flood.
@@ -394,7 +452,7 @@ pub struct Message {
     #[serde(default)]
     pub more: u32,
     /// How far its delivery is.
-    pub attempts: Attempts,
+    pub attempts: DeliveryAttempts,
 }
 
 /// A message that another one replaces.
@@ -412,7 +470,7 @@ pub struct Grouped {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projection {
     /// The repository whose forge shows it.
-    pub target: Target,
+    pub target: OutboxTarget,
     /// The environment, which names the context: `abide/prod`.
     pub environment: EnvironmentName,
     /// The commit.
@@ -428,7 +486,7 @@ pub struct Projection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<Deployment>,
     /// How far its delivery is.
-    pub attempts: Attempts,
+    pub attempts: DeliveryAttempts,
 }
 
 /// A deployment on a forge.
@@ -457,7 +515,7 @@ impl Projection {
 
 /// The manifest's choices of what goes where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct OutboxRules {
     /// The channels.
     pub channels: BTreeMap<ChannelName, ChannelRule>,
     /// The repositories whose forges show the commits of an environment.
@@ -480,6 +538,8 @@ pub struct ForgeRule {
     pub repository: RepositoryName,
     /// Whether the forge shows deployments too.
     pub deployments: bool,
+    /// Whether commits wait for their checks.
+    pub awaits_checks: bool,
 }
 
 impl ChannelRule {
@@ -495,11 +555,11 @@ impl ChannelRule {
     }
 }
 
-impl Rules {
+impl OutboxRules {
     /// The current targets.
-    pub fn targets(&self) -> BTreeSet<Target> {
-        let channels = self.channels.keys().cloned().map(Target::Channel);
-        let forges = self.forges.values().map(|rule| Target::Forge(rule.repository.clone()));
+    pub fn targets(&self) -> BTreeSet<OutboxTarget> {
+        let channels = self.channels.keys().cloned().map(OutboxTarget::Channel);
+        let forges = self.forges.values().map(|rule| OutboxTarget::Forge(rule.repository.clone()));
         channels.chain(forges).collect()
     }
 }
@@ -508,7 +568,7 @@ impl Rules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxItem {
     /// The receiver: `notify.NAME` or `repository.NAME`.
-    pub target: Target,
+    pub target: OutboxTarget,
     /// The message's id, or `ENVIRONMENT/COMMIT` of a state.
     pub id: String,
     /// One line for people.

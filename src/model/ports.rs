@@ -27,14 +27,14 @@ pub(super) struct RawPublish {
 
 /// A transport protocol of a published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
+pub enum TransportProtocol {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
 }
 
-impl Protocol {
+impl TransportProtocol {
     /// As the engine writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ pub struct PortMapping {
     /// The port of the program in the container.
     pub container: u16,
     /// Its protocol.
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     /// The host port.
     pub host: HostPort,
     /// The host address; `None`: all of them.
@@ -89,7 +89,7 @@ impl PortMapping {
     /// The mapping of an environment's own `port`.
     pub fn of_port(port: u16, publish: Publish) -> Self {
         let host = HostPort::Is(publish.port);
-        Self { container: port, protocol: Protocol::Tcp, host, address: publish.address }
+        Self { container: port, protocol: TransportProtocol::Tcp, host, address: publish.address }
     }
 
     /// Parses a text of compose's short form, with all ports of a range.
@@ -114,7 +114,7 @@ impl PortMapping {
         (first, last): (u16, u16),
         hosts: Option<(u16, u16)>,
         address: Option<IpAddr>,
-        protocol: Protocol,
+        protocol: TransportProtocol,
     ) -> Result<Vec<Self>, InvalidPorts> {
         if last - first >= MOST_PORTS {
             return Err(InvalidPorts(format!("must publish at most {MOST_PORTS} ports")));
@@ -175,17 +175,18 @@ impl PortMapping {
 /// Returns [`InvalidPorts`], which states the rule.
 pub fn parse_address(text: &str) -> Result<IpAddr, InvalidPorts> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| invalid())
+    // An IPv4 address in the notation of IPv6 is the same address.
+    bare.parse().map(|address: IpAddr| address.to_canonical()).map_err(|_| invalid())
 }
 
 /// Parses a protocol.
 ///
 /// # Errors
 /// Returns [`InvalidPorts`], which states the rule.
-pub fn parse_protocol(text: &str) -> Result<Protocol, InvalidPorts> {
+pub fn parse_protocol(text: &str) -> Result<TransportProtocol, InvalidPorts> {
     match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
+        "tcp" => Ok(TransportProtocol::Tcp),
+        "udp" => Ok(TransportProtocol::Udp),
         _ => Err(InvalidPorts("must be for the protocol tcp or udp".to_owned())),
     }
 }
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_forms_of_compose_are_read() {
+    fn composes_short_port_syntax_is_parsed() {
         for (text, ports) in [
             ("80", &["80/tcp"][..]),
             ("8080:80", &["8080:80/tcp"]),
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_refused() {
+    fn an_invalid_port_mapping_is_rejected() {
         for text in
             ["", "x", "0", "80:", "1:2:3:4", "8080:80/sctp", "65536", "+80:80", "9-8:80", "1-3:1-2", "1-2000"]
         {
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn two_mappings_conflict_on_one_port_of_one_protocol_and_address() {
+    fn port_mappings_conflict_on_equal_port_protocol_and_address() {
         let conflict = |a: &str, b: &str| {
             a.parse::<PortMapping>().unwrap().conflicts(&b.parse::<PortMapping>().unwrap())
         };

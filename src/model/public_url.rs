@@ -52,6 +52,11 @@ impl PublicUrl {
         &self.host
     }
 
+    /// The port, which browsers leave out if it is the default.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.is_https { 443 } else { 80 })
+    }
+
     /// The path before every path of the page; empty, or `/abide` without a slash at its end.
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_written_as_browsers_write_it() {
+    fn a_public_url_is_normalized_as_in_browsers() {
         for (text, origin, prefix) in [
             ("https://ci.example.com", "https://ci.example.com", ""),
             ("https://ci.example.com/", "https://ci.example.com", ""),
@@ -115,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_public_url_is_refused() {
+    fn an_invalid_public_url_is_rejected() {
         for text in [
             "",
             "ci.example.com",

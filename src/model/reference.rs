@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{Digest, InvalidName};
+use super::name::{Digest, EnvironmentName, InvalidName};
 
 /// The registry of image names without a host, as in Docker.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -164,6 +164,13 @@ impl FromStr for ImageRepository {
     }
 }
 
+/// The path of images that abide builds or keeps for an environment, on this host only. A name that no image
+/// path may have, such as `dev-`, is written in hexadecimal, after a prefix that no name has.
+pub fn local_path(environment: &EnvironmentName) -> String {
+    let name = environment.as_str();
+    if is_path_part(name) { format!("abide/{name}") } else { format!("abide/hex.{}", hex::encode(name)) }
+}
+
 /// Letters and digits, with `.`, `_`, `__` or dashes between them.
 fn is_path_part(part: &str) -> bool {
     let bytes = part.as_bytes();
@@ -263,6 +270,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_environment_name_yields_a_valid_image_path() {
+        for name in ["dev", "a--b", "a__b", "dev-", "dev_", "a___b", "a_-b", "a-_b"] {
+            let path = local_path(&EnvironmentName::new(name).unwrap());
+            assert!(path.split('/').all(is_path_part), "{path}");
+            let step = format!("{path}-step-1");
+            assert!(step.split('/').all(is_path_part), "{step}");
+        }
+        assert_eq!(local_path(&EnvironmentName::new("dev").unwrap()), "abide/dev");
+        assert_eq!(local_path(&EnvironmentName::new("a_").unwrap()), "abide/hex.615f");
+    }
+
+    #[test]
     fn names_are_read_as_docker_reads_them() {
         for (text, host, path, tag) in [
             ("localhost:5000/a:1", "localhost:5000", "a", "1"),
@@ -283,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_image_is_refused() {
+    fn an_invalid_image_reference_is_rejected() {
         for text in [
             "",
             ":",
@@ -313,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_itself_is_loopback() {
+    fn only_loopback_registry_hosts_are_recognized_as_local() {
         for (text, expected) in [
             ("localhost", true),
             ("localhost:5000", true),

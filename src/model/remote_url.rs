@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_git_or_ssh_would_take_for_something_else_are_refused() {
+    fn urls_that_git_or_ssh_would_misread_are_rejected() {
         for bad in [
             "",
             "ext::sh -c touch% /tmp/x",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_usual_kind_of_url_is_taken() {
+    fn every_common_kind_of_git_url_is_accepted() {
         for (good, transport) in [
             ("https://github.com/tatfook/wikicraft.git", GitTransport::Https),
             ("https://host:8443/a/b", GitTransport::Https),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_for_git_alone_and_a_password_for_the_host_alone() {
+    fn a_urls_user_goes_to_git_and_is_not_shown() {
         let url = RemoteUrl::parse("https://token@host:1/x").unwrap();
         assert_eq!((url.git.as_str(), url.shown.as_str()), ("https://token@host:1/x", "https://host:1/x"));
         assert_eq!(url.base.as_deref(), Some("https://host:1"));

@@ -10,18 +10,25 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use super::channel::{Channel, ChannelSpec};
+pub use super::checks::NeededChecks;
 pub use super::forge::ForgeSpec;
 use super::gates::{Gates, VerifySpec};
+use super::group::MemberNeeds;
 pub use super::health::{HealthSpec, Probe};
-use super::mount::{Mount, VolumeName};
+use super::job::JobSpec;
+use super::mount::Mount;
 use super::name::{
-    AgentName, BranchName, ChannelName, ContainerName, EnvironmentName, NetworkName, RepositoryName, SiteName,
+    AgentName, BranchName, ChannelName, ContainerName, EnvironmentName, GroupName, JobName, NetworkName,
+    RepositoryName, SiteName,
 };
+use super::one_off::HookSpec;
 pub use super::options::RunOptions;
-use super::outbox::{ForgeRule, Rules};
+use super::outbox::{ForgeRule, OutboxRules};
 pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
+pub use super::registries::{ManagedRegistry, RegistryAccess};
+use super::site::SiteSettings;
 use super::wire;
 
 /// The declarations of all files of a desired-state folder.
@@ -45,13 +52,26 @@ pub struct Manifest {
     /// The managed nginx proxy, if declared.
     pub front: Option<FrontSpec>,
     /// The public URL of the web page, if declared.
-    pub page: Option<PublicUrl>,
+    pub page: Option<PageSpec>,
     /// The managed registry, if declared.
     pub registry: Option<ManagedRegistry>,
     /// Access to registries, by host. Registries without an entry use Docker's own configuration.
     pub registries: BTreeMap<RegistryHost, RegistryAccess>,
     /// Notification channels by name.
     pub channels: BTreeMap<ChannelName, ChannelSpec>,
+    /// The branch that all of this comes from; `None`: it is only in the folder.
+    pub followed: Option<FollowedManifest>,
+}
+
+/// A branch with the manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FollowedManifest {
+    /// Its repository, without a webhook.
+    pub repository: RepositorySpec,
+    /// The branch.
+    pub branch: BranchName,
+    /// The folder of the manifest in the repository, relative to its root.
+    pub path: String,
 }
 
 /// Whether a guard repairs containers while abide is down. The guard is a container of abide with access to
@@ -81,14 +101,16 @@ impl Manifest {
 
 impl Manifest {
     /// What the record's outbox sends where.
-    pub fn outbox_rules(&self) -> Rules {
+    pub fn outbox_rules(&self) -> OutboxRules {
         let channels = self.channels.iter().map(|(name, spec)| (name.clone(), spec.rule()));
         let forges = self.environments.keys().filter_map(|name| {
             let (repository, forge) = self.forge_of(name)?;
-            let rule = ForgeRule { repository: repository.clone(), deployments: forge.deployments };
+            let awaits_checks = self.environments.get(name).is_some_and(|spec| spec.checks.is_some());
+            let repository = repository.clone();
+            let rule = ForgeRule { repository, deployments: forge.deployments, awaits_checks };
             Some((name.clone(), rule))
         });
-        Rules { channels: channels.collect(), forges: forges.collect() }
+        OutboxRules { channels: channels.collect(), forges: forges.collect() }
     }
 
     /// The repository whose forge shows the commits of an environment, and that forge.
@@ -99,7 +121,13 @@ impl Manifest {
 
     /// The public URL of the pages, if declared.
     pub fn page_url(&self) -> Option<String> {
-        self.page.as_ref().map(ToString::to_string)
+        self.page.as_ref().map(|page| page.url.to_string())
+    }
+
+    /// The public URL of the page, if the proxy of this host serves it.
+    pub fn page_on_front(&self) -> Option<&PublicUrl> {
+        self.front.as_ref()?;
+        self.page.as_ref().filter(|page| page.on_front).map(|page| &page.url)
     }
 
     /// The environments that the images of `environment` come through: itself, the source of its promotions,
@@ -156,21 +184,13 @@ impl Manifest {
     }
 }
 
-/// A registry that abide runs on this host.
+/// The web page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManagedRegistry {
-    /// The name of its image.
-    pub image: String,
-    /// The published address; the loopback address by default.
-    pub publish: Publish,
-    /// The container's name (default `abide-registry`).
-    pub container: ContainerName,
-    /// The volume with the pushed images (default `abide-registry`).
-    pub volume: VolumeName,
-    /// A file of names and hashed passwords, an absolute path of this host; `None`: open to everyone.
-    pub htpasswd: Option<PathBuf>,
-    /// Its certificate; `None`: no TLS.
-    pub tls: Option<CertificateFiles>,
+pub struct PageSpec {
+    /// The URL at which browsers reach it.
+    pub url: PublicUrl,
+    /// Whether the proxy serves this URL (default false).
+    pub on_front: bool,
 }
 
 /// A certificate and its key.
@@ -180,30 +200,6 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// Its key, PEM, an absolute path of this host.
     pub key: PathBuf,
-}
-
-/// Access to one registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistryAccess {
-    /// The credentials; `None`: those of Docker's own configuration.
-    pub login: Option<Login>,
-    /// Whether to use HTTP without TLS (default false). Loopback addresses are always allowed to.
-    pub plain_http: bool,
-    /// The interval of polling tracked tags, and of checking that pushed images still exist; zero: never.
-    /// Default 60 s.
-    pub poll: Duration,
-    /// The idle timeout of a push or pull without progress. Default 90 s: an engine that lost its connection
-    /// retries for up to 75 s, and only then reports the error.
-    pub patience: Duration,
-    /// The token of the registry's notifications; `None`: notifications are rejected.
-    pub webhook: Option<SecretRef>,
-}
-
-impl Default for RegistryAccess {
-    fn default() -> Self {
-        let minute = Duration::from_secs(60);
-        Self { login: None, plain_http: false, poll: minute, patience: minute * 3 / 2, webhook: None }
-    }
 }
 
 /// A name and the reference to its password.
@@ -380,6 +376,12 @@ pub struct EnvironmentSpec {
     /// to others.
     #[serde(default, deserialize_with = "wire::optional_port")]
     pub port: Option<u16>,
+    /// Its group; `None`: it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// The members of its group that its new containers wait for.
+    #[serde(default, skip_serializing_if = "MemberNeeds::is_empty")]
+    pub needs: MemberNeeds,
     /// The published address of that port; `None`: not published.
     pub publish: Option<Publish>,
     /// The names that the proxy serves.
@@ -388,6 +390,9 @@ pub struct EnvironmentSpec {
     /// Whether clients must use HTTPS for these names; `None`: once there is a certificate of the name's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https: Option<HttpsMode>,
+    /// How the proxy treats its requests.
+    #[serde(default, skip_serializing_if = "SiteSettings::is_default")]
+    pub site: SiteSettings,
     /// Further options of its containers, by compose's names.
     #[serde(default, skip_serializing_if = "RunOptions::is_default")]
     pub run: RunOptions,
@@ -423,6 +428,9 @@ pub struct EnvironmentSpec {
     /// volumes, and stop-first otherwise.
     #[serde(default)]
     pub update: Option<Update>,
+    /// When its container is started again after it ended.
+    #[serde(default, skip_serializing_if = "RestartMode::is_default")]
+    pub restart: RestartMode,
     /// The readiness probe.
     #[serde(deserialize_with = "wire::health")]
     pub health: HealthSpec,
@@ -438,6 +446,18 @@ pub struct EnvironmentSpec {
     /// The check of each new version. Agents run none.
     #[serde(skip)]
     pub verify: Option<VerifySpec>,
+    /// The command that runs once for each new image, before its first container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<HookSpec>,
+    /// The command that runs once for each new image, after it became ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<HookSpec>,
+    /// The commands that run at scheduled times.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<JobName, JobSpec>,
+    /// The checks that a commit of the branch needs before it is deployed; `None`: none. Agents build nothing.
+    #[serde(skip)]
+    pub checks: Option<NeededChecks>,
     /// The agent that runs it; `None`: the daemon on this host.
     #[serde(default)]
     pub host: Option<AgentName>,
@@ -451,6 +471,11 @@ impl EnvironmentSpec {
     /// Its first exact host name.
     pub fn first_host_name(&self) -> Option<&SiteName> {
         self.hostnames.iter().find(|name| name.wildcard_base().is_none())
+    }
+
+    /// Every name that the proxy answers for it, including those that it redirects.
+    pub fn site_names(&self) -> impl Iterator<Item = &SiteName> {
+        self.hostnames.iter().chain(&self.site.redirect_from)
     }
 
     /// The values of its containers and health checks, including secret ones.
@@ -467,6 +492,23 @@ pub enum Update {
     StartFirst,
     /// The old container stops before the new one starts: a gap, but never two at once.
     StopFirst,
+}
+
+/// When a container is started again after it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartMode {
+    /// Always: its program is meant to keep running.
+    #[default]
+    Always,
+    /// Unless it ended by itself with exit code 0: it is complete then.
+    OnFailure,
+}
+
+impl RestartMode {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The source of an environment's image.
@@ -591,6 +633,9 @@ pub enum Recipe {
         /// BuildKit secrets by id (`RUN --mount=type=secret,id=...`).
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         secrets: BTreeMap<String, SecretRef>,
+        /// Further options of the final image's build.
+        #[serde(default, skip_serializing_if = "BuildOptions::is_default")]
+        options: BuildOptions,
     },
     /// A team's own script, run in the checkout.
     Script {
@@ -602,6 +647,40 @@ pub enum Recipe {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         env: BTreeMap<String, EnvValue>,
     },
+}
+
+/// Options of a build, by compose's names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildOptions {
+    /// Images whose layers the builder may reuse. They do not change an image, so they are not input.
+    #[serde(skip)]
+    pub cache_from: Vec<String>,
+    /// The network of `RUN` commands; `None`: the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Labels of the image.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The size of `/dev/shm` of `RUN` commands, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+    /// `host:address` lines of `RUN` commands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<String>,
+    /// Whether the builder ignores its cache.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_cache: bool,
+    /// Whether the builder asks registries for newer base images.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
+}
+
+impl BuildOptions {
+    /// Whether none that changes the image is declared.
+    pub fn is_default(&self) -> bool {
+        *self == Self { cache_from: self.cache_from.clone(), ..Self::default() }
+    }
 }
 
 /// Stands for the number of the build in the words of a script and in its image.

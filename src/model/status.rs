@@ -1,7 +1,10 @@
 //! The status of an environment.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::job::JobReports;
 use super::name::{Digest, EnvironmentName, Generation};
 use super::time::Timestamp;
 
@@ -42,7 +45,43 @@ pub struct Status {
     /// [`Manifest::mark`](super::spec::Manifest::mark); `None`: not known.
     #[serde(default)]
     pub observed_declaration: Option<String>,
+    /// Its jobs, with their latest runs and next times.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: JobReports,
 }
+
+impl Status {
+    /// A status about which only its reason is known.
+    pub fn new(
+        environment: EnvironmentName,
+        observed_generation: Generation,
+        (condition, reason): (Condition, Reason),
+        message: impl Into<String>,
+        since: Timestamp,
+    ) -> Self {
+        Self {
+            environment,
+            observed_generation,
+            condition,
+            reason,
+            message: message.into(),
+            since,
+            running: None,
+            next_retry: None,
+            plan: Vec::new(),
+            observed_sync: None,
+            volumes: Vec::new(),
+            warnings: Vec::new(),
+            certificate_until: None,
+            observed_declaration: None,
+            jobs: JobReports::new(),
+        }
+    }
+}
+
+/// The start of the warning about a `VOLUME` of the image that the manifest does not declare. Tables count these
+/// warnings instead of showing them: each has a line to copy, and nothing is wrong while abide keeps the data.
+pub const UNDECLARED_VOLUME: &str = "the image declares VOLUME ";
 
 /// A volume or host path of an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +135,8 @@ impl Condition {
 pub enum Reason {
     /// Everything is as recorded.
     AsRecorded,
+    /// The container ended by itself with exit code 0, as it is meant to.
+    Completed,
     /// Nothing was ever recorded.
     NothingRecorded,
     /// An image is being built.
@@ -104,6 +145,8 @@ pub enum Reason {
     Pulling,
     /// A container is being created, started or replaced.
     Updating,
+    /// The new container waits for another member of its group.
+    AwaitingNeeds,
     /// A container runs, and its health check is pending.
     AwaitingHealth,
     /// The build failed.
@@ -122,6 +165,14 @@ pub enum Reason {
     SourceMissing,
     /// The repository does not have the branch.
     BranchMissing,
+    /// The checks of a commit are pending.
+    WaitingForChecks,
+    /// The checks of the head did not pass.
+    ChecksFailed,
+    /// The forge that reports checks does not answer.
+    ForgeUnavailable,
+    /// The forge that reports checks denies access.
+    ForgeDenied,
     /// The image is missing on the engine and cannot be obtained.
     ImageNotFound,
     /// An image is being pushed again.
@@ -144,6 +195,10 @@ pub enum Reason {
     Unhealthy,
     /// The container exits repeatedly.
     CrashLoop,
+    /// A command runs before or after a release.
+    Releasing,
+    /// The command before or after a release failed.
+    ReleaseFailed,
     /// The same difference remains after repeated steps.
     NotConverging,
     /// An operator holds it.
@@ -182,10 +237,12 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AsRecorded => "AsRecorded",
+            Self::Completed => "Completed",
             Self::NothingRecorded => "NothingRecorded",
             Self::Building => "Building",
             Self::Pulling => "Pulling",
             Self::Updating => "Updating",
+            Self::AwaitingNeeds => "AwaitingNeeds",
             Self::AwaitingHealth => "AwaitingHealth",
             Self::BuildFailed => "BuildFailed",
             Self::RevisionNotFound => "RevisionNotFound",
@@ -195,6 +252,10 @@ impl Reason {
             Self::SourceDenied => "SourceDenied",
             Self::SourceMissing => "SourceMissing",
             Self::BranchMissing => "BranchMissing",
+            Self::WaitingForChecks => "WaitingForChecks",
+            Self::ChecksFailed => "ChecksFailed",
+            Self::ForgeUnavailable => "ForgeUnavailable",
+            Self::ForgeDenied => "ForgeDenied",
             Self::ImageNotFound => "ImageNotFound",
             Self::Pushing => "Pushing",
             Self::RegistryUnavailable => "RegistryUnavailable",
@@ -206,6 +267,8 @@ impl Reason {
             Self::HealthUnknown => "HealthUnknown",
             Self::Unhealthy => "Unhealthy",
             Self::CrashLoop => "CrashLoop",
+            Self::Releasing => "Releasing",
+            Self::ReleaseFailed => "ReleaseFailed",
             Self::NotConverging => "NotConverging",
             Self::HeldByPerson => "HeldByPerson",
             Self::NameConflict => "NameConflict",
@@ -238,12 +301,14 @@ impl Reason {
     /// Every reason.
     pub const ALL: &[Self] = &[
         Self::AsRecorded,
+        Self::Completed,
         Self::NothingRecorded,
         Self::HeadUnknown,
         Self::Building,
         Self::Pulling,
         Self::Pushing,
         Self::Updating,
+        Self::AwaitingNeeds,
         Self::AwaitingHealth,
         Self::BuildFailed,
         Self::RevisionNotFound,
@@ -252,10 +317,16 @@ impl Reason {
         Self::SourceDenied,
         Self::SourceMissing,
         Self::BranchMissing,
+        Self::WaitingForChecks,
+        Self::ChecksFailed,
+        Self::ForgeUnavailable,
+        Self::ForgeDenied,
         Self::ImageNotFound,
         Self::RegistryUnavailable,
         Self::RegistryDenied,
         Self::TagMoved,
+        Self::Releasing,
+        Self::ReleaseFailed,
         Self::StartFailed,
         Self::NeverReady,
         Self::HealthUnknown,
@@ -286,7 +357,9 @@ impl Reason {
             // end.
             Self::BuildFailed
             | Self::RevisionNotFound
+            | Self::ChecksFailed
             | Self::NothingRecorded
+            | Self::ReleaseFailed
             | Self::TagMoved
             | Self::HeldByPerson
             | Self::NotInManifest
@@ -294,17 +367,23 @@ impl Reason {
             | Self::PolicyRefused
             | Self::RecordBehind => ResolvedBy::BySomeone,
             Self::AsRecorded
+            | Self::Completed
             | Self::HeadUnknown
             | Self::Building
             | Self::Pulling
             | Self::Pushing
             | Self::Updating
+            | Self::Releasing
+            | Self::AwaitingNeeds
             | Self::AwaitingHealth
             | Self::SourceUnavailable
             | Self::SourceUnreachable
             | Self::SourceDenied
             | Self::SourceMissing
             | Self::BranchMissing
+            | Self::WaitingForChecks
+            | Self::ForgeUnavailable
+            | Self::ForgeDenied
             | Self::ImageNotFound
             | Self::RegistryUnavailable
             | Self::RegistryDenied

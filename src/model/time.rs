@@ -77,13 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timestamp_survives_its_own_writing() {
+    fn a_timestamp_round_trips_through_text() {
         let moment = Timestamp::from_millis(1_795_449_600_123);
         assert_eq!(Timestamp::parse(&moment.to_string()), Ok(moment));
     }
 
     #[test]
-    fn a_moment_beyond_the_calendar_is_still_written() {
+    fn a_timestamp_beyond_the_calendar_is_still_formatted() {
         let text = Timestamp::from_millis(u64::MAX).to_string();
         assert!(text.starts_with("9999-12-31"), "{text}");
     }

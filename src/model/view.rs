@@ -1,12 +1,15 @@
 //! The answers of the API and the output of `-o json`: stable formats for scripts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::access::Token;
 use super::container::Secret;
-use super::desired::{Hold, Image, Origin, Outcome};
+use super::desired::{Hold, Image, Maintenance, Origin, Outcome};
 use super::evidence::{Evidence, GateAnswer};
-use super::name::{CommitId, EnvironmentName, Generation};
+use super::group::MemberNeeds;
+use super::name::{CommitId, EnvironmentName, Generation, GroupName};
 use super::status::{Condition, Reason, RunningContainer, VolumeView};
 use super::time::Timestamp;
 
@@ -15,6 +18,12 @@ use super::time::Timestamp;
 pub struct EnvironmentView {
     /// The environment.
     pub environment: EnvironmentName,
+    /// Its group; `null`: it belongs to none.
+    #[serde(default)]
+    pub group: Option<GroupName>,
+    /// The members of the group that its new versions wait for.
+    #[serde(default, skip_serializing_if = "MemberNeeds::is_empty")]
+    pub needs: MemberNeeds,
     /// The container's name.
     pub container: Option<String>,
     /// The host port; the container's port if none is published.
@@ -46,6 +55,9 @@ pub struct EnvironmentView {
     pub running: Option<RunningContainer>,
     /// Set while an operator holds it.
     pub held: Option<Hold>,
+    /// Set while the proxy answers for it.
+    #[serde(default)]
+    pub maintenance: Option<Maintenance>,
     /// The time of the next attempt.
     pub next_retry: Option<Timestamp>,
     /// The time of the last requested `sync`.
@@ -166,6 +178,9 @@ pub struct RecordChange {
     /// Whether part of the request failed; the message has the details.
     #[serde(default)]
     pub failed: bool,
+    /// The answers for the members, if `environment` is a group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<RecordChange>,
 }
 
 /// The progress of a wait.
@@ -219,24 +234,89 @@ pub struct Overview {
     pub warnings: Vec<String>,
     /// Whether a reconcile loop is running.
     pub daemon: bool,
+    /// The groups of these environments, ordered by name.
+    #[serde(default)]
+    pub groups: Vec<GroupView>,
+}
+
+/// A group, judged as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// The group.
+    pub group: GroupName,
+    /// The state: that of the member that is furthest from `Ready`.
+    pub status: Condition,
+    /// The state as a sentence.
+    pub message: String,
+    /// The member with that state.
+    pub decisive: EnvironmentName,
+    /// The members.
+    pub members: Vec<EnvironmentName>,
+}
+
+impl GroupView {
+    /// The groups of these environments, each of which must be there with all its members.
+    pub fn all(views: &[EnvironmentView]) -> Vec<Self> {
+        let mut groups: BTreeMap<&GroupName, Vec<&EnvironmentView>> = BTreeMap::new();
+        for view in views {
+            if let Some(group) = &view.group {
+                groups.entry(group).or_default().push(view);
+            }
+        }
+        groups.into_iter().filter_map(|(group, members)| Self::of(group, &members)).collect()
+    }
+
+    fn of(group: &GroupName, members: &[&EnvironmentView]) -> Option<Self> {
+        let decisive = members.iter().max_by_key(|view| distance(view.status))?;
+        let ready = members.iter().filter(|view| view.status == Condition::Ready).count();
+        let (count, short) = (members.len(), group.short(&decisive.environment));
+        let message = if ready == count {
+            format!("all members ({count}) are Ready")
+        } else {
+            format!(
+                "{ready} of {count} members are Ready; {short} is {}: {}",
+                decisive.status.as_str(),
+                decisive.message
+            )
+        };
+        Some(Self {
+            group: group.clone(),
+            status: decisive.status,
+            message,
+            decisive: decisive.environment.clone(),
+            members: members.iter().map(|view| view.environment.clone()).collect(),
+        })
+    }
+}
+
+/// How far a state is from `Ready`. What still changes comes before what stays as it is.
+fn distance(condition: Condition) -> u8 {
+    match condition {
+        Condition::Ready => 0,
+        Condition::Held => 1,
+        Condition::RolledBack => 2,
+        Condition::Progressing => 3,
+        Condition::Degraded => 4,
+        Condition::Blocked => 5,
+    }
 }
 
 /// The answer to the creation of a token: the only time that its text is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedToken {
     /// The token, with the server's pin if it has one.
-    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    #[serde(serialize_with = "serialize_exposed", deserialize_with = "deserialize_secret")]
     pub token: Secret,
     /// Its public properties.
     #[serde(flatten)]
     pub about: Token,
 }
 
-fn told<S: Serializer>(token: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_exposed<S: Serializer>(token: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(token.expose())
 }
 
-fn heard<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+fn deserialize_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     String::deserialize(deserializer).map(Secret::new)
 }
 
@@ -244,10 +324,10 @@ fn heard<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error>
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginLink {
     /// The link to the web page that signs in the first who opens it.
-    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    #[serde(serialize_with = "serialize_exposed", deserialize_with = "deserialize_secret")]
     pub url: Secret,
     /// The same at the loopback address, for a browser on the daemon's host or behind an SSH tunnel.
-    #[serde(serialize_with = "told", deserialize_with = "heard")]
+    #[serde(serialize_with = "serialize_exposed", deserialize_with = "deserialize_secret")]
     pub local_url: Secret,
     /// How long the link is valid, in seconds.
     pub valid_seconds: u64,

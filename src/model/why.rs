@@ -61,7 +61,7 @@ impl Line {
         Self(vec![Piece::Text(text.into())])
     }
 
-    fn told(event: &Event) -> Self {
+    fn from_event(event: &Event) -> Self {
         Self(vec![Piece::Ago(event.at), Piece::Text(format!(": {}", sentence(event)))])
     }
 }
@@ -98,7 +98,7 @@ pub fn chain(evidence: &WhyEvidence) -> Vec<ChainLink> {
 fn event(evidence: &WhyEvidence) -> Line {
     let of_record = newest(evidence, EventKind::Record);
     let event = of_record.or_else(|| evidence.events.last());
-    event.map_or_else(|| Line::text("none recorded"), Line::told)
+    event.map_or_else(|| Line::text("none recorded"), Line::from_event)
 }
 
 fn record(evidence: &WhyEvidence) -> Vec<Line> {
@@ -172,7 +172,7 @@ fn next_retry(view: &EnvironmentView) -> Line {
 fn past(evidence: &WhyEvidence, kind: EventKind) -> Option<Line> {
     let moved_at = evidence.record.as_ref().map(|view| view.at);
     let event = newest(evidence, kind).filter(|event| moved_at.is_none_or(|moved| event.at >= moved));
-    event.map(Line::told)
+    event.map(Line::from_event)
 }
 
 fn newest(evidence: &WhyEvidence, kind: EventKind) -> Option<&Event> {

@@ -107,6 +107,11 @@ pub(super) fn pids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     optional(deserializer, grammar::pids)
 }
 
+/// A duration that something may take.
+pub(super) fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parsed(deserializer, grammar::patience)
+}
+
 /// The stop timeout of a container.
 pub(super) fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parsed(deserializer, grammar::stop_timeout)

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use super::reach::{Allowed, is_private};
 use super::{Opened, SendError};
 use crate::model::error::chain;
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{Connector, Stream, Trust};
 use crate::tls::proxy::Proxy;
 
@@ -50,7 +50,7 @@ pub(super) async fn open(
     let response = if is_plain {
         exchange(stream, request, proxy.as_ref()).await?
     } else {
-        let stream = connector(authorities, Protocol::Http1).await?.secure(&host, stream).await;
+        let stream = connector(authorities, AlpnProtocol::Http1).await?.secure(&host, stream).await;
         exchange(stream.map_err(|error| SendError::Failed(chain(&error)))?, request, None).await?
     };
     Ok(Opened { response, is_plain, is_private })
@@ -102,7 +102,7 @@ pub(super) async fn dial(host: &str, port: u16, allowed: Allowed) -> Result<TcpS
 
 /// Encrypts a connection to `host` for a protocol other than HTTP.
 pub(super) async fn secure(host: &str, stream: TcpStream) -> Result<Stream, SendError> {
-    let stream = connector(&[], Protocol::Other).await?.secure(host, stream).await;
+    let stream = connector(&[], AlpnProtocol::Other).await?.secure(host, stream).await;
     stream.map_err(|error| SendError::Failed(chain(&error)))
 }
 
@@ -135,7 +135,7 @@ async fn exchange(
 }
 
 /// Trusts the authorities of this host and those in `authorities`.
-async fn connector(authorities: &[PathBuf], protocol: Protocol) -> Result<Connector, SendError> {
+async fn connector(authorities: &[PathBuf], protocol: AlpnProtocol) -> Result<Connector, SendError> {
     let trust = Trust::SystemAnd(authorities.to_vec());
     // This reads files, which may be slow.
     let made = tokio::task::spawn_blocking(move || Connector::new(&trust, protocol)).await;

@@ -58,7 +58,7 @@ pub struct Request {
 
 /// A whole answer, whatever its status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct FullResponse {
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -97,16 +97,6 @@ pub enum SendError {
     /// The answer is too long.
     #[error("its response exceeds {0} bytes")]
     TooLong(usize),
-}
-
-impl SendError {
-    /// Whether a later attempt may succeed although nothing was changed.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Failed(_) | Self::Late(_) => true,
-            Self::Url(_) | Self::NotAllowed(_) | Self::Redirected(_) | Self::TooLong(_) => false,
-        }
-    }
 }
 
 impl Request {
@@ -154,7 +144,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns [`SendError`] if there is no complete answer. An answer of any status is no error.
-    pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
+    pub async fn send(&self, request: Request) -> Result<FullResponse, SendError> {
         let (deadline, longest) = (request.deadline, request.longest_answer);
         let answer = async { read(self.follow(request).await?.response, longest).await };
         tokio::time::timeout(deadline, answer).await.unwrap_or(Err(SendError::Late(deadline)))
@@ -205,7 +195,7 @@ pub async fn secure(host: &str, stream: TcpStream) -> Result<Stream, SendError> 
 }
 
 /// Reads the whole body of an answer.
-pub(crate) async fn read(response: Response<Incoming>, longest: usize) -> Result<Answer, SendError> {
+pub(crate) async fn read(response: Response<Incoming>, longest: usize) -> Result<FullResponse, SendError> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, longest).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -214,7 +204,7 @@ pub(crate) async fn read(response: Response<Incoming>, longest: usize) -> Result
             SendError::Failed(format!("its response was interrupted: {error}"))
         }
     })?;
-    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    Ok(FullResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
 }
 
 /// The URL that an answer redirects to, if the request is to be repeated there. A `POST` is only repeated if

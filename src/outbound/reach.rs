@@ -20,6 +20,7 @@ impl Allowed {
     /// Every address, for URLs of operators.
     pub const ANY: Self = Self { plain: true, private: true };
     /// Only public addresses, and only with TLS.
+    #[cfg(test)]
     pub const PUBLIC: Self = Self { plain: false, private: false };
 
     /// Checks whether a URL with this scheme may be requested.

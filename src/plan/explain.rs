@@ -1,6 +1,6 @@
 //! A plan in sentences, for `diff`, `events`, `why` and logs.
 
-use super::{Need, Plan, PlannedStep, RecordStep, Step, Target};
+use super::{ContainerTarget, Need, Plan, PlannedStep, RecordStep, Step};
 
 /// Every step as a sentence, in order.
 pub fn explain(plan: &Plan) -> Vec<String> {
@@ -27,18 +27,23 @@ pub fn words(step: &Step) -> String {
         Step::CreateFolder { path } => format!("create folder {path}"),
         Step::LoadHolder => "load the sandbox image".to_owned(),
         Step::CreateHolder { name, .. } => format!("create sandbox {name}"),
-        Step::StartHolder { holder: Target::Created, .. } => "start the new sandbox".to_owned(),
-        Step::StartHolder { holder: Target::Seen(id), .. } => format!("start sandbox {}", short(id)),
+        Step::StartHolder { holder: ContainerTarget::Created, .. } => "start the new sandbox".to_owned(),
+        Step::StartHolder { holder: ContainerTarget::Seen(id), .. } => format!("start sandbox {}", short(id)),
         Step::Announce { .. } => "send the proxy the new container's address".to_owned(),
         Step::Create { name, spec, .. } => {
             format!("create container {name} from image {}", spec.image.short())
         }
-        Step::Start { container: Target::Created, .. } => "start the new container".to_owned(),
-        Step::Start { container: Target::Seen(id), .. } => format!("start container {}", short(id)),
+        Step::Start { container: ContainerTarget::Created, .. } => "start the new container".to_owned(),
+        Step::Start { container: ContainerTarget::Seen(id), .. } => format!("start container {}", short(id)),
+        Step::CreateOneOff { spec } => {
+            format!("create container {} for the {} command", spec.container.options.name, spec.role)
+        }
+        Step::StartOneOff { key, .. } => format!("run {}", key.words()),
         Step::Stop { id } => format!("stop container {}", short(id)),
         Step::Restart { id } => format!("restart container {}", short(id)),
         Step::Remove { id } => format!("remove container {}", short(id)),
         Step::Rename { id, name } => format!("rename container {} to {name}", short(id)),
+        Step::Pause { id } => format!("pause container {}", short(id)),
         Step::Unpause { id } => format!("unpause container {}", short(id)),
         Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
         Step::Adjust { id, memory: None, nano_cpus: None, pids: None } => {

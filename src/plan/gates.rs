@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::model::desired::{Desired, Entry, Image, Origin};
-use crate::model::evidence::{CheckState, Evidence, Finding, GateAnswer, GateKind, Person};
-use crate::model::gates::{Freeze, Gates, VerifySpec, Window};
+use crate::model::evidence::{CheckState, Evidence, EvidenceFinding, GateAnswer, GateKind, Person};
+use crate::model::gates::{Freeze, Gates, PromotionWindow, VerifySpec};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
@@ -163,15 +163,24 @@ pub fn auto_objection(
     target: &Desired,
     target_history: &[Entry],
 ) -> Option<&'static str> {
+    let objection = lasting_objection(source, image, target);
+    objection.or_else(|| is_repetition(image, target, target_history).then_some("it had this image before"))
+}
+
+/// Whether the target had this image before.
+pub fn is_repetition(image: &Image, target: &Desired, target_history: &[Entry]) -> bool {
     let was_there = |entry: &Entry| entry.image.as_ref().is_some_and(|named| shares(named, image));
+    was_there(&target.entry) || target_history.iter().any(was_there)
+}
+
+/// The same reason, apart from repetition. Members of a group return to an image that the target had before if another
+/// member is new: they went back because of that one.
+pub fn lasting_objection(source: &Entry, image: &Image, target: &Desired) -> Option<&'static str> {
     if target.hold.is_some() {
         return Some("it is held");
     }
     if target.bad.iter().any(|bad| shares(&bad.image, image)) {
         return Some("it was rolled back from this image");
-    }
-    if was_there(&target.entry) || target_history.iter().any(was_there) {
-        return Some("it had this image before");
     }
     if matches!(source.origin, Some(Origin::Rollback | Origin::AutomaticRollback)) {
         return Some("the source was rolled back to this image");
@@ -196,7 +205,9 @@ fn approvals(gates: &Gates, candidate: &Candidate, evidence: &[Evidence]) -> Gat
     let (mut people, mut own): (Vec<&Person>, bool) = (Vec::new(), false);
     // Of each person the last word counts: a rejection that was withdrawn revives no earlier approval.
     for (at, found) in evidence.iter().enumerate() {
-        let (Finding::Approved { gates: covered }, Some(by)) = (&found.finding, &found.by) else { continue };
+        let (EvidenceFinding::Approved { gates: covered }, Some(by)) = (&found.finding, &found.by) else {
+            continue;
+        };
         let is_covered = covered.get(&candidate.to) == Some(&mark);
         let counts = gates.by.is_empty() || gates.by.contains(by.name());
         if !candidate.is_about(found) || !is_covered || !counts {
@@ -229,14 +240,14 @@ fn approvals(gates: &Gates, candidate: &Candidate, evidence: &[Evidence]) -> Gat
 /// Whether `later` is a rejection of the image by the same person.
 fn took_back(later: &Evidence, by: &Person, image: &Image) -> bool {
     let is_theirs = later.by.as_ref().is_some_and(|author| author.is_same(by));
-    matches!(later.finding, Finding::Rejected { .. }) && is_theirs && shares(&later.image, image)
+    matches!(later.finding, EvidenceFinding::Rejected { .. }) && is_theirs && shares(&later.image, image)
 }
 
 fn soak(needed: Duration, candidate: &Candidate, evidence: &[Evidence], now: Timestamp) -> GateAnswer {
     let of_image =
         |found: &&Evidence| found.environment == candidate.from && found.image.is_same(&candidate.image);
     let millis = evidence.iter().filter(of_image).filter_map(|found| match found.finding {
-        Finding::Healthy { millis, .. } => Some(millis),
+        EvidenceFinding::Healthy { millis, .. } => Some(millis),
         _ => None,
     });
     let soaked = Duration::from_millis(millis.max().unwrap_or_default());
@@ -249,18 +260,20 @@ fn soak(needed: Duration, candidate: &Candidate, evidence: &[Evidence], now: Tim
 }
 
 /// Describes how much of a duration has passed, in a unit in which the whole is a round number: `12 of 30 min`.
-fn progress(done: Duration, whole: Duration) -> String {
+fn progress(done: Duration, total: Duration) -> String {
     const UNITS: [(u64, &str); 3] = [(24 * 3600, "days"), (3600, "h"), (60, "min")];
-    let (done, whole) = (done.as_secs(), whole.as_secs());
-    let fits = |(unit, _): &(u64, &str)| whole >= 2 * unit && whole % unit == 0;
+    let (done, total) = (done.as_secs(), total.as_secs());
+    let fits = |(unit, _): &(u64, &str)| total >= 2 * unit && total % unit == 0;
     let (unit, name) = UNITS.into_iter().find(fits).unwrap_or((1, "s"));
-    format!("{} of {} {name}", done / unit, whole / unit)
+    format!("{} of {} {name}", done / unit, total / unit)
 }
 
 fn verified(candidate: &Candidate, evidence: &[Evidence]) -> GateAnswer {
     let results = evidence.iter().rev().filter(|found| candidate.is_about(found));
     let mut results = results.filter_map(|found| match &found.finding {
-        Finding::Verified { passed, check, result, .. } if candidate.check.as_ref() == Some(check) => {
+        EvidenceFinding::Verified { passed, check, result, .. }
+            if candidate.check.as_ref() == Some(check) =>
+        {
             Some((*passed, result))
         }
         _ => None,
@@ -278,7 +291,7 @@ fn checks(names: &[String], candidate: &Candidate, evidence: &[Evidence]) -> Gat
     let state_of = |name: &String| {
         evidence.iter().rev().filter(|found| candidate.is_about(found)).find_map(|found| {
             match &found.finding {
-                Finding::Checks { revision, name: of, state }
+                EvidenceFinding::Checks { revision, name: of, state }
                     if of == name && candidate.revision.as_ref() == Some(revision) =>
                 {
                     Some(*state)
@@ -309,13 +322,22 @@ fn signed(key: Option<&str>, candidate: &Candidate, evidence: &[Evidence]) -> Ga
         return answer(GateKind::Signed, false, "the key of signatures cannot be read");
     };
     let is_signed = |found: &Evidence| {
-        candidate.is_about(found) && matches!(&found.finding, Finding::Signed { key: by } if by == key)
+        candidate.is_about(found)
+            && matches!(&found.finding, EvidenceFinding::Signed { key: by } if by == key)
     };
-    let open = evidence.iter().any(is_signed);
-    answer(GateKind::Signed, open, if open { "signed" } else { "no signature found" })
+    if evidence.iter().any(is_signed) {
+        return answer(GateKind::Signed, true, "signed");
+    }
+    let why = evidence.iter().rev().filter(|found| candidate.is_about(found)).find_map(|found| match &found
+        .finding
+    {
+        EvidenceFinding::Unsigned { key: by, why } if by == key => Some(why.as_str()),
+        _ => None,
+    });
+    answer(GateKind::Signed, false, why.unwrap_or("no signature found"))
 }
 
-fn window(windows: &[Window], now: Timestamp) -> GateAnswer {
+fn window(windows: &[PromotionWindow], now: Timestamp) -> GateAnswer {
     let openings: Vec<_> = windows
         .iter()
         .flat_map(|window| window.openings(now).into_iter().map(move |times| (times, window)))

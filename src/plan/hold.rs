@@ -1,11 +1,10 @@
 //! A hold: the container is kept with its image and options until a user resumes.
 
-use super::{Intent, image_id, supply};
-use crate::model::build::RecipeKey;
+use super::{Intent, difference, image_id, supply, volumes};
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::Entry;
 use crate::model::memory::Memory;
-use crate::model::observed::{ContainerState, ObservedContainer};
+use crate::model::observed::{ContainerState, Observed, ObservedContainer};
 use crate::plan::target;
 
 /// The state that would be enforced without the hold.
@@ -20,9 +19,14 @@ pub struct AfterHold {
 }
 
 /// Returns the differences that `resume` would apply, as clauses; empty: none.
-pub fn held_back(intent: &Intent, recipe: Option<&RecipeKey>) -> Vec<String> {
-    let replaced = Some(replaced(intent)).filter(|keys| !keys.is_empty());
-    let replaced = replaced.map(|keys| format!("`resume` would update: {}", keys.join(", ")));
+pub fn held_back(intent: &Intent, observed: &Observed, memory: &Memory) -> Vec<String> {
+    let keys = replaced(intent);
+    let replaced = match keys.is_empty() {
+        true => outdated(intent, observed, memory)
+            .map(|what| format!("`resume` would replace the container: {}", what.join(", "))),
+        false => Some(format!("`resume` would update: {}", keys.join(", "))),
+    };
+    let recipe = observed.recipe.as_ref();
     let newest = intent.after_hold.as_ref().map(|after| &after.entry);
     let is_rebuilt = newest.is_some_and(|newest| supply::is_recipe_edited(intent.supply, newest, recipe));
     replaced.into_iter().chain(is_rebuilt.then(|| "`resume` would rebuild: build".to_owned())).collect()
@@ -45,6 +49,16 @@ fn replaced(intent: &Intent) -> Vec<String> {
         found.push("health".to_owned());
     }
     found
+}
+
+/// What differs in the container that the hold keeps, although the manifest is the same: a secret was changed.
+fn outdated(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Vec<String>> {
+    let options = intent.options.as_ref().ok()?;
+    let kept = observed.containers.iter().find(|seen| target::is_proven(seen, memory))?;
+    let image = kept.image.as_ref()?;
+    let undeclared = volumes::undeclared(options, image, observed, memory);
+    let spec = target::made_of(image, options, &intent.entry, undeclared);
+    Some(difference::structural(&spec, kept)).filter(|differences| !differences.is_empty())
 }
 
 /// The manifest keys under which two options differ.

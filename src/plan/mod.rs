@@ -6,18 +6,22 @@
 //! it finds.
 //!
 //! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve` gets it running,
-//! `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
+//! `needs` waits for other members of the group, `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
 //! [`explain`] describes the plan. Apart from these, [`gates`] judges promotions.
 
+pub mod checks;
 mod difference;
 pub mod explain;
 pub mod gates;
 mod hold;
+pub mod left;
+mod needs;
 mod notes;
 mod restart;
 mod rollback;
 mod serve;
 mod serving;
+pub mod signatures;
 mod supply;
 mod target;
 #[cfg(test)]
@@ -25,27 +29,33 @@ mod tests;
 mod turn;
 mod volumes;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::build::RecipeKey;
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::declared::Declared;
 use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
+use crate::model::group::MemberNeeds;
 use crate::model::holder::HolderSpec;
+use crate::model::job::JobSpec;
 use crate::model::memory::{Good, Memory};
 use crate::model::mount::AbsolutePath;
-use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation};
+use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, JobName};
 use crate::model::observed::Observed;
-use crate::model::spec::{HealthSpec, Update};
+use crate::model::one_off::{Hooks, OneOffKey, OneOffSpec};
+use crate::model::spec::{HealthSpec, RestartMode, Update};
 use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
 
 pub use hold::{AfterHold, held_back};
 pub use notes::{StepFailure, after_failure};
 pub use restart::backoff;
-pub use serving::{is_news, serving};
+pub(crate) use serve::without_secrets;
+pub use serving::{must_be_stored, serving};
 pub use supply::{Need, need};
-pub use turn::{gives_turn_back, takes_turn};
+pub(crate) use target::wanted as recorded;
+pub use turn::{releases_turn, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
 
 /// The desired state: the record of one environment, and how its containers are made.
@@ -71,10 +81,18 @@ pub struct Intent {
     pub declared: Option<Box<Declared>>,
     /// The state that would be enforced without the hold; `None`: the environment is not held.
     pub after_hold: Option<Box<AfterHold>>,
+    /// The members of the group that a new version waits for.
+    pub needs: MemberNeeds,
+    /// The commands that run once for each image.
+    pub hooks: Hooks,
+    /// The commands that run at scheduled times.
+    pub jobs: BTreeMap<JobName, JobSpec>,
     /// The health check that decides readiness.
     pub health: HealthSpec,
     /// The order in which a container is replaced; `None`: not declared.
     pub update: Option<Update>,
+    /// When an ended container is started again.
+    pub restart: RestartMode,
     /// Whether containers join the network namespace of a sandbox.
     pub holder: bool,
     /// How long a replaced container keeps running for its last requests, if a proxy passes new requests to
@@ -106,7 +124,7 @@ pub struct Plan {
     /// The status of the environment.
     pub verdict: PlannedStatus,
     /// When to reconcile again even without a wakeup.
-    pub look_again: Option<Timestamp>,
+    pub requeue_at: Option<Timestamp>,
     /// The ID of the container that gets the proxy's traffic, if there is a proxy.
     pub serving: Option<String>,
     /// The reconcile state for the next reconcile.
@@ -117,6 +135,10 @@ pub struct Plan {
     pub volumes: Vec<VolumeView>,
     /// Warnings for the operator about problems that do not keep anything from running.
     pub warnings: Vec<String>,
+    /// The next scheduled time of each job; `None`: there is none in the next years.
+    pub next_jobs: BTreeMap<JobName, Option<Timestamp>>,
+    /// When to reconcile again for the jobs.
+    pub jobs_requeue_at: Option<Timestamp>,
 }
 
 /// One step and why it is taken.
@@ -160,16 +182,16 @@ pub enum Step {
     },
     /// Starts a sandbox. `replacement` as with [`Step::Start`].
     StartHolder {
-        /// The sandbox; [`Target::Created`] is that of the preceding [`Step::CreateHolder`].
-        holder: Target,
+        /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
+        holder: ContainerTarget,
         /// The fingerprint of the options that are refused if the sandbox cannot be started.
         replacement: Option<String>,
     },
     /// Sends the proxy the address of a running sandbox. The container that is about to join it gets the
     /// traffic once it is ready; the proxy can check the new configuration until then.
     Announce {
-        /// The sandbox; [`Target::Created`] is that of the preceding [`Step::CreateHolder`].
-        holder: Target,
+        /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
+        holder: ContainerTarget,
     },
     /// Creates a container without starting it.
     Create {
@@ -177,18 +199,30 @@ pub enum Step {
         name: ContainerName,
         /// Its options.
         spec: Box<ContainerSpec>,
-        /// The sandbox that it joins; [`Target::Created`] is the one created before it. `None`: it gets its
+        /// The sandbox that it joins; [`ContainerTarget::Created`] is the one created before it. `None`: it gets its
         /// own network namespace.
-        joins: Option<Target>,
+        joins: Option<ContainerTarget>,
     },
     /// Start a container.
     Start {
         /// The container.
-        container: Target,
+        container: ContainerTarget,
         /// The fingerprint of its options if it is to replace another container. If it cannot be started,
         /// these options are refused and the other container keeps running. `None`: a failed start is tried
         /// again.
         replacement: Option<String>,
+    },
+    /// Creates a container that runs a command once, without starting it.
+    CreateOneOff {
+        /// Its options.
+        spec: Box<OneOffSpec>,
+    },
+    /// Starts such a container.
+    StartOneOff {
+        /// Its id.
+        id: String,
+        /// What it is for. If the container cannot be started because of its image, the command has failed.
+        key: OneOffKey,
     },
     /// Stops a container: SIGTERM, and SIGKILL after its timeout.
     Stop {
@@ -212,6 +246,11 @@ pub enum Step {
         /// The name.
         name: ContainerName,
     },
+    /// Pauses a container, until its volume is backed up.
+    Pause {
+        /// Its id.
+        id: String,
+    },
     /// Unpauses a container.
     Unpause {
         /// Its id.
@@ -233,6 +272,13 @@ pub enum Step {
         /// Processes and threads.
         pids: Option<u32>,
     },
+}
+
+impl Step {
+    /// The container that this step stops for good.
+    fn stopped(&self) -> Option<&String> {
+        if let Self::Stop { id } = self { Some(id) } else { None }
+    }
 }
 
 /// A step that changes the record and touches no container.
@@ -287,7 +333,7 @@ pub enum RecordStep {
 
 /// The container of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum ContainerTarget {
     /// An observed container, by ID.
     Seen(String),
     /// The container of the preceding [`Step::Create`].
@@ -328,15 +374,21 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     volumes::settle(&mut memory, intent, observed);
     let (memory, succeeded) = serving::recognise(memory, intent, observed, now);
     let memory = rollback::recall(memory, intent, observed);
+    let memory = serve::hooks::recall(memory, intent, observed, now);
+    let memory = serve::jobs::recall(memory, intent, observed, now);
     let crashes = memory.crashes.clone();
     let supplied = supply::plan(intent, observed, now);
     let choice = target::choose(intent, observed, &memory);
-    let served = serve::plan(intent, observed, &choice, memory, now);
+    let (served, mut memory) = serve::plan(intent, observed, &choice, memory, now);
+    let hooks = serve::hooks::plan(intent, observed, &choice, &mut memory, now);
+    let waiting = needs::plan(intent, observed, &memory);
+    let (supplied, served) = (supplied.and(waiting).and(hooks), (served, memory));
     let mut plan =
-        volumes::tell(combine(intent, observed, &choice, supplied, served), intent, observed, &choice);
+        volumes::add(combine(intent, observed, &choice, supplied, served), intent, observed, &choice);
     plan.outcome = plan.outcome.or(succeeded);
-    let plan = notes::hold_back_trouble(plan, intent, &crashes, now);
-    let plan = notes::hold_back_repeats(plan, intent, &crashes, now);
+    let plan = notes::delay_after_failures(plan, intent, &crashes, now);
+    let plan = notes::delay_repeats(plan, intent, &crashes, now);
+    let plan = serve::jobs::add(plan, intent, observed, &choice, now);
     notes::remember_stops(plan, observed, now)
 }
 
@@ -346,13 +398,13 @@ struct PartialPlan {
     differences: Vec<String>,
     steps: Vec<PlannedStep>,
     verdict: Option<PlannedStatus>,
-    look_again: Option<Timestamp>,
+    requeue_at: Option<Timestamp>,
     outcome: Option<(Generation, Outcome)>,
     serving: Option<String>,
 }
 
 impl PartialPlan {
-    fn say(condition: Condition, reason: Reason, message: impl Into<String>) -> Self {
+    fn with_status(condition: Condition, reason: Reason, message: impl Into<String>) -> Self {
         Self { verdict: Some(PlannedStatus::new(condition, reason, message)), ..Self::default() }
     }
 
@@ -361,8 +413,19 @@ impl PartialPlan {
         self
     }
 
-    fn look_again_at(mut self, at: Timestamp) -> Self {
-        self.look_again = Some(self.look_again.map_or(at, |earlier| earlier.min(at)));
+    /// Joins both. The status is that of the first part that has one.
+    fn and(mut self, second: Self) -> Self {
+        self.differences.extend(second.differences);
+        self.steps.extend(second.steps);
+        self.verdict = self.verdict.or(second.verdict);
+        self.outcome = self.outcome.or(second.outcome);
+        self.serving = self.serving.or(second.serving);
+        self.requeue_at = [self.requeue_at, second.requeue_at].into_iter().flatten().min();
+        self
+    }
+
+    fn requeue_by(mut self, at: Timestamp) -> Self {
+        self.requeue_at = Some(self.requeue_at.map_or(at, |earlier| earlier.min(at)));
         self
     }
 }
@@ -384,18 +447,20 @@ fn combine(
         (Some(serve), None) => serve,
         (None, None) => PlannedStatus::new(Condition::Progressing, Reason::Updating, "in progress"),
     };
-    let verdict = said_while_held(intent, observed, verdict);
-    let look_again = [serve.look_again, supply.look_again].into_iter().flatten().min();
+    let verdict = status_while_held(intent, observed, &memory, verdict);
+    let requeue_at = [serve.requeue_at, supply.requeue_at].into_iter().flatten().min();
     Plan {
         differences: supply.differences.into_iter().chain(serve.differences).collect(),
         steps: supply.steps.into_iter().chain(serve.steps).collect(),
         verdict,
-        look_again,
+        requeue_at,
         serving: serve.serving,
         memory,
         outcome: serve.outcome.or(supply.outcome),
         volumes: Vec::new(),
         warnings: Vec::new(),
+        next_jobs: BTreeMap::new(),
+        jobs_requeue_at: None,
     }
 }
 
@@ -412,12 +477,17 @@ fn while_serving(supply: &PlannedStatus, choice: &target::Choice, serve: &Planne
     PlannedStatus { condition, reason: supply.reason, message }
 }
 
-fn said_while_held(intent: &Intent, observed: &Observed, verdict: PlannedStatus) -> PlannedStatus {
+fn status_while_held(
+    intent: &Intent,
+    observed: &Observed,
+    memory: &Memory,
+    verdict: PlannedStatus,
+) -> PlannedStatus {
     let at_rest = matches!(verdict.condition, Condition::Ready | Condition::RolledBack)
         || verdict.reason == Reason::NothingRecorded;
     match &intent.hold {
         Some(hold) if at_rest => {
-            let held_back = held_back(intent, observed.recipe.as_ref());
+            let held_back = held_back(intent, observed, memory);
             let held_back: String = held_back.iter().map(|what| format!("; {what}")).collect();
             let (by, reason, environment) = (&hold.by, &hold.reason, &intent.environment);
             let message =

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::explain::explain;
 use super::restart::{LONGEST, backoff};
-use super::{Intent, Plan, PlannedStatus, REPEATS_BEFORE_GIVING_UP, Step, Target};
+use super::serve::{hooks, jobs};
+use super::{ContainerTarget, Intent, Plan, PlannedStatus, REPEATS_BEFORE_GIVING_UP, Step};
 use crate::model::cause::Cause;
-use crate::model::memory::{Crashes, EngineBackoff, Memory, NoHolder, Refused, Repeat};
+use crate::model::memory::{Crashes, EngineBackoff, Memory, NoHolder, RefusedOptions, Repeat};
 use crate::model::mount::REFUSED_SOURCE;
 use crate::model::observed::Observed;
+use crate::model::one_off::{HookResult, HookRun, OneOffKey};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -25,7 +27,7 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     // A failure with a time in the future was noted while the clock was wrong: any `sync` clears it.
     let forgiven = |at: Timestamp| intent.sync.is_some_and(|sync| (sync > at || at > now) && sync <= now);
     let other = |generation| generation != intent.entry.generation;
-    let is_over = |refused: &Refused| refused.of_the_host && now >= retry_of(refused);
+    let is_over = |refused: &RefusedOptions| refused.of_the_host && now >= retry_of(refused);
     memory.refused.take_if(|refused| forgiven(refused.at) || other(refused.generation) || is_over(refused));
     memory.trouble.take_if(|trouble| forgiven(trouble.at) || other(trouble.generation));
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
@@ -53,10 +55,7 @@ fn is_started_since(observed: &Observed, id: &str, at: Timestamp) -> bool {
 /// answers, is noted elsewhere.
 pub(super) fn remember_stops(mut plan: Plan, observed: &Observed, now: Timestamp) -> Plan {
     let restarted = plan.memory.crashes.stopped.as_ref().map(|stopped| stopped.container.clone());
-    let stops = plan.steps.iter().filter_map(|planned| match &planned.step {
-        Step::Stop { id } => Some(id),
-        _ => None,
-    });
+    let stops = plan.steps.iter().filter_map(|planned| planned.step.stopped());
     let is_ours = |id: &&String| observed.containers.iter().any(|container| container.id == **id);
     let stopped = stops.filter(is_ours).filter(|id| restarted.as_ref() != Some(*id));
     plan.memory.stopped.extend(stopped.map(|id| (id.clone(), now)));
@@ -64,7 +63,7 @@ pub(super) fn remember_stops(mut plan: Plan, observed: &Observed, now: Timestamp
 }
 
 /// The time to retry refused options whose failure had another cause than the options.
-pub(super) fn retry_of(refused: &Refused) -> Timestamp {
+pub(super) fn retry_of(refused: &RefusedOptions) -> Timestamp {
     refused.retry_at.unwrap_or_else(|| refused.at.after(LONGEST))
 }
 
@@ -83,7 +82,12 @@ fn wait_no_longer_than_ever(memory: &mut Memory, intent: &Intent, now: Timestamp
 }
 
 /// Delays the next attempt after failed engine calls. A newer generation or a `sync` ends the delay.
-pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
+pub(super) fn delay_after_failures(
+    mut plan: Plan,
+    intent: &Intent,
+    before: &Crashes,
+    now: Timestamp,
+) -> Plan {
     let Some(trouble) = plan.memory.trouble.clone() else { return plan };
     let waits_for_restart = plan.verdict.reason == Reason::CrashLoop;
     if plan.steps.is_empty() && !waits_for_restart {
@@ -93,7 +97,7 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashe
     }
     if now < trouble.next_retry || waits_for_restart {
         let crashes = plan.memory.crashes.clone();
-        hold_back(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
+        delay(&mut plan, trouble.next_retry, now, |step| is_paced(step, &crashes, before));
         let message = format!("{}: {}", intent.environment, trouble.message);
         let condition = match trouble.reason {
             Reason::BindSourceMissing => Condition::Blocked,
@@ -105,7 +109,7 @@ pub(super) fn hold_back_trouble(mut plan: Plan, intent: &Intent, before: &Crashe
 }
 
 /// Stops acting on a difference that remains after three attempts, and reports it instead.
-pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
+pub(super) fn delay_repeats(mut plan: Plan, intent: &Intent, before: &Crashes, now: Timestamp) -> Plan {
     let Some(difference) = what_differs(&plan) else {
         plan.memory.repeat = None;
         return plan;
@@ -122,7 +126,7 @@ pub(super) fn hold_back_repeats(mut plan: Plan, intent: &Intent, before: &Crashe
     // A limit that the engine rejects must not delay a build or the restart of a crashed container. But if
     // such steps themselves repeat, they end here.
     let (crashes, is_named) = (plan.memory.crashes.clone(), !plan.differences.is_empty());
-    hold_back(&mut plan, next_retry, now, |step| {
+    delay(&mut plan, next_retry, now, |step| {
         is_named && (is_supply(step) || is_paced(step, &crashes, before))
     });
     plan.verdict = PlannedStatus::new(
@@ -145,9 +149,9 @@ fn what_differs(plan: &Plan) -> Option<String> {
 }
 
 /// Leaves only the steps that `goes_on` allows.
-fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn(&Step) -> bool) {
+fn delay(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn(&Step) -> bool) {
     plan.steps.retain(|planned| goes_on(&planned.step));
-    plan.look_again = [plan.look_again, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
+    plan.requeue_at = [plan.requeue_at, Some(until)].into_iter().flatten().filter(|at| *at > now).min();
 }
 
 /// Whether `step` is a restart that this plan found due, a step that the restart needs, or the stop before
@@ -155,19 +159,37 @@ fn hold_back(plan: &mut Plan, until: Timestamp, now: Timestamp, goes_on: impl Fn
 fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
     let crashed = |id: &String| crashes.last.as_ref().is_some_and(|last| last.container == *id);
     match step {
-        Step::Start { container: Target::Seen(id), replacement: None } => {
+        Step::Start { container: ContainerTarget::Seen(id), replacement: None } => {
             crashed(id) && crashes.restarts > before.restarts
         }
         Step::CreateNetwork
         | Step::Connect { .. }
-        | Step::StartHolder { holder: Target::Seen(_), replacement: None } => {
+        | Step::StartHolder { holder: ContainerTarget::Seen(_), replacement: None } => {
             crashes.restarts > before.restarts
         }
         Step::Stop { id } => {
             let is_it = crashes.stopped.as_ref().is_some_and(|stopped| stopped.container == *id);
             is_it && crashes.stopped != before.stopped
         }
-        _ => false,
+        Step::Start { .. }
+        | Step::StartHolder { .. }
+        | Step::CancelJob
+        | Step::Acquire(_)
+        | Step::Record(_)
+        | Step::CreateVolume { .. }
+        | Step::CreateFolder { .. }
+        | Step::LoadHolder
+        | Step::CreateHolder { .. }
+        | Step::Announce { .. }
+        | Step::Create { .. }
+        | Step::Restart { .. }
+        | Step::Remove { .. }
+        | Step::Rename { .. }
+        | Step::Pause { .. }
+        | Step::Unpause { .. }
+        | Step::Adjust { .. }
+        | Step::CreateOneOff { .. }
+        | Step::StartOneOff { .. } => false,
     }
 }
 
@@ -203,16 +225,23 @@ pub fn after_failure(
     let mut memory = Memory { repeat: None, ..plan.memory.clone() };
     // A container whose stop was not reached still runs: if it ends later, that is its own doing.
     for planned in plan.steps.iter().rev().take_while(|planned| planned.step != *step) {
-        if let Step::Stop { id } = &planned.step {
+        if let Some(id) = planned.step.stopped() {
             memory.stopped.remove(id);
         }
+    }
+    if jobs::note_failure(&mut memory, step, failure, now) {
+        return memory;
+    }
+    if let Some(run) = failed_command(step, failure, intent, now) {
+        hooks::note(&mut memory, run);
+        return memory;
     }
     if let Some(no_holder) = no_holder(step, failure, now) {
         memory.no_holder = Some(no_holder);
         return memory;
     }
     if let Some(fingerprint) = refusable(plan, step, cause) {
-        memory.refused = Some(Refused {
+        memory.refused = Some(RefusedOptions {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
             reason: if cause == Cause::Option { Reason::OptionRefused } else { Reason::StartFailed },
@@ -237,36 +266,78 @@ pub fn after_failure(
     memory
 }
 
+/// The failed command, if `step` could not run it because of its image.
+fn failed_command(step: &Step, failure: StepFailure<'_>, intent: &Intent, now: Timestamp) -> Option<HookRun> {
+    let (key, container) = match step {
+        Step::CreateOneOff { spec } => (spec.hook_key()?, String::new()),
+        Step::StartOneOff { id, key: OneOffKey::Hook(key) } => (key.clone(), id.clone()),
+        _ => return None,
+    };
+    failure.cause.is_verdict().then(|| HookRun {
+        key,
+        generation: intent.entry.generation,
+        revision: intent.entry.revision.clone(),
+        container,
+        result: HookResult::Failed(format!("cannot be run: {}", failure.message)),
+        at: now,
+    })
+}
+
 /// The options that are refused after `step` failed: those of a replacement that cannot be started, or
 /// cannot even be created from its image.
 fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a String> {
-    match (step, cause) {
-        (_, Cause::Engine | Cause::Hand) => None,
-        (Step::Start { replacement, .. } | Step::StartHolder { replacement, .. }, _) => replacement.as_ref(),
-        (Step::Create { .. }, Cause::Version)
-        | (Step::Create { .. } | Step::CreateHolder { .. }, Cause::Option) => {
-            plan.steps.iter().find_map(|planned| match &planned.step {
-                Step::Start { container: Target::Created, replacement } => replacement.as_ref(),
-                _ => None,
-            })
-        }
-        _ => None,
+    if matches!(cause, Cause::Engine | Cause::Hand) {
+        return None;
     }
+    match step {
+        Step::Start { replacement, .. } | Step::StartHolder { replacement, .. } => replacement.as_ref(),
+        Step::Create { .. } if matches!(cause, Cause::Version | Cause::Option) => replacement_of(plan),
+        Step::CreateHolder { .. } if cause == Cause::Option => replacement_of(plan),
+        Step::Create { .. }
+        | Step::CreateHolder { .. }
+        | Step::CancelJob
+        | Step::Acquire(_)
+        | Step::Record(_)
+        | Step::CreateNetwork
+        | Step::CreateVolume { .. }
+        | Step::CreateFolder { .. }
+        | Step::LoadHolder
+        | Step::Announce { .. }
+        | Step::Stop { .. }
+        | Step::Restart { .. }
+        | Step::Remove { .. }
+        | Step::Rename { .. }
+        | Step::Pause { .. }
+        | Step::Unpause { .. }
+        | Step::Connect { .. }
+        | Step::Adjust { .. }
+        | Step::CreateOneOff { .. }
+        | Step::StartOneOff { .. } => None,
+    }
+}
+
+/// The fingerprint of the replacement that a plan creates and starts.
+fn replacement_of(plan: &Plan) -> Option<&String> {
+    plan.steps.iter().find_map(|planned| {
+        let Step::Start { container: ContainerTarget::Created, replacement } = &planned.step else {
+            return None;
+        };
+        replacement.as_ref()
+    })
 }
 
 /// Whether the failure shows that sandboxes do not work on this engine. These failures do not: a port in
 /// use, a cause that would keep any container from starting, and a removal by a user.
 fn no_holder(step: &Step, failure: StepFailure<'_>, now: Timestamp) -> Option<NoHolder> {
     let StepFailure { cause, message } = failure;
-    let tells = match step {
-        Step::LoadHolder => !matches!(cause, Cause::Engine | Cause::Host),
+    let is_proof = if *step == Step::LoadHolder {
+        !matches!(cause, Cause::Engine | Cause::Host)
+    } else {
         // A sandbox that ran before shows that sandboxes do work.
-        Step::StartHolder { holder: Target::Created, .. } => {
-            matches!(cause, Cause::Version | Cause::Unknown) && !message.contains("network")
-        }
-        _ => false,
+        let is_first = matches!(step, Step::StartHolder { holder: ContainerTarget::Created, .. });
+        is_first && matches!(cause, Cause::Version | Cause::Unknown) && !message.contains("network")
     };
-    tells.then(|| NoHolder { message: message.to_owned(), at: now })
+    is_proof.then(|| NoHolder { message: message.to_owned(), at: now })
 }
 
 /// Whether an engine message is about a missing path of the host that is to be mounted.
@@ -276,14 +347,29 @@ fn is_missing_source(words: &str) -> bool {
 }
 
 fn trouble_reason(step: &Step, failure: StepFailure<'_>) -> Reason {
-    match (step, failure.cause) {
-        (_, Cause::Host) if is_missing_source(failure.message) => Reason::BindSourceMissing,
-        (_, Cause::Engine) => Reason::EngineUnavailable,
-        (_, Cause::Option) => Reason::OptionRefused,
-        (Step::Start { .. } | Step::StartHolder { .. }, Cause::Hand) => Reason::Interrupted,
-        (Step::Start { .. } | Step::StartHolder { .. }, _) | (Step::Create { .. }, Cause::Version) => {
-            Reason::StartFailed
+    let is_start = matches!(step, Step::Start { .. } | Step::StartHolder { .. });
+    let is_create = matches!(step, Step::Create { .. });
+    match failure.cause {
+        Cause::Host if is_missing_source(failure.message) => Reason::BindSourceMissing,
+        Cause::Engine => Reason::EngineUnavailable,
+        Cause::Option => Reason::OptionRefused,
+        Cause::Hand if is_start => Reason::Interrupted,
+        Cause::Version if is_start || is_create => Reason::StartFailed,
+        Cause::Version
+        | Cause::Hand
+        | Cause::Host
+        | Cause::NoImage
+        | Cause::NoPlatform
+        | Cause::Denied
+        | Cause::Network
+        | Cause::RateLimit
+        | Cause::Port
+        | Cause::Unknown => {
+            if is_start {
+                Reason::StartFailed
+            } else {
+                Reason::EngineUnavailable
+            }
         }
-        _ => Reason::EngineUnavailable,
     }
 }

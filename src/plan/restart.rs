@@ -56,9 +56,11 @@ pub(super) fn count(
     let why = stopped.map(|stopped| stopped.why.clone());
     let ran_well = container.started_at.is_some_and(|started| exit.at.since(started) >= HEALTHY);
     let (before, exits) = if ran_well { (0, 0) } else { (crashes.count, crashes.exits) };
-    let count = before.saturating_add(1);
+    // A container that abide stopped for something else, such as a restore, has not crashed.
+    let is_stop = by == Some(EndedBy::Abide) && why.is_none();
+    let count = before.saturating_add(u32::from(!is_stop));
     // A container that abide stopped has already waited before the stop, while it still ran.
-    let delay = if why.is_some() { Duration::ZERO } else { backoff(count, &container.id) };
+    let delay = if why.is_some() || is_stop { Duration::ZERO } else { backoff(count, &container.id) };
     Crashes {
         count,
         exits: exits.saturating_add(u32::from(EndedBy::counts(by))),
@@ -111,7 +113,7 @@ pub(super) fn how(exit: &Exit, by: Option<EndedBy>) -> String {
             format!("was stopped by a user or by a stop of the Docker Engine (exit code {code})")
         }
         (Some(EndedBy::Abide), _) => {
-            format!("was stopped by abide in favor of another container (exit code {code})")
+            format!("was stopped by abide (exit code {code})")
         }
         (Some(EndedBy::Absence), _) => {
             format!("exited while the Docker Engine or abide was not running (exit code {code})")

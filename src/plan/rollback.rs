@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::target::{self, Choice, KeepReason};
 use super::{Intent, PartialPlan, PlannedStatus, RecordStep, Step};
 use crate::model::desired::{Bad, Image, Origin};
-use crate::model::memory::{Good, Memory, Refused};
+use crate::model::memory::{Good, Memory, RefusedOptions};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason};
 
@@ -32,7 +32,7 @@ pub(super) fn recall(mut memory: Memory, intent: &Intent, observed: &Observed) -
     memory
 }
 
-fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<Refused> {
+fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<RefusedOptions> {
     let entry = &intent.entry;
     let is_tried_for_itself =
         entry.origin.is_none_or(|origin| origin.is_on_purpose() || origin == Origin::AutomaticRollback);
@@ -40,7 +40,7 @@ fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Optio
     let bad = known(intent, image)?;
     memory.good.as_ref().filter(|good| !good.image.is_same(image))?;
     let words = image.shown_digest().map_or("unknown", |digest| digest.short());
-    Some(Refused {
+    Some(RefusedOptions {
         fingerprint: target::wanted(intent, observed, memory)?.fingerprint(),
         generation: entry.generation,
         reason: bad.reason,
@@ -90,7 +90,7 @@ pub(super) fn destination<'a>(
     intent: &Intent,
     choice: &Choice,
     memory: &'a Memory,
-) -> Option<(&'a Good, &'a Refused)> {
+) -> Option<(&'a Good, &'a RefusedOptions)> {
     let good = memory.good.as_ref()?;
     let refused = memory.refused.as_ref().filter(|refused| !refused.of_the_host)?;
     let failed = intent.entry.image.as_ref()?;
@@ -103,7 +103,12 @@ pub(super) fn destination<'a>(
 }
 
 /// Adds the step that rolls the record back.
-pub(super) fn move_record(half: PartialPlan, intent: &Intent, good: &Good, refused: &Refused) -> PartialPlan {
+pub(super) fn move_record(
+    partial: PartialPlan,
+    intent: &Intent,
+    good: &Good,
+    refused: &RefusedOptions,
+) -> PartialPlan {
     let from = intent.entry.generation;
     let why = format!("generation {from} failed ({})", refused.reason.as_str());
     let step = Step::Record(RecordStep::RollBack {
@@ -113,11 +118,11 @@ pub(super) fn move_record(half: PartialPlan, intent: &Intent, good: &Good, refus
         reason: refused.reason,
         message: refused.message.clone(),
     });
-    half.then(step, why)
+    partial.then(step, why)
 }
 
 /// The status during a rollback.
-pub(super) fn said_on_the_way(refused: &Refused, verdict: &PlannedStatus) -> PlannedStatus {
+pub(super) fn rollback_status(refused: &RefusedOptions, verdict: &PlannedStatus) -> PlannedStatus {
     let message = format!("{}; {}", refused.message, verdict.message);
     PlannedStatus::new(Condition::Progressing, Reason::RolledBack, message)
 }
@@ -126,7 +131,9 @@ pub(super) fn said_on_the_way(refused: &Refused, verdict: &PlannedStatus) -> Pla
 pub(super) fn led_here(intent: &Intent) -> Option<String> {
     let entry = &intent.entry;
     entry.origin.filter(|origin| *origin == Origin::AutomaticRollback)?;
-    let message = intent.bad.last().map(|bad| bad.message.clone());
+    // A member that only went back with its group has no failure of its own.
+    let is_of_it = |bad: &&Bad| entry.together.is_empty() || bad.at == entry.at;
+    let message = intent.bad.last().filter(is_of_it).map(|bad| bad.message.clone());
     let note = || entry.note.clone();
     Some(message.or_else(note).unwrap_or_else(|| "the previous generation failed".to_owned()))
 }

@@ -83,13 +83,15 @@ pub(super) fn succeed(memory: &mut Memory, ready: Good) {
     memory.next = None;
 }
 
-/// Whether `after` contains a readiness or a stop that `before` does not. Such a state is stored before
+/// Whether `after` contains a readiness, a stop or a run of a command or job that `before` does not. Such a state is stored before
 /// abide acts on it.
-pub fn is_news(before: &Memory, after: &Memory) -> bool {
+pub fn must_be_stored(before: &Memory, after: &Memory) -> bool {
     fn containers(memory: &Memory) -> [Option<&String>; 2] {
         [&memory.good, &memory.next].map(|good| good.as_ref().map(|good| &good.container))
     }
     containers(before) != containers(after)
         || before.draining != after.draining
         || before.stopped != after.stopped
+        || before.hooks != after.hooks
+        || before.jobs != after.jobs
 }

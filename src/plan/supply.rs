@@ -7,7 +7,7 @@ use super::{Intent, PartialPlan, RecordStep, Step, SupplyKind, generation_words}
 use crate::model::build::{Acquisition, RecipeKey};
 use crate::model::desired::{Entry, Image, Outcome};
 use crate::model::name::{CommitId, Digest};
-use crate::model::observed::{Observed, RegistryPresence};
+use crate::model::observed::{ContainerState, Observed, RegistryPresence};
 use crate::model::reference::ImageRepository;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -63,7 +63,7 @@ pub(super) const GONE_FOR: Duration = Duration::from_secs(300);
 pub fn need(
     intent: &Intent,
     images: &BTreeSet<Digest>,
-    shelf: &RegistryPresence,
+    registry_presence: &RegistryPresence,
     recipe: Option<&RecipeKey>,
 ) -> Need {
     let entry = &intent.entry;
@@ -74,11 +74,11 @@ pub fn need(
         }
         (None, Some(revision)) => Need::Build { revision },
         (None, None) => Need::Nothing,
-        (Some(Image { id: Some(id), .. }), _) if images.contains(id) => match &shelf.owed_to {
+        (Some(Image { id: Some(id), .. }), _) if images.contains(id) => match &registry_presence.push_to {
             Some(repository) => Need::Push { id: id.clone(), repository: repository.clone() },
             None => Need::Nothing,
         },
-        (Some(_), Some(revision)) if shelf.is_lost => Need::Build { revision },
+        (Some(_), Some(revision)) if registry_presence.is_lost => Need::Build { revision },
         (Some(Image { reference: Some(reference), digest: Some(digest), .. }), _) => {
             Need::Pull { reference: reference.clone(), digest: digest.clone() }
         }
@@ -104,36 +104,36 @@ pub(super) fn is_recipe_edited(supply: SupplyKind, entry: &Entry, recipe: Option
 
 /// Adds the step that notes the build recipe of the manifest, if none is known. Later edits are compared
 /// with it.
-fn note_recipe(intent: &Intent, observed: &Observed, half: PartialPlan) -> PartialPlan {
+fn note_recipe(intent: &Intent, observed: &Observed, partial: PartialPlan) -> PartialPlan {
     let entry = &intent.entry;
     let is_unknown = entry.recipe.is_none() && entry.image.is_some() && entry.revision.is_some();
     match &observed.recipe {
         Some(recipe) if is_unknown && intent.supply == SupplyKind::Build && intent.hold.is_none() => {
             let step =
                 Step::Record(RecordStep::Recipe { generation: entry.generation, recipe: recipe.clone() });
-            half.then(step, "a later edit of the manifest will be compared with it")
+            partial.then(step, "a later edit of the manifest will be compared with it")
         }
-        _ => half,
+        Some(_) | None => partial,
     }
 }
 
 /// Plans the steps and the status for the missing part of the valid entry.
 pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> PartialPlan {
-    let need = need(intent, &observed.images, &observed.shelf, observed.recipe.as_ref());
-    let half = match &need {
-        Need::Nothing => note_recipe(intent, observed, nothing_to_bring(intent)),
+    let need = need(intent, &observed.images, &observed.registry_presence, observed.recipe.as_ref());
+    let partial = match &need {
+        Need::Nothing => note_recipe(intent, observed, nothing_to_bring(intent, observed)),
         Need::Unobtainable { id } => unobtainable(intent, id),
         Need::Rebuild { .. } => rebuild(intent, observed, &need, now),
         Need::Build { .. } | Need::Pull { .. } | Need::Push { .. } => bring(intent, observed, &need, now),
     };
     if !observed.superseded_job {
-        return half;
+        return partial;
     }
     let cancelled = PartialPlan::default().then(Step::CancelJob, "the record no longer needs it");
-    PartialPlan { steps: cancelled.steps.into_iter().chain(half.steps).collect(), ..half }
+    PartialPlan { steps: cancelled.steps.into_iter().chain(partial.steps).collect(), ..partial }
 }
 
-fn nothing_to_bring(intent: &Intent) -> PartialPlan {
+fn nothing_to_bring(intent: &Intent, observed: &Observed) -> PartialPlan {
     if intent.entry.image.is_some() {
         return PartialPlan::default();
     }
@@ -141,21 +141,34 @@ fn nothing_to_bring(intent: &Intent) -> PartialPlan {
     match intent.supply {
         SupplyKind::Build => {
             let words = "nothing is recorded yet; querying git for the head of the branch";
-            PartialPlan::say(Condition::Progressing, Reason::NothingRecorded, words)
+            PartialPlan::with_status(Condition::Progressing, Reason::NothingRecorded, words)
         }
         SupplyKind::Tag => {
             let words = "nothing is recorded yet; querying the registry for the tag";
-            PartialPlan::say(Condition::Progressing, Reason::NothingRecorded, words)
+            PartialPlan::with_status(Condition::Progressing, Reason::NothingRecorded, words)
         }
-        SupplyKind::Named => PartialPlan::say(
+        SupplyKind::Named => PartialPlan::with_status(
             Condition::Blocked,
             Reason::NothingRecorded,
-            format!(
-                "nothing is recorded yet: use `abide promote` or `abide set` to record what \
-                {environment} should run"
-            ),
+            match running_image(observed) {
+                // The record was lost, or its folder was replaced.
+                Some(image) => format!(
+                    "nothing is recorded: `abide set {environment} {image}` records the image that runs now, \
+                    `abide import` restores a copy of the record"
+                ),
+                None => format!(
+                    "nothing is recorded yet: use `abide promote` or `abide set` to record what \
+                    {environment} should run"
+                ),
+            },
         ),
     }
+}
+
+/// The image of the running container that was started last.
+fn running_image(observed: &Observed) -> Option<&Digest> {
+    let running = observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+    running.max_by_key(|seen| seen.started_at).and_then(|seen| seen.image.as_ref())
 }
 
 fn unobtainable(intent: &Intent, id: &Digest) -> PartialPlan {
@@ -167,15 +180,15 @@ fn unobtainable(intent: &Intent, id: &Digest) -> PartialPlan {
         intent.environment
     );
     let failed = Outcome::Failed(words.clone());
-    let half = PartialPlan::say(Condition::Blocked, Reason::ImageNotFound, words);
-    PartialPlan { outcome: Some((intent.entry.generation, failed)), ..half }
+    let partial = PartialPlan::with_status(Condition::Blocked, Reason::ImageNotFound, words);
+    PartialPlan { outcome: Some((intent.entry.generation, failed)), ..partial }
 }
 
 fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> PartialPlan {
     let begin = |why: &str| begin(intent, observed, need, why, now);
     match &observed.acquisition {
         Acquisition::NotNeeded | Acquisition::Untried => begin(what_is_missing(need)),
-        Acquisition::Running { step } => PartialPlan::say(
+        Acquisition::Running { step } => PartialPlan::with_status(
             Condition::Progressing,
             progress_reason(need),
             format!("{} {}: {step}", doing(need), words(intent)),
@@ -189,19 +202,19 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> P
             begin("the registry may have the image by now")
         }
         Acquisition::Failed { reason, message, at } => {
-            let half = PartialPlan::say(Condition::Degraded, *reason, message.clone());
-            let half = PartialPlan {
+            let partial = PartialPlan::with_status(Condition::Degraded, *reason, message.clone());
+            let partial = PartialPlan {
                 outcome: Some((intent.entry.generation, Outcome::Failed(message.clone()))),
-                ..half
+                ..partial
             };
             match reason {
-                Reason::ImageNotFound => half.look_again_at(at.after(GONE_FOR)),
-                _ => half,
+                Reason::ImageNotFound => partial.requeue_by(at.after(GONE_FOR)),
+                _ => partial,
             }
         }
         Acquisition::Unavailable { retry_at, .. } if now >= *retry_at => begin("the retry is due"),
         Acquisition::Unavailable { reason, message, retry_at } => {
-            PartialPlan::say(Condition::Degraded, *reason, message.clone()).look_again_at(*retry_at)
+            PartialPlan::with_status(Condition::Degraded, *reason, message.clone()).requeue_by(*retry_at)
         }
     }
 }
@@ -211,7 +224,7 @@ fn bring(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> P
 fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) -> PartialPlan {
     let entry = &intent.entry;
     let generation = entry.generation;
-    let mut half = match (&observed.acquisition, &observed.recipe) {
+    let mut partial = match (&observed.acquisition, &observed.recipe) {
         (Acquisition::Untried | Acquisition::NotNeeded, _) => {
             begin(intent, observed, need, "its `build` was edited in the manifest", now)
         }
@@ -231,15 +244,21 @@ fn rebuild(intent: &Intent, observed: &Observed, need: &Need, now: Timestamp) ->
                 )
             };
             let message = format!("the image of the edited {} is available", words(intent));
-            PartialPlan::say(Condition::Progressing, Reason::Updating, message).then(step, why)
+            PartialPlan::with_status(Condition::Progressing, Reason::Updating, message).then(step, why)
         }
-        _ => bring(intent, observed, need, now),
+        (
+            Acquisition::Got(_)
+            | Acquisition::Running { .. }
+            | Acquisition::Failed { .. }
+            | Acquisition::Unavailable { .. },
+            _,
+        ) => bring(intent, observed, need, now),
     };
     // Only while there are steps to take: a remaining difference does not yield to them.
-    if !half.steps.is_empty() {
-        half.differences.push(format!("the `build` of {} was edited in the manifest", words(intent)));
+    if !partial.steps.is_empty() {
+        partial.differences.push(format!("the `build` of {} was edited in the manifest", words(intent)));
     }
-    PartialPlan { outcome: None, ..half }
+    PartialPlan { outcome: None, ..partial }
 }
 
 fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Timestamp) -> PartialPlan {
@@ -248,14 +267,14 @@ fn begin(intent: &Intent, observed: &Observed, need: &Need, why: &str, now: Time
         let begins = intent.entry.at.after(SETTLE);
         if now < begins {
             let message = format!("{what} is next, after pushes settle");
-            return PartialPlan::say(Condition::Progressing, reason, message).look_again_at(begins);
+            return PartialPlan::with_status(Condition::Progressing, reason, message).requeue_by(begins);
         }
     }
     if observed.superseded_job {
         // The cancelled job sends a wakeup when it has ended. Starting a job before that would run two.
-        return PartialPlan::say(Condition::Progressing, reason, format!("{what} is next"));
+        return PartialPlan::with_status(Condition::Progressing, reason, format!("{what} is next"));
     }
-    PartialPlan::say(Condition::Progressing, reason, format!("{} {what}", doing(need)))
+    PartialPlan::with_status(Condition::Progressing, reason, format!("{} {what}", doing(need)))
         .then(Step::Acquire(need.clone()), why)
 }
 
@@ -281,7 +300,7 @@ fn record(intent: &Intent, image: &Image, recipe: Option<RecipeKey>) -> PartialP
             "the image of this generation is now known",
         )
     };
-    PartialPlan::say(
+    PartialPlan::with_status(
         Condition::Progressing,
         Reason::Updating,
         format!("the image of {} is available", words(intent)),
@@ -296,7 +315,11 @@ fn words(intent: &Intent) -> String {
 fn what_is_missing(need: &Need) -> &'static str {
     match need {
         Need::Push { .. } => "the recorded image is missing in its registry",
-        _ => "the recorded image is missing on this host",
+        Need::Nothing
+        | Need::Unobtainable { .. }
+        | Need::Build { .. }
+        | Need::Rebuild { .. }
+        | Need::Pull { .. } => "the recorded image is missing on this host",
     }
 }
 
@@ -305,7 +328,7 @@ fn doing(need: &Need) -> &'static str {
         Need::Push { .. } => "pushing",
         Need::Pull { .. } => "pulling",
         Need::Rebuild { .. } => "rebuilding",
-        _ => "building",
+        Need::Build { .. } | Need::Nothing | Need::Unobtainable { .. } => "building",
     }
 }
 
@@ -313,6 +336,8 @@ fn progress_reason(need: &Need) -> Reason {
     match need {
         Need::Pull { .. } => Reason::Pulling,
         Need::Push { .. } => Reason::Pushing,
-        _ => Reason::Building,
+        Need::Build { .. } | Need::Rebuild { .. } | Need::Nothing | Need::Unobtainable { .. } => {
+            Reason::Building
+        }
     }
 }

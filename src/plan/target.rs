@@ -1,7 +1,8 @@
 //! Choosing what to enforce: the recorded version, else the last good one, else an existing container.
 
+use super::serve::hooks;
 use super::{
-    Intent, PlannedStatus, difference, generation_words, hold, image_id, rollback, serving, volumes,
+    Intent, PlannedStatus, difference, generation_words, hold, image_id, needs, rollback, serving, volumes,
 };
 use crate::model::container::{ContainerOptions, ContainerSpec};
 use crate::model::desired::{Entry, Image};
@@ -66,11 +67,17 @@ pub(super) fn choose(intent: &Intent, observed: &Observed, memory: &Memory) -> C
         return kept;
     }
     let wanted = wanted(intent, observed, memory).filter(|wanted| can_run(intent, observed, memory, wanted));
+    let is_awaited =
+        || needs::is_awaited(intent, observed, memory) || hooks::is_awaited(intent, observed, memory);
     if let Some(wanted) = wanted.clone().filter(|wanted| !is_refused(wanted, memory)) {
-        return Choice::Wanted(wanted);
+        return if is_awaited() { meanwhile(intent, observed, memory) } else { Choice::Wanted(wanted) };
     }
     match wanted {
-        Some(wanted) => instead_of(wanted, intent, observed, memory),
+        Some(wanted) => match instead_of(wanted, intent, observed, memory) {
+            // A container of the version must not start without its release command and the members it needs.
+            Choice::Insist(_) if is_awaited() => Choice::Nothing,
+            choice => choice,
+        },
         None => meanwhile(intent, observed, memory),
     }
 }
@@ -84,15 +91,20 @@ fn meanwhile(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
         .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback)
 }
 
-/// A serving container that no note mentions, while no noted container exists. The notes are older than the
-/// container then, such as in a folder that was restored from a copy, so the good version in them is older
-/// than the serving one and must not replace it.
+/// A serving container that no note mentions, while neither a noted container nor one of the good image
+/// exists. The notes are older than the container then, such as in a folder that was restored from a copy, so
+/// the good version in them is older than the serving one and must not replace it. A container of the good
+/// image is a return to it that has begun, and that an edit of the options does not end.
 fn serves_unnoted<'o>(
     intent: &Intent,
     observed: &'o Observed,
     memory: &Memory,
 ) -> Option<&'o ObservedContainer> {
-    if observed.containers.iter().any(|seen| readiness(seen, memory).is_some()) {
+    let good = memory.good.as_ref().and_then(|good| good.image.id.as_ref());
+    let is_known = |seen: &ObservedContainer| {
+        readiness(seen, memory).is_some() || good.is_some_and(|good| seen.image.as_ref() == Some(good))
+    };
+    if observed.containers.iter().any(is_known) {
         return None;
     }
     let is_silent = |seen: &ObservedContainer| {
@@ -123,7 +135,7 @@ fn kept_in_doubt(intent: &Intent, observed: &Observed, memory: &Memory) -> Optio
 }
 
 /// The recorded version, if its image is known and its options can be read.
-pub(super) fn wanted(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
+pub(crate) fn wanted(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<ContainerSpec> {
     let (image, options) = (image_id(&intent.entry)?, intent.options.as_ref().ok()?);
     Some(made_of(image, options, &intent.entry, volumes::undeclared(options, image, observed, memory)))
 }
@@ -153,7 +165,7 @@ pub(super) fn good(intent: &Intent, observed: &Observed, memory: &Memory) -> Opt
     (can_run(intent, observed, memory, &spec) && !is_refused(&spec, memory)).then_some(spec)
 }
 
-fn made_of(
+pub(super) fn made_of(
     image: &Digest,
     options: &ContainerOptions,
     entry: &Entry,
@@ -173,7 +185,7 @@ fn can_run(intent: &Intent, observed: &Observed, memory: &Memory, spec: &Contain
     observed.images.contains(&spec.image) || exists()
 }
 
-fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
+pub(super) fn is_refused(spec: &ContainerSpec, memory: &Memory) -> bool {
     memory.refused.as_ref().is_some_and(|refused| refused.fingerprint == spec.fingerprint())
 }
 

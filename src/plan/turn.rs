@@ -2,8 +2,10 @@
 //! environment that waits.
 
 use super::{Plan, PlannedStatus, RecordStep, Step, target};
+use crate::model::job::JOB;
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, Observed};
+use crate::model::one_off::OneOffKey;
 use crate::model::status::{Condition, Reason};
 
 /// Whether a plan updates its environment: it makes a container that differs from the running one, or the
@@ -12,9 +14,9 @@ use crate::model::status::{Condition, Reason};
 /// Restoring a container that ran never waits. Nor does an update of an environment whose earlier container
 /// no longer runs: the update takes nothing more down.
 pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
-    let made = plan.steps.iter().find_map(|planned| match &planned.step {
-        Step::Create { spec, .. } => Some(spec),
-        _ => None,
+    let made = plan.steps.iter().find_map(|planned| {
+        let Step::Create { spec, .. } = &planned.step else { return None };
+        Some(spec)
     });
     let Some(spec) = made else { return false };
     let running = observed.containers.iter().filter(|seen| seen.state == ContainerState::Running);
@@ -26,7 +28,7 @@ pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
 }
 
 /// Whether an environment no longer needs its turn, because no part of its update is in progress.
-pub fn gives_turn_back(plan: &Plan) -> bool {
+pub fn releases_turn(plan: &Plan) -> bool {
     let PlannedStatus { condition, reason, .. } = &plan.verdict;
     let is_acquiring = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing);
     *condition != Condition::Progressing || is_acquiring
@@ -44,7 +46,8 @@ impl Plan {
                 Step::CancelJob
                     | Step::Acquire(_)
                     | Step::Record(RecordStep::Image { .. } | RecordStep::Rebuilt { .. })
-            )
+                    | Step::StartOneOff { key: OneOffKey::Job(_), .. }
+            ) || matches!(&planned.step, Step::CreateOneOff { spec } if spec.role == JOB)
         });
         if !self.verdict.is_bad() {
             let message = format!(
@@ -53,6 +56,8 @@ impl Plan {
             );
             self.verdict = PlannedStatus::new(Condition::Progressing, Reason::Updating, message);
         }
+        // Jobs run the last good version, which is not updated yet.
+        let memory = Memory { jobs: self.memory.jobs, ..memory };
         Self { memory, outcome: None, ..self }
     }
 }

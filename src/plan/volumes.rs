@@ -10,8 +10,9 @@ use crate::model::memory::Memory;
 use crate::model::mount::{AbsolutePath, Mount, VolumeName};
 use crate::model::name::Digest;
 use crate::model::observed::{Observed, ObservedContainer};
+use crate::model::redact::toml_text;
 use crate::model::spec::Update;
-use crate::model::status::VolumeView;
+use crate::model::status::{UNDECLARED_VOLUME, VolumeView};
 
 /// The mounts that a container of `image` needs besides the declared ones.
 pub(super) fn undeclared(
@@ -76,7 +77,9 @@ pub fn volumes_needed(intent: &Intent, observed: &Observed, memory: &Memory) -> 
 /// The host paths that a plan queries.
 pub fn sources_needed(intent: &Intent, observed: &Observed) -> BTreeSet<AbsolutePath> {
     let declared = intent.options.iter().flat_map(|options| &options.volumes).filter_map(Mount::host_path);
-    declared.chain(observed.containers.iter().flat_map(|seen| seen.mounts.host_paths())).cloned().collect()
+    let of_backups = intent.jobs.values().filter_map(|job| Some(&job.backup.as_ref()?.folder));
+    let mounted = observed.containers.iter().flat_map(|seen| seen.mounts.host_paths());
+    declared.chain(of_backups).chain(mounted).cloned().collect()
 }
 
 /// Whether a replacement runs beside the previous container. Unless the manifest declares it, this is so if
@@ -122,7 +125,7 @@ fn declared_at<'o>(options: &'o ContainerOptions, path: &AbsolutePath) -> Option
 }
 
 /// Adds the volumes to the plan, with warnings about undeclared ones.
-pub(super) fn tell(mut plan: Plan, intent: &Intent, observed: &Observed, choice: &Choice) -> Plan {
+pub(super) fn add(mut plan: Plan, intent: &Intent, observed: &Observed, choice: &Choice) -> Plan {
     let Ok(options) = &intent.options else { return plan };
     let mounts: Vec<Mount> = match choice {
         Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => {
@@ -140,7 +143,7 @@ pub(super) fn tell(mut plan: Plan, intent: &Intent, observed: &Observed, choice:
     plan.volumes = mounts.iter().map(|mount| view(mount, options)).collect();
     plan.volumes.extend(left.into_iter().map(|(path, volume)| VolumeView {
         source: volume.to_string(),
-        target: path.to_string(),
+        target: path.as_str().to_owned(),
         read_only: false,
         declared: false,
         mounted: false,
@@ -151,7 +154,7 @@ pub(super) fn tell(mut plan: Plan, intent: &Intent, observed: &Observed, choice:
 fn view(mount: &Mount, options: &ContainerOptions) -> VolumeView {
     VolumeView {
         source: mount.source().as_str().to_owned(),
-        target: mount.target().to_string(),
+        target: mount.target().as_str().to_owned(),
         read_only: mount.is_read_only(),
         declared: declared_at(options, mount.target()).is_some(),
         mounted: true,
@@ -161,6 +164,18 @@ fn view(mount: &Mount, options: &ContainerOptions) -> VolumeView {
 /// The warnings about a container's undeclared volumes.
 fn warnings(spec: &ContainerSpec) -> Vec<String> {
     let mut found: Vec<String> = spec.undeclared.iter().map(undeclared_words).collect();
+    for file in &spec.options.files {
+        let target = &file.file.target;
+        let inside = spec.undeclared.iter().find(|volume| volume.target().holds(target));
+        found.extend(inside.map(|volume| {
+            format!(
+                "the secret at {target} is written into the volume {}, inside VOLUME {} of the image, and remains \
+                 there: set another `target`",
+                volume.source().as_str(),
+                volume.target()
+            )
+        }));
+    }
     for (declared, volume) in spec
         .options
         .volumes
@@ -190,8 +205,9 @@ fn warnings(spec: &ContainerSpec) -> Vec<String> {
 fn undeclared_words(mount: &Mount) -> String {
     let (volume, path) = (mount.source().as_str(), mount.target());
     format!(
-        "the image declares VOLUME {path}, but the manifest declares no volume there; its data is kept \
-        in the volume {volume}. To declare it: volumes = [\"{volume}:{path}\"]"
+        "{UNDECLARED_VOLUME}{path}, but the manifest declares no volume there; its data is kept \
+        in the volume {volume}. To declare it: volumes = [{}]",
+        declaration(volume, path)
     )
 }
 
@@ -210,6 +226,17 @@ fn left_words(path: &AbsolutePath, volume: &VolumeName, options: &ContainerOptio
     };
     format!(
         "the data of {path} is in the volume {volume}, which is kept but not mounted: {now}. To use it \
-        again: volumes = [\"{volume}:{path}\"]; to delete it: docker volume rm {volume}"
+        again: volumes = [{}]; to delete it: docker volume rm {volume}",
+        declaration(volume.as_str(), path)
     )
+}
+
+/// The item of `volumes` that mounts a volume at `path`. The short form has no room for a colon or a control
+/// character.
+fn declaration(volume: &str, path: &AbsolutePath) -> String {
+    if path.as_str().contains(|c: char| c == ':' || c.is_control()) {
+        format!("{{ source = \"{volume}\", target = {} }}", toml_text(path.as_str()))
+    } else {
+        toml_text(&format!("{volume}:{path}"))
+    }
 }

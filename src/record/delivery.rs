@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::keys;
 use super::store::DocumentKind;
@@ -41,7 +41,7 @@ pub struct PushOutcome {
 }
 
 /// Records the delivery, and returns whether it was known already.
-pub(super) fn remember(draft: &mut Draft<'_>, push: &Push) -> Result<bool, RecordError> {
+pub(super) fn remember(draft: &mut RecordDraft<'_>, push: &Push) -> Result<bool, RecordError> {
     let Some(id) = &push.id else { return Ok(false) };
     let hash = hash(&push.repository, id);
     if draft.store().get(DocumentKind::Deliveries, &hash)?.is_some() {
@@ -56,7 +56,7 @@ pub(super) fn remember(draft: &mut Draft<'_>, push: &Push) -> Result<bool, Recor
 }
 
 /// Removes the oldest deliveries if they are too old or too many.
-fn forget(draft: &mut Draft<'_>, now: Timestamp) -> Result<(), RecordError> {
+fn forget(draft: &mut RecordDraft<'_>, now: Timestamp) -> Result<(), RecordError> {
     let oldest = draft.store().pairs(DocumentKind::DeliveryTimes, b"").take(FORGOTTEN_AT_ONCE);
     for pair in oldest {
         let (key, _) = pair?;

@@ -1,15 +1,16 @@
 //! The handle that updates the record: for webhooks and operators.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::delivery::{self, Push, PushOutcome};
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::{RecordError, WriteError};
-use super::export::{self, Export};
+use super::evidence::record_event;
 use super::shared::RecordInner;
 use super::store::DocumentKind;
-use super::{generation, keys};
-use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Origin, TagHint};
+use super::{keys, together};
+use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Maintenance, Origin, TagHint};
 use crate::model::name::{CommitId, EnvironmentName, Generation, TokenId};
 use crate::model::time::Timestamp;
 
@@ -71,7 +72,7 @@ impl DesiredWriter {
         environments: &[EnvironmentName],
     ) -> Result<PushOutcome, RecordError> {
         let environments = environments.to_vec();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let repeated = delivery::remember(draft, &push)?;
             let mut recorded = Vec::new();
             for environment in environments {
@@ -94,7 +95,7 @@ impl DesiredWriter {
         environments: Vec<EnvironmentName>,
         hint: TagHint,
     ) -> Result<Vec<EnvironmentName>, RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let mut recorded = Vec::new();
             for environment in environments {
                 let mut desired = draft.desired(&environment)?;
@@ -121,20 +122,36 @@ impl DesiredWriter {
         change: Change,
         guards: &[Precondition],
     ) -> Result<Desired, WriteError> {
-        let guards = guards.to_vec();
-        let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
+        let changes = BTreeMap::from([(environment.clone(), change)]);
+        let mut all = self.submit_together(changes, BTreeMap::new(), guards).await?;
+        Ok(all.pop().unwrap_or_else(|| Desired::empty(environment.clone())))
+    }
+
+    /// Does the same for several environments in one write, and holds others at the generation that each hold
+    /// names. Returns all their records.
+    ///
+    /// # Errors
+    /// Returns [`WriteError::Stale`] if a guard no longer holds; no record changes then.
+    pub async fn submit_together(
+        &self,
+        changes: BTreeMap<EnvironmentName, Change>,
+        holds: BTreeMap<EnvironmentName, Hold>,
+        guards: &[Precondition],
+    ) -> Result<Vec<Desired>, WriteError> {
+        let (seen, guards) = (self.seen, guards.to_vec());
+        let work = move |draft: &mut RecordDraft<'_>| {
             check(draft, &guards)?;
-            let hold = change.hold.clone();
-            if let Some(image) = change.image.as_ref().filter(|_| change.origin.is_on_purpose()) {
-                desired.lift(image);
+            check_seen(draft, changes.keys(), seen)?;
+            let mut all = together::begin(draft, changes)?;
+            for (environment, hold) in holds {
+                let mut desired = draft.desired(&environment)?;
+                desired.hold = Some(hold);
+                draft.put_desired(&desired)?;
+                all.push(desired);
             }
-            generation::begin(draft, desired, change.into_entry())?;
-            if let Some(hold) = hold {
-                desired.hold = Some(Hold { generation: Some(desired.entry.generation), ..hold });
-            }
-            Ok(())
+            Ok(all)
         };
-        self.edit(environment, work).await
+        self.shared.write(work).await
     }
 
     /// Holds the environment: later changes are recorded but not applied. A generation that is no longer in
@@ -143,7 +160,21 @@ impl DesiredWriter {
     /// # Errors
     /// Returns [`WriteError`] if nothing was recorded.
     pub async fn hold(&self, environment: &EnvironmentName, hold: Hold) -> Result<Desired, WriteError> {
-        let work = move |draft: &mut Draft<'_>, desired: &mut Desired| {
+        let mut all = self.hold_together(BTreeMap::from([(environment.clone(), hold)])).await?;
+        Ok(all.pop().unwrap_or_else(|| Desired::empty(environment.clone())))
+    }
+
+    /// Does the same for several environments in one write.
+    ///
+    /// # Errors
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn hold_together(
+        &self,
+        holds: BTreeMap<EnvironmentName, Hold>,
+    ) -> Result<Vec<Desired>, WriteError> {
+        let environments = holds.keys().cloned().collect();
+        let work = move |draft: &mut RecordDraft<'_>, desired: &mut Desired| {
+            let Some(hold) = holds.get(&desired.environment).cloned() else { return Ok(()) };
             let generation = match hold.generation {
                 Some(generation) if is_kept(draft, &desired.environment, generation)? => Some(generation),
                 _ => None,
@@ -151,7 +182,7 @@ impl DesiredWriter {
             desired.hold = Some(Hold { generation, ..hold });
             Ok(())
         };
-        self.edit(environment, work).await
+        self.edit_all(environments, work).await
     }
 
     /// Ends a hold. Does nothing without a hold.
@@ -164,12 +195,56 @@ impl DesiredWriter {
         at: Timestamp,
         by: Option<&str>,
     ) -> Result<Desired, WriteError> {
+        let mut all = self.resume_together(vec![environment.clone()], at, by).await?;
+        Ok(all.pop().unwrap_or_else(|| Desired::empty(environment.clone())))
+    }
+
+    /// Does the same for several environments in one write.
+    ///
+    /// # Errors
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn resume_together(
+        &self,
+        environments: Vec<EnvironmentName>,
+        at: Timestamp,
+        by: Option<&str>,
+    ) -> Result<Vec<Desired>, WriteError> {
         let by = by.unwrap_or("someone").to_owned();
-        let work = move |_: &mut Draft<'_>, desired: &mut Desired| {
+        let work = move |_: &mut RecordDraft<'_>, desired: &mut Desired| {
             if let Some(hold) = desired.hold.take() {
                 let held_for = humantime::format_duration(at.since(hold.since)).to_string();
                 tracing::info!(environment = %desired.environment, by, held_for, "resumed");
             }
+            Ok(())
+        };
+        self.edit_all(environments, work).await
+    }
+
+    /// Starts (`Some`) or ends maintenance, and records an event of it. Does nothing if it is so already.
+    ///
+    /// # Errors
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn maintain(
+        &self,
+        environment: &EnvironmentName,
+        maintenance: Option<Maintenance>,
+        by: &str,
+        at: Timestamp,
+    ) -> Result<Desired, WriteError> {
+        let by = by.to_owned();
+        let work = move |draft: &mut RecordDraft<'_>, desired: &mut Desired| {
+            if desired.maintenance.is_some() == maintenance.is_some() {
+                return Ok(());
+            }
+            let message = match &maintenance {
+                Some(Maintenance { reason: Some(reason), .. }) => {
+                    format!("{by} started maintenance: {reason}")
+                }
+                Some(_) => format!("{by} started maintenance"),
+                None => format!("{by} ended maintenance"),
+            };
+            record_event(draft, &desired.environment, message, at)?;
+            desired.maintenance = maintenance;
             Ok(())
         };
         self.edit(environment, work).await
@@ -186,7 +261,7 @@ impl DesiredWriter {
         at: Timestamp,
         asks: bool,
     ) -> Result<Desired, WriteError> {
-        let work = move |_: &mut Draft<'_>, desired: &mut Desired| {
+        let work = move |_: &mut RecordDraft<'_>, desired: &mut Desired| {
             desired.sync = Some(at);
             desired.asked = asks.then_some(at).or(desired.asked);
             Ok(())
@@ -194,39 +269,30 @@ impl DesiredWriter {
         self.edit(environment, work).await
     }
 
-    /// Replaces every environment's record, history and outcomes, and the record's id, with the content of
-    /// `export`. The backup file is rewritten before this returns.
-    ///
-    /// # Errors
-    /// Returns [`WriteError::Disagreeing`] if the documents contradict each other; nothing is changed then.
-    pub async fn import(&self, export: Export) -> Result<(), WriteError> {
-        export::check_import(&export)?;
-        // The backup file may be ahead of the import. If a crash left it there, the next open would take the
-        // import for lost writes and undo it.
-        self.shared.mirror.remove()?;
-        let imported = self.shared.write(move |draft| export::replace(draft, &export)).await;
-        self.shared.mirror.wake();
-        self.shared.finish_mirror().await?;
-        imported
-    }
-
     /// Lets `change` edit the record of `environment`, and writes it if it differs.
     async fn edit(
         &self,
         environment: &EnvironmentName,
-        change: impl FnOnce(&mut Draft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
+        change: impl FnOnce(&mut RecordDraft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<Desired, WriteError> {
         let (environment, seen) = (environment.clone(), self.seen);
-        let work = move |draft: &mut Draft<'_>| {
-            let guard = seen.map(|generation| Precondition { environment: environment.clone(), generation });
-            check(draft, guard.as_slice())?;
-            let before = draft.desired(&environment)?;
-            let mut desired = before.clone();
-            change(draft, &mut desired)?;
-            if desired != before {
-                draft.put_desired(&desired)?;
-            }
-            Ok(desired)
+        let work = move |draft: &mut RecordDraft<'_>| {
+            check_seen(draft, [&environment], seen)?;
+            edit(draft, &environment, change)
+        };
+        self.shared.write(work).await
+    }
+
+    /// Does the same for several environments, in one write.
+    async fn edit_all(
+        &self,
+        environments: Vec<EnvironmentName>,
+        change: impl Fn(&mut RecordDraft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
+    ) -> Result<Vec<Desired>, WriteError> {
+        let seen = self.seen;
+        let work = move |draft: &mut RecordDraft<'_>| {
+            check_seen(draft, &environments, seen)?;
+            environments.iter().map(|environment| edit(draft, environment, &change)).collect()
         };
         self.shared.write(work).await
     }
@@ -236,13 +302,29 @@ impl Change {
     /// The record assigns the generation.
     pub(super) fn into_entry(self) -> Entry {
         let Self { revision, image, origin, by, token, note, at, hold: _ } = self;
-        let (generation, origin) = (Generation::default(), Some(origin));
-        Entry { generation, revision, image, recipe: None, origin, by, token, note, at }
+        let (origin, together) = (Some(origin), BTreeMap::new());
+        Entry {
+            generation: Generation::default(),
+            revision,
+            image,
+            recipe: None,
+            origin,
+            by,
+            token,
+            note,
+            at,
+            together,
+        }
     }
 }
 
 /// Stores the hint if it may be news. Returns `false` if the environment knows the commit.
-fn announce(draft: &mut Draft<'_>, environment: &EnvironmentName, hint: &Hint) -> Result<bool, RecordError> {
+fn announce(
+    draft: &mut RecordDraft<'_>,
+    environment: &EnvironmentName,
+    hint: &Hint,
+) -> Result<bool, RecordError> {
+    name_pusher(draft, environment, hint)?;
     let mut desired = draft.desired(environment)?;
     let is_head = desired.head.as_ref() == Some(&hint.revision);
     let is_hinted = desired.hint.as_ref().is_some_and(|stored| stored.revision == hint.revision);
@@ -254,8 +336,43 @@ fn announce(draft: &mut Draft<'_>, environment: &EnvironmentName, hint: &Hint) -
     Ok(true)
 }
 
+/// Records who pushed a commit that a poll found before the delivery came: whoever pushed it must not approve it.
+fn name_pusher(
+    draft: &mut RecordDraft<'_>,
+    environment: &EnvironmentName,
+    hint: &Hint,
+) -> Result<(), RecordError> {
+    let is_nobodys = |entry: &Entry| {
+        entry.by.is_none()
+            && entry.origin == Some(Origin::BranchPoll)
+            && entry.revision.as_ref() == Some(&hint.revision)
+    };
+    // Every delivery comes here: only documents that name the commit are parsed, and one that is damaged must not stop
+    // a delivery.
+    let named = |(_, document): (Vec<u8>, Vec<u8>)| {
+        std::str::from_utf8(&document)
+            .is_ok_and(|text| text.contains(hint.revision.as_str()))
+            .then_some(document)
+    };
+    let history = draft.store().pairs(DocumentKind::History, &keys::all_of(environment));
+    let named: Vec<_> =
+        history.map(|pair| pair.map(named)).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    let entries = named.iter().filter_map(|document| serde_json::from_slice::<Entry>(document).ok());
+    let found: Vec<Entry> = entries.filter(is_nobodys).collect();
+    for entry in found {
+        let key = keys::numbered(environment, entry.generation.0);
+        draft.put(DocumentKind::History, key, &Entry { by: Some(hint.by.clone()), ..entry })?;
+    }
+    let desired = draft.desired(environment)?;
+    if is_nobodys(&desired.entry) {
+        let entry = Entry { by: Some(hint.by.clone()), ..desired.entry };
+        draft.put_desired(&Desired { entry, ..desired })?;
+    }
+    Ok(())
+}
+
 fn is_kept(
-    draft: &Draft<'_>,
+    draft: &RecordDraft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
 ) -> Result<bool, RecordError> {
@@ -263,7 +380,32 @@ fn is_kept(
     Ok(draft.store().get(DocumentKind::History, &key)?.is_some())
 }
 
-pub(super) fn check(draft: &Draft<'_>, guards: &[Precondition]) -> Result<(), WriteError> {
+fn edit(
+    draft: &mut RecordDraft<'_>,
+    environment: &EnvironmentName,
+    change: impl FnOnce(&mut RecordDraft<'_>, &mut Desired) -> Result<(), WriteError>,
+) -> Result<Desired, WriteError> {
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    change(draft, &mut desired)?;
+    if desired != before {
+        draft.put_desired(&desired)?;
+    }
+    Ok(desired)
+}
+
+/// Checks the generation that the writer saw.
+fn check_seen<'e>(
+    draft: &RecordDraft<'_>,
+    environments: impl IntoIterator<Item = &'e EnvironmentName>,
+    seen: Option<Generation>,
+) -> Result<(), WriteError> {
+    let Some(generation) = seen else { return Ok(()) };
+    let guard = |environment: &EnvironmentName| Precondition { environment: environment.clone(), generation };
+    check(draft, &environments.into_iter().map(guard).collect::<Vec<_>>())
+}
+
+pub(super) fn check(draft: &RecordDraft<'_>, guards: &[Precondition]) -> Result<(), WriteError> {
     for Precondition { environment, generation: expected } in guards {
         let actual = draft.desired(environment)?.entry.generation;
         if actual != *expected {

@@ -5,45 +5,54 @@ use std::sync::{Arc, MutexGuard};
 
 use serde::Serialize;
 
-use super::bell::Wakeup;
 use super::error::RecordError;
 use super::outgoing;
-use super::store::{BatchLine, Counters, DocumentKind, Store, encode};
+use super::store::{BatchLine, BatchNumber, Counters, DocumentKind, RecordStore, encode};
+use super::wakeup::Wakeup;
 use crate::model::desired::Desired;
 use crate::model::name::EnvironmentName;
-use crate::model::outbox::Rules;
+use crate::model::outbox::OutboxRules;
 
 /// The key of the number of the last write that the backup file holds too.
 pub(super) const SERIAL: &[u8] = b"serial";
 
 /// While a draft exists, nobody else can write.
-pub(super) struct Draft<'a> {
-    store: &'a Store,
+pub(super) struct RecordDraft<'a> {
+    store: &'a RecordStore,
     gate: MutexGuard<'a, Counters>,
     /// The counters' values after the lines are written.
     pub(super) counters: Counters,
     lines: Vec<BatchLine>,
-    bells: Vec<Wakeup>,
+    wakeups: Vec<Wakeup>,
     /// What goes where; `None`: nothing is derived.
-    rules: Option<Arc<Rules>>,
+    rules: Option<Arc<OutboxRules>>,
+    /// Whether it restores what was written before, so that it is no new write.
+    is_repair: bool,
 }
 
 /// The result of a committed draft.
 #[derive(Default)]
 pub(super) struct Committed {
+    /// The batch to flush.
+    pub(super) batch: BatchNumber,
     pub(super) lines: Vec<BatchLine>,
-    pub(super) bells: Vec<Wakeup>,
+    pub(super) wakeups: Vec<Wakeup>,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn new(store: &'a Store) -> Self {
+impl<'a> RecordDraft<'a> {
+    pub(super) fn new(store: &'a RecordStore) -> Self {
         let gate = store.gate();
         let counters = *gate;
-        Self { store, gate, counters, lines: Vec::new(), bells: Vec::new(), rules: None }
+        Self { store, gate, counters, lines: Vec::new(), wakeups: Vec::new(), rules: None, is_repair: false }
+    }
+
+    /// A draft that restores what was written before: it gets no number of its own.
+    pub(super) fn repairing(store: &'a RecordStore) -> Self {
+        Self { is_repair: true, ..Self::new(store) }
     }
 
     /// The same draft, which also derives outgoing items by `rules`.
-    pub(super) fn deriving(self, rules: Option<Arc<Rules>>) -> Self {
+    pub(super) fn deriving(self, rules: Option<Arc<OutboxRules>>) -> Self {
         Self { rules, ..self }
     }
 
@@ -55,6 +64,11 @@ impl<'a> Draft<'a> {
     /// The lines so far.
     pub(super) fn lines(&self) -> &[BatchLine] {
         &self.lines
+    }
+
+    /// The length of the values so far, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.lines.iter().filter_map(|line| line.value.as_ref()).map(Vec::len).sum()
     }
 
     /// The value of `key` once the draft is written.
@@ -80,7 +94,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The store as it was when the draft began.
-    pub(super) fn store(&self) -> &'a Store {
+    pub(super) fn store(&self) -> &'a RecordStore {
         self.store
     }
 
@@ -92,7 +106,7 @@ impl<'a> Draft<'a> {
     /// Writes the record of an environment and sends a wakeup.
     pub(super) fn put_desired(&mut self, desired: &Desired) -> Result<(), RecordError> {
         self.put_desired_silently(desired)?;
-        self.ring_desired(&desired.environment);
+        self.notify_desired(&desired.environment);
         Ok(())
     }
 
@@ -119,14 +133,19 @@ impl<'a> Draft<'a> {
         self.lines.push(BatchLine { kind, key, value: None });
     }
 
-    /// Sends `bell` once everything is on disk.
-    pub(super) fn ring(&mut self, bell: Wakeup) {
-        self.bells.push(bell);
+    /// Writes the number of the last write.
+    pub(super) fn put_serial(&mut self) {
+        self.put_bytes(DocumentKind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
+    }
+
+    /// Sends `wakeup` once everything is on disk.
+    pub(super) fn notify(&mut self, wakeup: Wakeup) {
+        self.wakeups.push(wakeup);
     }
 
     /// Sends a wakeup for the record of `environment`.
-    pub(super) fn ring_desired(&mut self, environment: &EnvironmentName) {
-        self.ring(Wakeup::Desired(environment.clone()));
+    pub(super) fn notify_desired(&mut self, environment: &EnvironmentName) {
+        self.notify(Wakeup::Desired(environment.clone()));
     }
 
     /// Writes all lines or none. A draft without lines writes nothing and sends no wakeup.
@@ -137,18 +156,24 @@ impl<'a> Draft<'a> {
         if let Some(rules) = self.rules.take() {
             outgoing::derive(&mut self, &rules)?;
         }
-        if self.lines.iter().any(|line| line.kind.is_mirrored()) {
+        let is_mirrored = self.lines.iter().any(|line| line.kind.is_mirrored());
+        if is_mirrored && !self.is_repair {
             self.counters.serial += 1;
-            self.put_bytes(DocumentKind::Meta, SERIAL.to_vec(), self.counters.serial.to_be_bytes().to_vec());
+            self.put_serial();
         }
-        self.store.write(&self.lines)?;
+        let batch = self.store.write(&self.lines)?;
+        match (is_mirrored, self.is_repair) {
+            (false, _) => {}
+            (true, true) => self.store.journal.begin_again(),
+            (true, false) => self.store.journal.add(self.counters.serial, &self.lines),
+        }
         *self.gate = self.counters;
-        Ok(Committed { lines: self.lines, bells: self.bells })
+        Ok(Committed { batch, lines: self.lines, wakeups: self.wakeups })
     }
 }
 
 /// The record of `environment` in `store`.
-pub(super) fn desired(store: &Store, environment: &EnvironmentName) -> Result<Desired, RecordError> {
+pub(super) fn desired(store: &RecordStore, environment: &EnvironmentName) -> Result<Desired, RecordError> {
     let key = environment.as_str().as_bytes();
     let found = store.document(DocumentKind::Desired, key, || format!("the record of `{environment}`"))?;
     Ok(found.unwrap_or_else(|| Desired::empty(environment.clone())))

@@ -117,6 +117,9 @@ pub enum WriteError {
     /// Documents of an import contradict each other.
     #[error("the export was rejected and nothing was changed: {0}")]
     Disagreeing(String),
+    /// An import is not an export.
+    #[error("invalid export: {0}")]
+    NoExport(String),
     /// The store failed.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -129,6 +132,14 @@ impl From<RecordError> for OpenError {
 }
 
 impl RecordError {
+    /// An import could not be received.
+    pub(crate) fn receiving(error: std::io::Error) -> Self {
+        if super::store::is_disk_full(&error) {
+            return Self::DiskFull;
+        }
+        Self::Store { doing: "importing into", source: error.into() }
+    }
+
     pub(super) fn unreadable(what: impl Into<String>, source: impl Into<BoxedCause>) -> Self {
         Self::Unreadable { what: what.into(), source: source.into() }
     }

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::bell::Wakeup;
 use super::desired::{Change, DesiredWriter, Precondition, check};
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::{RecordError, WriteError};
 use super::reader::{DesiredReader, documents};
 use super::resolver::Resolver;
 use super::status::{StatusWriter, cut, happen};
-use super::store::{DocumentKind, Store};
-use super::{generation, keys};
+use super::store::{DocumentKind, RecordStore};
+use super::wakeup::Wakeup;
+use super::{keys, together};
 use crate::model::desired::{Desired, Image};
 use crate::model::event::{Event, EventKind};
-use crate::model::evidence::{Evidence, Finding, Withdrawal};
+use crate::model::evidence::{Evidence, EvidenceFinding, Withdrawal};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::time::Timestamp;
 
@@ -42,6 +42,24 @@ pub struct Soaked {
     pub at: Timestamp,
 }
 
+/// Refuses a promotion, or does not. It sees the evidence of the same moment in which the generation is written,
+/// so no rejection comes in between.
+pub type PromotionJudge<E> = Box<dyn FnOnce(&[Evidence]) -> Result<(), E> + Send>;
+
+/// One promotion of a write.
+pub struct Promotion<E> {
+    /// The source.
+    pub from: EnvironmentName,
+    /// The target.
+    pub to: EnvironmentName,
+    /// The change of the target.
+    pub change: Change,
+    /// An event to record of it.
+    pub message: Option<String>,
+    /// The judge of its gates.
+    pub judge: PromotionJudge<E>,
+}
+
 impl DesiredWriter {
     /// Records evidence by a person, with an event. The record assigns its number.
     ///
@@ -54,10 +72,10 @@ impl DesiredWriter {
         guards: &[Precondition],
     ) -> Result<Evidence, WriteError> {
         let guards = guards.to_vec();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             check(draft, &guards)?;
             let evidence = add(draft, evidence)?;
-            tell(draft, &evidence.environment, message, evidence.at)?;
+            record_event(draft, &evidence.environment, message, evidence.at)?;
             Ok(evidence)
         };
         self.shared.write(work).await
@@ -76,73 +94,56 @@ impl DesiredWriter {
         message: String,
     ) -> Result<usize, RecordError> {
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let stored = of(draft.store(), DocumentKind::Rejections, &environment)?;
             let meant: Vec<_> =
                 stored.into_iter().filter(|found| found.is_rejection() && is_meant(found)).collect();
             for rejected in &meant {
-                let finding = Finding::Rejected { withdrawn: Some(withdrawal.clone()) };
+                let finding = EvidenceFinding::Rejected { withdrawn: Some(withdrawal.clone()) };
                 put(draft, &Evidence { finding, ..rejected.clone() })?;
             }
             if !meant.is_empty() {
-                tell(draft, &environment, message, withdrawal.at)?;
+                record_event(draft, &environment, message, withdrawal.at)?;
             }
             Ok(meant.len())
         };
         self.shared.write(work).await
     }
 
-    /// Makes a new generation by promotion from `from`, unless `judge` refuses. It sees the evidence of the
-    /// same moment in which the generation is written, so no rejection comes in between. An event with
-    /// `message` is recorded if there is one.
+    /// Makes new generations by promotions, all in one write, unless one of their judges refuses. Returns the
+    /// records in the order of their names.
     ///
     /// # Errors
-    /// Returns the refusal, or [`WriteError::Stale`] if a guard no longer holds.
+    /// Returns the refusal, or [`WriteError::Stale`] if a guard no longer holds; no record changes then.
     pub async fn promote<E>(
         &self,
-        environment: &EnvironmentName,
-        from: &EnvironmentName,
-        change: Change,
+        promotions: Vec<Promotion<E>>,
         guards: &[Precondition],
-        message: Option<String>,
-        judge: impl FnOnce(&[Evidence]) -> Result<(), E> + Send + 'static,
-    ) -> Result<Desired, E>
+    ) -> Result<Vec<Desired>, E>
     where
         E: From<WriteError> + From<RecordError> + Send + 'static,
     {
-        let (environment, from, guards) = (environment.clone(), from.clone(), guards.to_vec());
-        let work = move |draft: &mut Draft<'_>| {
-            let at = change.at;
-            let desired = promote(draft, &environment, &from, change, &guards, judge)?;
-            if let Some(message) = message {
-                tell(draft, &environment, message, at)?;
-            }
-            Ok(desired)
-        };
-        self.shared.write(work).await
+        let guards = guards.to_vec();
+        self.shared.write(move |draft: &mut RecordDraft<'_>| promote(draft, promotions, &guards)).await
     }
 }
 
 impl Resolver {
-    /// Makes a new generation by a promotion that nobody asked for. Otherwise works like
+    /// Makes new generations by promotions that nobody asked for. Otherwise works like
     /// [`DesiredWriter::promote`].
     ///
     /// # Errors
-    /// Returns the refusal, or [`WriteError::Stale`] if a guard no longer holds.
+    /// Returns the refusal, or [`WriteError::Stale`] if a guard no longer holds; no record changes then.
     pub async fn promote<E>(
         &self,
-        environment: &EnvironmentName,
-        from: &EnvironmentName,
-        change: Change,
+        promotions: Vec<Promotion<E>>,
         guards: &[Precondition],
-        judge: impl FnOnce(&[Evidence]) -> Result<(), E> + Send + 'static,
-    ) -> Result<Desired, E>
+    ) -> Result<Vec<Desired>, E>
     where
         E: From<WriteError> + From<RecordError> + Send + 'static,
     {
-        let (environment, from, guards) = (environment.clone(), from.clone(), guards.to_vec());
-        let work = move |draft: &mut Draft<'_>| promote(draft, &environment, &from, change, &guards, judge);
-        self.shared.write(work).await
+        let guards = guards.to_vec();
+        self.shared.write(move |draft: &mut RecordDraft<'_>| promote(draft, promotions, &guards)).await
     }
 }
 
@@ -152,9 +153,9 @@ impl StatusWriter {
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
     pub async fn evidence(&self, evidence: Evidence, message: String) -> Result<Evidence, RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let evidence = add(draft, evidence)?;
-            tell(draft, &evidence.environment, message, evidence.at)?;
+            record_event(draft, &evidence.environment, message, evidence.at)?;
             Ok(evidence)
         };
         self.shared.write(work).await
@@ -165,7 +166,7 @@ impl StatusWriter {
     /// # Errors
     /// Returns [`RecordError`] if the write failed; nothing was added then.
     pub async fn soaked(&self, all: Vec<Soaked>) -> Result<(), RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let mut changed: BTreeMap<EnvironmentName, Vec<Evidence>> = BTreeMap::new();
             for soaked in all {
                 let stored = match changed.entry(soaked.environment.clone()) {
@@ -214,22 +215,20 @@ impl DesiredReader {
 }
 
 fn promote<E: From<WriteError> + From<RecordError>>(
-    draft: &mut Draft<'_>,
-    environment: &EnvironmentName,
-    from: &EnvironmentName,
-    change: Change,
+    draft: &mut RecordDraft<'_>,
+    promotions: Vec<Promotion<E>>,
     guards: &[Precondition],
-    judge: impl FnOnce(&[Evidence]) -> Result<(), E>,
-) -> Result<Desired, E> {
+) -> Result<Vec<Desired>, E> {
     check(draft, guards)?;
-    judge(&to_judge(draft.store(), from)?)?;
-    let mut desired = draft.desired(environment)?;
-    if let Some(image) = &change.image {
-        desired.lift(image);
+    let mut changes = BTreeMap::new();
+    for Promotion { from, to, change, message, judge } in promotions {
+        judge(&to_judge(draft.store(), &from)?)?;
+        if let Some(message) = message {
+            record_event(draft, &to, message, change.at)?;
+        }
+        changes.insert(to, change);
     }
-    generation::begin(draft, &mut desired, change.into_entry())?;
-    draft.put_desired(&desired)?;
-    Ok(desired)
+    Ok(together::begin(draft, changes)?)
 }
 
 /// Adds healthy time to the document of the image, or begins one.
@@ -237,10 +236,10 @@ fn soak(stored: &mut Vec<Evidence>, soaked: Soaked) {
     let known = stored.iter().position(|known| known.image.is_same(&soaked.image));
     let before = known.map(|known| stored.remove(known));
     let (millis, restarts, since) = match before.map(|before| before.finding) {
-        Some(Finding::Healthy { millis, restarts, since }) => (millis, restarts, since),
+        Some(EvidenceFinding::Healthy { millis, restarts, since }) => (millis, restarts, since),
         _ => (0, 0, soaked.at),
     };
-    let finding = Finding::Healthy {
+    let finding = EvidenceFinding::Healthy {
         millis: millis.saturating_add(soaked.millis),
         restarts: restarts.saturating_add(soaked.restarts),
         since,
@@ -252,11 +251,11 @@ fn soak(stored: &mut Vec<Evidence>, soaked: Soaked) {
 }
 
 /// Assigns the next number and writes the evidence.
-fn add(draft: &mut Draft<'_>, mut evidence: Evidence) -> Result<Evidence, RecordError> {
+fn add(draft: &mut RecordDraft<'_>, mut evidence: Evidence) -> Result<Evidence, RecordError> {
     draft.counters.last_evidence += 1;
     evidence.sequence = draft.counters.last_evidence;
     evidence.note = evidence.note.map(cut);
-    if let Finding::Verified { output, .. } = &mut evidence.finding {
+    if let EvidenceFinding::Verified { output, .. } = &mut evidence.finding {
         let start = output.ceil_char_boundary(output.len().saturating_sub(LONGEST_OUTPUT));
         output.drain(..start);
     }
@@ -267,21 +266,21 @@ fn add(draft: &mut Draft<'_>, mut evidence: Evidence) -> Result<Evidence, Record
 
 fn kind(evidence: &Evidence) -> DocumentKind {
     match evidence.finding {
-        Finding::Rejected { .. } => DocumentKind::Rejections,
-        Finding::Healthy { .. } => DocumentKind::Soak,
+        EvidenceFinding::Rejected { .. } => DocumentKind::Rejections,
+        EvidenceFinding::Healthy { .. } => DocumentKind::Soak,
         _ => DocumentKind::Evidence,
     }
 }
 
-fn put(draft: &mut Draft<'_>, evidence: &Evidence) -> Result<(), RecordError> {
+fn put(draft: &mut RecordDraft<'_>, evidence: &Evidence) -> Result<(), RecordError> {
     draft.put(kind(evidence), keys::numbered(&evidence.environment, evidence.sequence), evidence)?;
-    draft.ring(Wakeup::Evidence(evidence.environment.clone()));
+    draft.notify(Wakeup::Evidence(evidence.environment.clone()));
     Ok(())
 }
 
 /// Removes the oldest evidence beyond [`KEPT`], but no rejection in effect.
 fn make_room(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     kind: DocumentKind,
     environment: &EnvironmentName,
 ) -> Result<(), RecordError> {
@@ -293,8 +292,8 @@ fn make_room(
     Ok(())
 }
 
-fn tell(
-    draft: &mut Draft<'_>,
+pub(super) fn record_event(
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     message: String,
     at: Timestamp,
@@ -305,19 +304,19 @@ fn tell(
 
 /// The readable documents of one kind, in order.
 fn of(
-    store: &Store,
+    store: &RecordStore,
     kind: DocumentKind,
     environment: &EnvironmentName,
 ) -> Result<Vec<Evidence>, RecordError> {
     documents(store, kind, &keys::all_of(environment)).collect()
 }
 
-fn soaks(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
+fn soaks(store: &RecordStore, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
     let what = || format!("the healthy times of `{environment}`");
     Ok(store.document(DocumentKind::Soak, environment.as_str().as_bytes(), what)?.unwrap_or_default())
 }
 
-fn evidence(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
+fn evidence(store: &RecordStore, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
     let mut found = soaks(store, environment)?;
     found.extend(of(store, DocumentKind::Evidence, environment)?);
     found.extend(of(store, DocumentKind::Rejections, environment)?);
@@ -325,50 +324,41 @@ fn evidence(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence
     Ok(found)
 }
 
-fn rejections(store: &Store) -> Result<Vec<Evidence>, RecordError> {
+fn rejections(store: &RecordStore) -> Result<Vec<Evidence>, RecordError> {
     let all = documents::<Evidence>(store, DocumentKind::Rejections, b"");
     all.filter(|found| found.as_ref().map_or(true, Evidence::is_rejection)).collect()
 }
 
-fn to_judge(store: &Store, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
+fn to_judge(store: &RecordStore, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
     let mut found = evidence(store, environment)?;
     found.extend(rejections(store)?.into_iter().filter(|found| found.environment != *environment));
     found.sort_by_key(|found| found.sequence);
     Ok(found)
 }
 
-/// Everything that is readable, for an export.
-pub(super) fn all(store: &Store) -> Result<Vec<Evidence>, RecordError> {
-    let mut found: Vec<Evidence> = Vec::new();
-    for soaks in documents::<Vec<Evidence>>(store, DocumentKind::Soak, b"") {
-        found.extend(soaks?);
-    }
-    for kind in [DocumentKind::Evidence, DocumentKind::Rejections] {
-        for document in documents(store, kind, b"") {
-            found.push(document?);
-        }
-    }
+/// The readable evidence of an environment, for an export.
+pub(super) fn readable(
+    store: &RecordStore,
+    environment: &EnvironmentName,
+) -> Result<Vec<Evidence>, RecordError> {
+    // An unreadable document of healthy times must not end an export.
+    let kept = store.get(DocumentKind::Soak, environment.as_str().as_bytes())?;
+    let mut found: Vec<Evidence> =
+        kept.and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default();
+    found.extend(of(store, DocumentKind::Evidence, environment)?);
+    found.extend(of(store, DocumentKind::Rejections, environment)?);
     found.sort_by_key(|found| found.sequence);
     Ok(found)
 }
 
-/// The evidence of each environment.
-pub(super) fn by_environment(all: Vec<Evidence>) -> BTreeMap<EnvironmentName, Vec<Evidence>> {
-    let mut by_environment: BTreeMap<_, Vec<Evidence>> = BTreeMap::new();
-    for found in all {
-        by_environment.entry(found.environment.clone()).or_default().push(found);
-    }
-    by_environment
-}
-
 /// Drafts the evidence of an export. Documents that the store has are only replaced if `is_newer`.
 pub(super) fn restore(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     exported: &[Evidence],
     is_newer: bool,
 ) -> Result<(), RecordError> {
     let (healthy, numbered): (Vec<_>, Vec<_>) =
-        exported.iter().partition(|found| matches!(found.finding, Finding::Healthy { .. }));
+        exported.iter().partition(|found| matches!(found.finding, EvidenceFinding::Healthy { .. }));
     for found in numbered {
         draft.counters.last_evidence = draft.counters.last_evidence.max(found.sequence);
         let key = keys::numbered(&found.environment, found.sequence);

@@ -1,14 +1,17 @@
-//! The whole record as one document: for backups, for another host, and for the backup file.
+//! The whole record as one document: for backups, for another host, and for the backup file. It is written and
+//! checked one environment at a time, so that its size does not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{SerializeSeq as _, SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::bell::Wakeup;
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::{RecordError, WriteError};
 use super::evidence;
-use super::store::{DocumentKind, Store};
+use super::store::{DocumentKind, RecordStore};
 use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::evidence::Evidence;
@@ -16,6 +19,8 @@ use crate::model::name::{EnvironmentName, Generation};
 
 /// The key of the record's id.
 pub(super) const ID: &[u8] = b"id";
+/// The key of the store's own id. Only a store that was created with one has it.
+pub(super) const INSTANCE: &[u8] = b"instance";
 
 /// The whole record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,79 +48,121 @@ pub struct EnvironmentExport {
     pub evidence: Vec<Evidence>,
 }
 
-/// Takes an export. Writers wait only while bytes are copied.
-pub(super) fn take(store: &Store) -> Result<Export, RecordError> {
+/// The first fields of an export, which precede its environments.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ExportHead {
+    pub(super) format: u32,
+    pub(super) id: String,
+    pub(super) serial: u64,
+}
+
+impl ExportHead {
+    /// The head of an export of `store` that begins now.
+    pub(super) fn of(store: &RecordStore) -> Result<Self, RecordError> {
+        let serial = store.gate().serial;
+        let id = store.get(DocumentKind::Meta, ID)?.unwrap_or_default();
+        Ok(Self { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial })
+    }
+}
+
+/// Takes an export. Each environment is read at one moment; writers wait only while its bytes are copied.
+pub(super) fn take(store: &RecordStore) -> Result<Export, RecordError> {
+    let ExportHead { format, id, serial } = ExportHead::of(store)?;
+    let environments = environments(store)?.collect::<Result<_, _>>()?;
+    Ok(Export { format, id, serial, environments })
+}
+
+/// Writes an export as readable JSON, one environment at a time, so that memory is bounded by the largest.
+///
+/// # Errors
+/// Errors of `to`, and errors of the record as [`io::Error`].
+pub(super) fn write(store: &RecordStore, to: impl Write) -> io::Result<()> {
+    let ExportHead { format, id, serial } = ExportHead::of(store).map_err(io::Error::other)?;
+    let environments = environments(store).map_err(io::Error::other)?;
+    let mut serializer = serde_json::Serializer::pretty(to);
+    let mut map = serializer.serialize_struct("Export", 4)?;
+    map.serialize_field("format", &format)?;
+    map.serialize_field("id", &id)?;
+    map.serialize_field("serial", &serial)?;
+    map.serialize_field("environments", &StreamedEnvironments(RefCell::new(environments)))?;
+    SerializeStruct::end(map)?;
+    serializer.into_inner().write_all(b"\n")
+}
+
+/// Serializes environments as they are read. It serializes only once.
+struct StreamedEnvironments<I>(RefCell<I>);
+
+impl<I: Iterator<Item = Result<EnvironmentExport, RecordError>>> Serialize for StreamedEnvironments<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(None)?;
+        for environment in &mut *self.0.borrow_mut() {
+            sequence.serialize_element(&environment.map_err(<S::Error as serde::ser::Error>::custom)?)?;
+        }
+        sequence.end()
+    }
+}
+
+/// The environments that have a readable record, ordered by name.
+fn environments(
+    store: &RecordStore,
+) -> Result<impl Iterator<Item = Result<EnvironmentExport, RecordError>>, RecordError> {
+    let found = store.keys(DocumentKind::Desired, b"")?;
+    let names = found.into_iter().filter_map(|key| keys::name(&key));
+    Ok(names.filter_map(move |name| one(store, &name).transpose()))
+}
+
+/// One environment at one moment; `None` if it has no readable record.
+fn one(store: &RecordStore, name: &EnvironmentName) -> Result<Option<EnvironmentExport>, RecordError> {
+    let of_it = keys::all_of(name);
     let gate = store.gate();
-    let serial = gate.serial;
-    let id = store.get(DocumentKind::Meta, ID)?.unwrap_or_default();
-    let read = |kind| store.pairs(kind, b"").collect::<Result<BTreeMap<_, _>, _>>();
-    let (desired, history, outcomes) =
-        (read(DocumentKind::Desired)?, read(DocumentKind::History)?, read(DocumentKind::Outcomes)?);
-    let found = evidence::all(store)?;
+    let desired = store.get(DocumentKind::Desired, name.as_str().as_bytes())?;
+    let history: Vec<_> = store.pairs(DocumentKind::History, &of_it).collect::<Result<_, _>>()?;
+    let outcomes: BTreeMap<_, _> = store.pairs(DocumentKind::Outcomes, &of_it).collect::<Result<_, _>>()?;
+    let evidence = evidence::readable(store, name)?;
     drop(gate);
-
-    let mut histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>> = BTreeMap::new();
-    for (key, entry) in history.iter().rev() {
-        let Some((environment, _)) = keys::split(key) else { continue };
-        let Ok(entry) = serde_json::from_slice(entry) else { continue };
+    let Some(desired) = desired.and_then(|bytes| serde_json::from_slice(&bytes).ok()) else {
+        return Ok(None);
+    };
+    let history = history.iter().rev().filter_map(|(key, entry)| {
+        let entry = serde_json::from_slice(entry).ok()?;
         let outcome = outcomes.get(key).and_then(|outcome| serde_json::from_slice(outcome).ok());
-        histories.entry(environment).or_default().push(HistoryEntry { entry, outcome });
-    }
-    let mut found = evidence::by_environment(found);
-    let documents = desired.values().filter_map(|bytes| serde_json::from_slice::<Desired>(bytes).ok());
-    let environments = documents
-        .map(|desired| EnvironmentExport {
-            history: histories.remove(&desired.environment).unwrap_or_default(),
-            evidence: found.remove(&desired.environment).unwrap_or_default(),
-            desired,
-        })
-        .collect();
-    Ok(Export { format: FORMAT, id: String::from_utf8_lossy(&id).into_owned(), serial, environments })
+        Some(HistoryEntry { entry, outcome })
+    });
+    Ok(Some(EnvironmentExport { history: history.collect(), evidence, desired }))
 }
 
-/// Checks whether `export` can be imported: its documents agree, and history contains its held generations.
-/// The backup file is exempt from the second check, because a store that lost its held generation is still
-/// backed up.
-pub(super) fn check_import(export: &Export) -> Result<(), WriteError> {
-    check(export)?;
-    for EnvironmentExport { desired, history, evidence } in &export.environments {
-        let of_history = history.iter().filter_map(|kept| kept.entry.image.as_ref());
-        let of_evidence = evidence.iter().map(|found| &found.image);
-        if let Err(error) =
-            desired.images(None).chain(of_history).chain(of_evidence).try_for_each(Image::check_name)
-        {
-            return Err(WriteError::Disagreeing(format!("`{}`: {error}", desired.environment)));
-        }
-        let held = desired.hold.as_ref().and_then(|hold| hold.generation);
-        if let Some(held) = held.filter(|held| history.iter().all(|kept| kept.entry.generation != *held)) {
-            let name = &desired.environment;
-            let why = format!("`{name}`: it is held at generation {held}, which is missing in its history");
-            return Err(WriteError::Disagreeing(why));
-        }
-    }
-    Ok(())
-}
-
-/// Checks whether the documents of `export` agree with each other.
-pub(super) fn check(export: &Export) -> Result<(), WriteError> {
+/// Checks whether the head of an export can be imported.
+pub(super) fn check_head(head: &ExportHead) -> Result<(), WriteError> {
     let refuse = |why: String| Err(WriteError::Disagreeing(why));
-    if export.format != FORMAT {
-        return refuse(format!("its format is {}, but this abide reads {FORMAT}", export.format));
+    if head.format != FORMAT {
+        return refuse(format!("its format is {}, but this abide reads {FORMAT}", head.format));
     }
-    if !is_id(&export.id) {
+    if !is_id(&head.id) {
         return refuse("its `id` must have 32 hexadecimal digits".to_owned());
     }
-    let mut seen = BTreeSet::new();
-    for environment in &export.environments {
-        let name = &environment.desired.environment;
-        if !seen.insert(name) {
-            return refuse(format!("it contains `{name}` twice"));
-        }
-        if let Some(why) = disagreement(environment) {
-            return refuse(format!("`{name}`: {why}"));
-        }
-    }
     Ok(())
+}
+
+/// Checks whether one environment of an export can be imported: its documents agree, and history contains
+/// its held generation.
+pub(super) fn check_environment(environment: &EnvironmentExport) -> Result<(), WriteError> {
+    let EnvironmentExport { desired, history, evidence } = environment;
+    let name = &desired.environment;
+    let refuse = |why: String| Err(WriteError::Disagreeing(format!("`{name}`: {why}")));
+    if let Some(why) = disagreement(environment) {
+        return refuse(why);
+    }
+    let of_history = history.iter().filter_map(|kept| kept.entry.image.as_ref());
+    let of_evidence = evidence.iter().map(|found| &found.image);
+    let mut images = desired.images(None).chain(of_history).chain(of_evidence);
+    if let Err(error) = images.try_for_each(Image::check_name) {
+        return refuse(error.to_string());
+    }
+    let held = desired.hold.as_ref().and_then(|hold| hold.generation);
+    match held.filter(|held| history.iter().all(|kept| kept.entry.generation != *held)) {
+        Some(held) => refuse(format!("it is held at generation {held}, which is missing in its history")),
+        None => Ok(()),
+    }
 }
 
 /// An id becomes a container label, so only the form that [`super::open`] generates is valid.
@@ -123,7 +170,8 @@ pub(super) fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
 }
 
-fn disagreement(of: &EnvironmentExport) -> Option<String> {
+/// How the documents of an environment contradict each other.
+pub(super) fn disagreement(of: &EnvironmentExport) -> Option<String> {
     let EnvironmentExport { desired, history, evidence } = of;
     if evidence.iter().any(|found| found.environment != desired.environment) {
         return Some("it has evidence about another environment".to_owned());
@@ -144,35 +192,9 @@ fn disagreement(of: &EnvironmentExport) -> Option<String> {
     has_zero.then(|| "its history has a generation 0".to_owned())
 }
 
-/// Drafts the replacement of the whole record with `export`.
-pub(super) fn replace(draft: &mut Draft<'_>, export: &Export) -> Result<(), WriteError> {
-    for kind in DocumentKind::EXPORTED {
-        for pair in draft.store().pairs(kind, b"") {
-            let (key, _) = pair?;
-            if let Some(environment) = keys::name(&key).filter(|_| kind == DocumentKind::Desired) {
-                draft.ring(Wakeup::Desired(environment));
-            }
-            draft.remove(kind, key);
-        }
-    }
-    // Nothing of an imported record is announced.
-    draft.derive_nothing();
-    for pair in draft.store().pairs(DocumentKind::Standings, b"") {
-        draft.remove(DocumentKind::Standings, pair?.0);
-    }
-    draft.put_bytes(DocumentKind::Meta, ID.to_vec(), export.id.clone().into_bytes());
-    draft.counters.serial = draft.counters.serial.max(export.serial);
-    for environment in &export.environments {
-        draft.put_desired(&environment.desired)?;
-        put_history(draft, &environment.desired.environment, &environment.history)?;
-        evidence::restore(draft, &environment.evidence, true)?;
-    }
-    Ok(())
-}
-
 /// Drafts history entries and their outcomes.
 pub(super) fn put_history(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     history: &[HistoryEntry],
 ) -> Result<(), RecordError> {

@@ -1,7 +1,7 @@
 //! Forgets an environment: an operator requests it, and the loop carries it out.
 
 use super::desired::DesiredWriter;
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::keys;
 use super::resolver::Resolver;
@@ -10,14 +10,15 @@ use crate::model::desired::{Desired, Forget};
 use crate::model::name::{AgentName, EnvironmentName};
 
 /// Documents under the environment's name.
-const PLAIN: [DocumentKind; 7] = [
+const PLAIN: [DocumentKind; 8] = [
     DocumentKind::Desired,
     DocumentKind::Status,
     DocumentKind::Memory,
     DocumentKind::Assigned,
     DocumentKind::Proposed,
-    DocumentKind::Heard,
+    DocumentKind::Cursors,
     DocumentKind::Soak,
+    DocumentKind::Awaited,
 ];
 /// Documents under the environment's name and a number.
 const NUMBERED: [DocumentKind; 6] = [
@@ -40,7 +41,7 @@ impl DesiredWriter {
         request: Forget,
     ) -> Result<Desired, RecordError> {
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let mut desired = draft.desired(&environment)?;
             desired.forget = Some(request);
             draft.put_desired(&desired)?;
@@ -58,7 +59,7 @@ impl Resolver {
     /// Returns [`RecordError`] if the write failed; nothing was removed then.
     pub async fn erase(&self, environment: &EnvironmentName) -> Result<bool, RecordError> {
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             if draft.desired(&environment)?.forget.is_none() {
                 return Ok(false);
             }
@@ -73,7 +74,7 @@ impl Resolver {
                     .collect();
                 keys?.into_iter().for_each(|key| draft.remove(kind, key));
             }
-            draft.ring_desired(&environment);
+            draft.notify_desired(&environment);
             Ok(true)
         };
         self.shared.write(work).await
@@ -85,6 +86,18 @@ impl Resolver {
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
     pub async fn keep(&self, environment: &EnvironmentName) -> Result<(), RecordError> {
+        self.edit_request(environment, |_| None).await.map(drop)
+    }
+
+    /// Withdraws the request to forget an environment that is declared again. Returns `false` if there is
+    /// none, or if this is an agent's copy: requests there end with the controller's assignment.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed.
+    pub async fn withdraw(&self, environment: &EnvironmentName) -> Result<bool, RecordError> {
+        if self.proposes {
+            return Ok(false);
+        }
         self.edit_request(environment, |_| None).await
     }
 
@@ -102,24 +115,25 @@ impl Resolver {
             let left = request.left.clone().map(|left| left.without(host.as_ref()));
             Some(Forget { left, ..request })
         };
-        self.edit_request(environment, work).await
+        self.edit_request(environment, work).await.map(drop)
     }
 
+    /// Returns whether there is a request.
     async fn edit_request(
         &self,
         environment: &EnvironmentName,
         edit: impl FnOnce(Forget) -> Option<Forget> + Send + 'static,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let mut desired = draft.desired(&environment)?;
-            let Some(request) = desired.forget.take() else { return Ok(()) };
+            let Some(request) = desired.forget.take() else { return Ok(false) };
             let edited = edit(request.clone());
             if edited.as_ref() != Some(&request) {
                 desired.forget = edited;
                 draft.put_desired(&desired)?;
             }
-            Ok(())
+            Ok(true)
         };
         self.shared.write(work).await
     }

@@ -1,6 +1,6 @@
 //! Starts a generation: writes its entry to history and supersedes the previous generation.
 
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::keys;
 use super::store::DocumentKind;
@@ -16,7 +16,11 @@ pub(super) const KEPT: usize = 500;
 ///
 /// A generation number that has run is never reused. If the record was restored from an older copy, an agent
 /// or a status may know later generations, and would mistake a new one for an old one.
-pub(super) fn begin(draft: &mut Draft<'_>, desired: &mut Desired, entry: Entry) -> Result<(), RecordError> {
+pub(super) fn begin(
+    draft: &mut RecordDraft<'_>,
+    desired: &mut Desired,
+    entry: Entry,
+) -> Result<(), RecordError> {
     let before = desired.entry.generation;
     let seen = highest_seen(draft, &desired.environment)?;
     let next =
@@ -34,7 +38,7 @@ fn inherited(desired: &Desired, entry: &Entry) -> Option<RecipeKey> {
     entry.image.as_ref().and(desired.entry.recipe.clone())
 }
 
-fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {
+fn highest_seen(draft: &RecordDraft<'_>, environment: &EnvironmentName) -> Result<Generation, RecordError> {
     let key = environment.as_str().as_bytes();
     // An unreadable status must not block a change.
     let status = draft.store().get(DocumentKind::Status, key)?;
@@ -43,14 +47,14 @@ fn highest_seen(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Gene
 }
 
 /// Writes the current entry into history, where it stays after the next generation.
-pub(super) fn put(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
+pub(super) fn put(draft: &mut RecordDraft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let key = keys::numbered(&desired.environment, desired.entry.generation.0);
     draft.put(DocumentKind::History, key, &desired.entry)
 }
 
 /// Marks a generation without an outcome as superseded, unless it is held and so still desired. The loop
 /// cannot do this: in a burst of generations it may not see each one.
-fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Result<(), RecordError> {
+fn supersede(draft: &mut RecordDraft<'_>, desired: &Desired, before: Generation) -> Result<(), RecordError> {
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let key = keys::numbered(&desired.environment, before.0);
     let is_open =
@@ -62,7 +66,7 @@ fn supersede(draft: &mut Draft<'_>, desired: &Desired, before: Generation) -> Re
 }
 
 /// Removes the oldest generations beyond [`KEPT`]. The new generation counts.
-fn prune(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
+fn prune(draft: &mut RecordDraft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let held = desired.hold.as_ref().and_then(|hold| hold.generation);
     let stored = generations(draft, &desired.environment)?;
     let surplus = (stored.len() + 1).saturating_sub(KEPT);
@@ -76,12 +80,10 @@ fn prune(draft: &mut Draft<'_>, desired: &Desired) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn generations(draft: &Draft<'_>, environment: &EnvironmentName) -> Result<Vec<Generation>, RecordError> {
-    let pairs = draft.store().pairs(DocumentKind::History, &keys::all_of(environment));
-    pairs
-        .filter_map(|pair| match pair {
-            Ok((key, _)) => keys::split(&key).map(|(_, number)| Ok(Generation(number))),
-            Err(error) => Some(Err(error)),
-        })
-        .collect()
+fn generations(
+    draft: &RecordDraft<'_>,
+    environment: &EnvironmentName,
+) -> Result<Vec<Generation>, RecordError> {
+    let stored = draft.store().keys(DocumentKind::History, &keys::all_of(environment))?;
+    Ok(stored.iter().filter_map(|key| keys::split(key)).map(|(_, number)| Generation(number)).collect())
 }

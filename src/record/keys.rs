@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_numbered_key_gives_its_parts_back() {
+    fn a_numbered_key_splits_into_its_parts() {
         let dev = EnvironmentName::new("dev").unwrap();
         for number in [0, 1, 256, u64::MAX] {
             assert_eq!(split(&numbered(&dev, number)), Some((dev.clone(), number)));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_name_are_no_prefix_of_another() {
+    fn keys_of_one_name_are_not_a_prefix_of_another() {
         let longer = EnvironmentName::new("dev2").unwrap();
         let dev = EnvironmentName::new("dev").unwrap();
         assert!(!numbered(&longer, 1).starts_with(&all_of(&dev)));

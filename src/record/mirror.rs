@@ -1,17 +1,20 @@
-//! `record.json`: the whole record as readable JSON beside the store. A separate thread writes it shortly
-//! after each change, so that a lost store costs a restore and not an outage.
+//! Keeps `record.json`: the whole record as readable JSON beside the store. A separate thread adds each change
+//! shortly after it was made, so that a lost store costs a restore and not an outage. [`super::backup`] has
+//! the format.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::backup::BackupLength;
 use super::error::RecordError;
-use super::export::{self, Export};
-use super::store::{Store, is_disk_full};
+use super::export;
+use super::journal::JournalState;
+use super::store::{RecordStore, is_disk_full};
 
 /// The backup file, beside the store.
 pub(super) const FILE: &str = "record.json";
@@ -19,16 +22,23 @@ pub(super) const FILE: &str = "record.json";
 const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Pause before a failed write of the backup file is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// A shorter export, in bytes, is written again as a whole after each change, so that the file of a small
+/// record is one readable document.
+const SMALL: u64 = 64 << 10;
+/// The length of all changes after an export, in bytes: they are in memory while the file is read.
+const MOST_CHANGES: u64 = 16 << 20;
+/// The buffer for writing the whole file.
+const BUFFER: usize = 64 << 10;
 
 /// Keeps the backup file up to date until dropped.
 pub(super) struct BackupWriter {
-    desk: Arc<BackupQueue>,
+    queue: Arc<BackupQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct BackupQueue {
     path: PathBuf,
-    store: Arc<Store>,
+    store: Arc<RecordStore>,
     work: Mutex<BackupState>,
     changed: Condvar,
 }
@@ -42,7 +52,7 @@ struct BackupState {
     /// Attempts so far, so that a waiter notices a failed one.
     attempts: u64,
     /// Someone waits: write at once.
-    hurry: bool,
+    is_urgent: bool,
     /// The last attempt failed.
     failed: bool,
     /// The record is being closed.
@@ -50,36 +60,42 @@ struct BackupState {
 }
 
 impl BackupWriter {
-    /// Starts the thread. Nothing is written until [`BackupWriter::wake`].
-    pub(super) fn start(dir: &Path, store: Arc<Store>) -> io::Result<Self> {
+    /// Starts the thread. Nothing is written until [`BackupWriter::wake`]. `length` is that of the present file
+    /// if changes may be appended to it.
+    pub(super) fn start(
+        dir: &Path,
+        store: Arc<RecordStore>,
+        length: Option<BackupLength>,
+    ) -> io::Result<Self> {
         let work = Mutex::default();
-        let desk = Arc::new(BackupQueue { path: dir.join(FILE), store, work, changed: Condvar::new() });
-        let at_desk = Arc::clone(&desk);
-        let thread = thread::Builder::new().name("record-mirror".into()).spawn(move || at_desk.keep())?;
-        Ok(Self { desk, thread: Some(thread) })
+        let queue = Arc::new(BackupQueue { path: dir.join(FILE), store, work, changed: Condvar::new() });
+        let thread_queue = Arc::clone(&queue);
+        let thread =
+            thread::Builder::new().name("record-mirror".into()).spawn(move || thread_queue.keep(length))?;
+        Ok(Self { queue, thread: Some(thread) })
     }
 
     /// Reports a change.
     pub(super) fn wake(&self) {
-        self.desk.work().asked += 1;
-        self.desk.changed.notify_all();
+        self.queue.work().asked += 1;
+        self.queue.changed.notify_all();
     }
 
     /// Returns once the file holds every change so far; `false` if it cannot be written.
     pub(super) fn finish(&self) -> bool {
-        let mut work = self.desk.work();
+        let mut work = self.queue.work();
         let (asked, attempts) = (work.asked, work.attempts);
-        work.hurry = true;
-        self.desk.changed.notify_all();
+        work.is_urgent = true;
+        self.queue.changed.notify_all();
         while work.written < asked && !(work.failed && work.attempts > attempts) {
-            work = self.desk.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.queue.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
         work.written >= asked
     }
 
     /// Removes the file until the next change.
     pub(super) fn remove(&self) -> Result<(), RecordError> {
-        match fs::remove_file(&self.desk.path) {
+        match fs::remove_file(&self.queue.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(RecordError::Store { doing: "removing the backup file of", source: error.into() })
             }
@@ -90,8 +106,8 @@ impl BackupWriter {
 
 impl Drop for BackupWriter {
     fn drop(&mut self) {
-        self.desk.work().ending = true;
-        self.desk.changed.notify_all();
+        self.queue.work().ending = true;
+        self.queue.changed.notify_all();
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("the thread that writes the backup file ended early");
         }
@@ -104,9 +120,9 @@ impl BackupQueue {
     }
 
     /// The thread's main loop.
-    fn keep(&self) {
+    fn keep(&self, mut length: Option<BackupLength>) {
         while let Some(asked) = self.next() {
-            let result = self.write();
+            let result = self.write(&mut length);
             let mut work = self.work();
             work.attempts += 1;
             if let Err(error) = &result
@@ -132,9 +148,10 @@ impl BackupQueue {
         let mut work = self.work();
         let mut patience = None;
         loop {
-            let is_due = work.hurry || work.ending || patience.is_some_and(|left: Duration| left.is_zero());
+            let is_due =
+                work.is_urgent || work.ending || patience.is_some_and(|left: Duration| left.is_zero());
             if work.asked > work.written && is_due {
-                work.hurry = false;
+                work.is_urgent = false;
                 return Some(work.asked);
             }
             if work.asked == work.written {
@@ -151,9 +168,15 @@ impl BackupQueue {
         }
     }
 
-    fn write(&self) -> Result<(), RecordError> {
-        let export = export::take(&self.store)?;
-        write(&self.path, &export).map_err(|error| {
+    fn write(&self, length: &mut Option<BackupLength>) -> Result<(), RecordError> {
+        let JournalState { lines, is_incomplete } = self.store.journal.take();
+        let written = match length.filter(|length| !is_incomplete && length.takes(lines.len())) {
+            Some(known) => append(&self.path, known, &lines).unwrap_or_else(|| self.write_atomically()),
+            None => self.write_atomically(),
+        };
+        *length = written.as_ref().ok().copied();
+        written.map(drop).map_err(|error| {
+            self.store.journal.begin_again();
             if is_disk_full(&error) {
                 RecordError::DiskFull
             } else {
@@ -161,17 +184,56 @@ impl BackupQueue {
             }
         })
     }
+
+    /// Writes the file atomically: a crash leaves the old file or the new one. Writers go on meanwhile; what
+    /// they write follows the export as lines.
+    fn write_atomically(&self) -> io::Result<BackupLength> {
+        let draft = self.path.with_extension("json.new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        {
+            // Everything in the journal by now is in the export too.
+            let _gate = self.store.gate();
+            drop(self.store.journal.take());
+        }
+        let mut buffered = BufWriter::with_capacity(BUFFER, &mut file);
+        export::write(&self.store, &mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
+        let export = file.metadata()?.len();
+        let JournalState { lines, is_incomplete } = self.store.journal.take();
+        if is_incomplete {
+            self.store.journal.begin_again();
+        }
+        file.write_all(&lines)?;
+        file.sync_all()?;
+        fs::rename(&draft, &self.path)?;
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        File::open(dir)?.sync_all()?;
+        Ok(BackupLength { export, changes: length_of(&lines) })
+    }
 }
 
-/// Writes the file atomically: a crash leaves the old file or the new one.
-fn write(path: &Path, export: &Export) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(export)?;
-    text.push(b'\n');
-    let draft = path.with_extension("json.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+/// Appends lines to the file. `None`: it is not the file that was written last.
+fn append(path: &Path, known: BackupLength, lines: &[u8]) -> Option<io::Result<BackupLength>> {
+    let mut file = OpenOptions::new().append(true).open(path).ok()?;
+    if file.metadata().ok()?.len() != known.total() {
+        return None;
+    }
+    let appended = file.write_all(lines).and_then(|()| file.sync_data());
+    let changes = known.changes + length_of(lines);
+    Some(appended.map(|()| BackupLength { changes, ..known }))
+}
+
+fn length_of(lines: &[u8]) -> u64 {
+    u64::try_from(lines.len()).unwrap_or(u64::MAX)
+}
+
+impl BackupLength {
+    /// Whether lines of this length may follow: the whole file is written again once they are as long as the
+    /// export, so that each byte of a change is written twice on average. A small file, or one with many
+    /// changes, is always written as a whole.
+    fn takes(self, lines: usize) -> bool {
+        let changes = self.changes + u64::try_from(lines).unwrap_or(u64::MAX);
+        self.export >= SMALL && changes <= self.export.min(MOST_CHANGES)
+    }
 }

@@ -5,7 +5,9 @@
 //! [`Resolver`] and a [`StatusWriter`], administrators have a [`TokenWriter`], and everyone else has readers.
 //! Every write is on disk before it returns, and sends a [`Wakeup`] after that.
 
-mod bell;
+mod agent_reports;
+mod awaited;
+mod backup;
 mod check;
 mod delivery;
 mod desired;
@@ -15,9 +17,10 @@ mod evidence;
 mod export;
 mod forget;
 mod generation;
-mod hearer;
+mod identity;
+mod import;
+mod journal;
 mod keys;
-mod mend;
 mod mirror;
 mod open;
 mod outbox;
@@ -27,8 +30,10 @@ mod reader;
 mod reading;
 mod recover;
 mod reopen;
+mod repair;
 mod replica;
 mod resolver;
+mod scan;
 mod session;
 mod shared;
 mod status;
@@ -36,16 +41,18 @@ mod status_reader;
 mod store;
 #[cfg(test)]
 mod tests;
+mod together;
 mod token;
+mod wakeup;
 
 pub use crate::model::desired::RollbackRequest;
-pub use bell::{Wakeup, Wakeups};
+pub use agent_reports::ReportWriter;
 pub use delivery::{Push, PushOutcome};
 pub use desired::{Change, DesiredWriter, Precondition};
 pub use error::{OpenError, RecordError, WriteError};
-pub use evidence::Soaked;
+pub use evidence::{Promotion, Soaked};
 pub use export::{EnvironmentExport, Export};
-pub use hearer::ReportWriter;
+pub use import::{ImportSpool, ImportedRecord};
 pub use open::{Handles, open};
 pub use outbox::Outbox;
 pub use reader::DesiredReader;
@@ -56,7 +63,9 @@ pub use session::NewSession;
 pub use shared::WriteTrouble;
 pub use status::StatusWriter;
 pub use status_reader::{BuildCounts, StatusReader};
+pub use store::DiskSpace;
 pub use token::{NewToken, TokenError, TokenReader, TokenWriter};
+pub use wakeup::{Wakeup, Wakeups};
 
 /// The version of the store's documents and of [`Export`] that this abide reads and writes.
 pub const FORMAT: u32 = 1;

@@ -12,11 +12,12 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::bell::Wakeups;
+use super::agent_reports::ReportWriter;
+use super::backup::Backup;
 use super::check::{self, Mirrored};
 use super::desired::DesiredWriter;
-use super::error::{OpenError, RecordError};
-use super::hearer::ReportWriter;
+use super::error::{OpenError, RecordError, WriteError};
+use super::import;
 use super::mirror::{self, BackupWriter};
 use super::outbox::Outbox;
 use super::owner::{self, OwnershipGuard};
@@ -28,14 +29,15 @@ use super::resolver::Resolver;
 use super::shared::RecordInner;
 use super::status::StatusWriter;
 use super::status_reader::StatusReader;
-use super::store::{RESERVE, Store, free_space};
+use super::store::{RESERVE, RecordStore, free_space};
 use super::token::{TokenReader, TokenWriter};
+use super::wakeup::Wakeups;
 
 /// The lock file: a process that has the record open holds its lock. sled's own lock comes too late, because
 /// leftover files are removed before sled opens.
 pub(super) const LOCK: &str = "lock";
 /// Attempts to take the lock, and the pause between them. A process that is ending may still hold it.
-const LOCK_TRIES: u32 = 10;
+const LOCK_ATTEMPTS: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The opened record. Each handle is cheap to clone. All handles share one store, which is flushed and closed
@@ -46,6 +48,9 @@ pub struct Handles {
     /// export, import and the backup file. An import of another record replaces the id; this field shows the
     /// new one after the next open.
     pub id: String,
+    /// The id of the store, in which the events are numbered. A store that replaces a lost one has another id,
+    /// although the record keeps its own.
+    pub instance: String,
     /// For webhooks, promotions and operators.
     pub writer: DesiredWriter,
     /// For the reconcile loop.
@@ -53,7 +58,7 @@ pub struct Handles {
     /// For an agent, whose record is the copy of another.
     pub replica: Replica,
     /// For the link to agents.
-    pub hearer: ReportWriter,
+    pub reports: ReportWriter,
     /// For everyone.
     pub desired: DesiredReader,
     /// For the reconcile loop.
@@ -67,7 +72,7 @@ pub struct Handles {
     /// For the deliverer of outgoing items.
     pub outbox: Outbox,
     /// For everyone who waits for changes.
-    pub bells: Wakeups,
+    pub wakeups: Wakeups,
     /// The repairs that were made, in sentences.
     pub notices: Vec<String>,
     shared: Arc<RecordInner>,
@@ -91,20 +96,23 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         return Err(OpenError::DiskFull);
     }
     let mut notices = Vec::new();
+    import::remove_received(dir);
     let mirrored = read_mirror(&dir.join(mirror::FILE))?;
     let db = recover::open_sled(dir, &mut notices)?;
-    let store = Arc::new(Store::new(db, &dir.join(SLED), reserve).map_err(OpenError::Check)?);
+    let store = Arc::new(RecordStore::new(db, &dir.join(SLED), reserve).map_err(OpenError::Check)?);
     let checked = check::check(&store, &mirrored, &mut notices)?;
     keep_unreadable(&dir.join(mirror::FILE), &mirrored, &mut notices)?;
-    let mirror = BackupWriter::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
+    let backed_up = checked.backed_up;
+    let mirror = BackupWriter::start(dir, Arc::clone(&store), backed_up).map_err(|source| OpenError::Io {
         doing: "starting the backup of",
         path: dir.to_owned(),
         source,
     })?;
-    if checked.is_mirror_behind {
+    if backed_up.is_none() {
+        store.journal.begin_again();
         mirror.wake();
     }
-    let (bells, tokens, outgoing) = (Wakeups::new(), watch::Sender::new(0), watch::Sender::new(0));
+    let (wakeups, tokens, outgoing) = (Wakeups::new(), watch::Sender::new(0), watch::Sender::new(0));
     let reopener = Reopener::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
         doing: "starting the repair of",
         path: dir.to_owned(),
@@ -116,7 +124,7 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         mirror,
         _reopener: reopener,
         store,
-        bells,
+        wakeups,
         tokens,
         outgoing,
         rules: RwLock::default(),
@@ -125,24 +133,32 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         _lock: lock,
         copy: OnceLock::new(),
     };
-    Ok(deal(checked.id, shared, notices))
+    let resumed = import::resume(&shared).map_err(|error| match error {
+        WriteError::Record(error) => OpenError::Check(error),
+        error => OpenError::Check(RecordError::unreadable("the interrupted import", error)),
+    })?;
+    if resumed.is_some() {
+        notices.push("finished an import that was interrupted".to_owned());
+    }
+    Ok(deal(resumed.unwrap_or(checked.id), checked.instance, shared, notices))
 }
 
-fn deal(id: String, shared: RecordInner, notices: Vec<String>) -> Handles {
+fn deal(id: String, instance: String, shared: RecordInner, notices: Vec<String>) -> Handles {
     let shared = Arc::new(shared);
     Handles {
         id,
+        instance,
         writer: DesiredWriter { shared: Arc::clone(&shared), seen: None },
         resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
         replica: Replica { shared: Arc::clone(&shared) },
-        hearer: ReportWriter { shared: Arc::clone(&shared) },
+        reports: ReportWriter { shared: Arc::clone(&shared) },
         desired: DesiredReader { shared: Arc::clone(&shared) },
         status_writer: StatusWriter { shared: Arc::clone(&shared) },
         status: StatusReader { shared: Arc::clone(&shared) },
         token_writer: TokenWriter { shared: Arc::clone(&shared) },
         tokens: TokenReader { shared: Arc::clone(&shared) },
         outbox: Outbox { shared: Arc::clone(&shared) },
-        bells: shared.bells.clone(),
+        wakeups: shared.wakeups.clone(),
         notices,
         shared,
     }
@@ -180,7 +196,7 @@ impl Handles {
 
     /// The store itself, for tests that damage it.
     #[cfg(test)]
-    pub(super) fn shared_store(&self) -> &Store {
+    pub(super) fn shared_store(&self) -> &RecordStore {
         &self.shared.store
     }
 }
@@ -211,10 +227,10 @@ fn lock_file(dir: &Path) -> Result<File, OpenError> {
 pub(super) fn lock(file: File, dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let failed = |source: io::Error| OpenError::Io { doing: "locking", path: path.clone(), source };
-    for attempt in 1..=LOCK_TRIES {
+    for attempt in 1..=LOCK_ATTEMPTS {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if attempt == LOCK_TRIES => {}
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt == LOCK_ATTEMPTS => {}
             Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCK_PAUSE),
             Err(error) => return Err(failed(error.into())),
         }
@@ -223,17 +239,17 @@ pub(super) fn lock(file: File, dir: &Path) -> Result<File, OpenError> {
 }
 
 fn read_mirror(path: &Path) -> Result<Mirrored, OpenError> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Mirrored::Missing),
-        Err(source) => Err(OpenError::Io { doing: "reading", path: path.to_owned(), source }),
-        Ok(bytes) => Ok(Mirrored::parse(&bytes)),
-    }
+    Mirrored::read(path).map_err(|source| OpenError::Io { doing: "reading", path: path.to_owned(), source })
 }
 
 /// Sets an unreadable backup file aside instead of overwriting it: a person may still be able to read some of
 /// it.
 fn keep_unreadable(path: &Path, mirrored: &Mirrored, notices: &mut Vec<String>) -> Result<(), OpenError> {
-    let Mirrored::Unreadable(why) = mirrored else { return Ok(()) };
+    let why = match mirrored {
+        Mirrored::Unreadable(why) => why,
+        Mirrored::Backup(Backup { damage: Some(why), .. }) => why,
+        _ => return Ok(()),
+    };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let kept: PathBuf = path.with_extension(format!("json.unreadable-{now}"));
     fs::rename(path, &kept).map_err(|source| OpenError::Io {

@@ -1,21 +1,25 @@
 //! The handle of the deliverer: outgoing items, and what became of their delivery.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::draft::Draft;
+use super::awaited;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::outgoing::{self, DROPPED, all_of, message_key, state_key};
 use super::reader::documents;
 use super::shared::RecordInner;
 use super::status::count;
-use super::store::DocumentKind;
-use crate::model::name::EnvironmentName;
+use super::store::{DocumentKind, RecordStore};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::outbox::commit::Phase;
 use crate::model::outbox::{
-    Announcement, Attempts, Message, News, OutboxItem, Projection, Rules, Subject, Target,
+    Announcement, DeliveryAttempts, Message, News, OpenProblem, OutboxItem, OutboxRules, OutboxTarget,
+    Projection, Subject,
 };
 use crate::model::time::Timestamp;
 
@@ -28,13 +32,51 @@ pub struct Outbox {
     pub(super) shared: Arc<RecordInner>,
 }
 
-/// What was announced of a subject that is no environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A problem that was announced and has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Raised {
     /// The open incident.
     incident: String,
     /// Its start.
     since: Timestamp,
+    /// Its kind.
+    news: News,
+    /// What it is about.
+    subject: Option<Subject>,
+    /// Whether it was too old to be announced.
+    is_silent: bool,
+}
+
+impl Raised {
+    /// The announcement of its end. An approval that came, or is no longer needed, is no news.
+    fn end(&self, at: Timestamp) -> Option<Announcement> {
+        if self.is_silent || self.news == News::WaitingForApproval {
+            return None;
+        }
+        let lasted = Duration::from_secs(at.since(self.since).as_secs());
+        let message = format!("it lasted {}", humantime::format_duration(lasted));
+        let incident = Some(self.incident.clone());
+        let end = Announcement::new(self.news, self.subject.clone()?, message, at);
+        Some(Announcement { is_end: true, incident, ..end })
+    }
+}
+
+/// The prefix of the keys of problems; those of environments have another one.
+const PROBLEMS: &[u8] = b"problem/";
+
+fn problem_key(problem: &OpenProblem) -> Vec<u8> {
+    let OpenProblem { news, subject, about, .. } = problem;
+    [PROBLEMS, format!("{}/{subject}/{about}", news.as_str()).as_bytes()].concat()
+}
+
+/// The announced problems that are readable. Another one is announced anew.
+fn announced(store: &RecordStore) -> Result<Vec<(Vec<u8>, Raised)>, RecordError> {
+    let mut all = Vec::new();
+    for pair in store.pairs(DocumentKind::Standings, PROBLEMS) {
+        let (key, value) = pair?;
+        all.extend(serde_json::from_slice(&value).ok().map(|raised| (key.to_vec(), raised)));
+    }
+    Ok(all)
 }
 
 impl Outbox {
@@ -44,10 +86,10 @@ impl Outbox {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
-    pub async fn follow(&self, rules: Rules) -> Result<(), RecordError> {
+    pub async fn follow(&self, rules: OutboxRules) -> Result<(), RecordError> {
         let rules = Arc::new(rules);
         self.shared.set_rules(Arc::clone(&rules));
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             withdraw(draft, &rules.targets())?;
             let environments =
                 draft.store().pairs(DocumentKind::Desired, b"").filter_map(|pair| match pair {
@@ -71,7 +113,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
-    pub fn messages(&self, target: &Target) -> Result<Vec<Message>, RecordError> {
+    pub fn messages(&self, target: &OutboxTarget) -> Result<Vec<Message>, RecordError> {
         documents(&self.shared.store, DocumentKind::Messages, &all_of(target)).collect()
     }
 
@@ -79,7 +121,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
-    pub fn projections(&self, target: &Target) -> Result<Vec<Projection>, RecordError> {
+    pub fn projections(&self, target: &OutboxTarget) -> Result<Vec<Projection>, RecordError> {
         documents(&self.shared.store, DocumentKind::Projections, &all_of(target)).collect()
     }
 
@@ -87,7 +129,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
-    pub fn thread(&self, target: &Target, incident: &str) -> Result<Option<String>, RecordError> {
+    pub fn thread(&self, target: &OutboxTarget, incident: &str) -> Result<Option<String>, RecordError> {
         let found = self.shared.store.get(DocumentKind::Threads, &thread_key(target, incident))?;
         Ok(found.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
@@ -98,7 +140,7 @@ impl Outbox {
     /// Returns [`RecordError`] if the write failed; the message is then delivered again.
     pub async fn delivered(&self, message: &Message, thread: Option<String>) -> Result<(), RecordError> {
         let message = message.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             draft.remove(DocumentKind::Messages, message_key(&message.target, message.sequence));
             if let Some(incident) = &message.announcement.incident {
                 let key = thread_key(&message.target, incident);
@@ -120,9 +162,9 @@ impl Outbox {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
-    pub async fn postpone(&self, message: &Message, attempts: Attempts) -> Result<(), RecordError> {
+    pub async fn postpone(&self, message: &Message, attempts: DeliveryAttempts) -> Result<(), RecordError> {
         let message = Message { attempts, ..message.clone() };
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let key = message_key(&message.target, message.sequence);
             // It may have been withdrawn meanwhile.
             if draft.store().get(DocumentKind::Messages, &key)?.is_some() {
@@ -141,7 +183,7 @@ impl Outbox {
     pub async fn group(&self, messages: &[&Message], group: Message) -> Result<(), RecordError> {
         let keys: Vec<Vec<u8>> =
             messages.iter().map(|message| message_key(&message.target, message.sequence)).collect();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             keys.into_iter().for_each(|key| draft.remove(DocumentKind::Messages, key));
             draft.put(DocumentKind::Messages, message_key(&group.target, group.sequence), &group)
         };
@@ -159,7 +201,7 @@ impl Outbox {
         change: impl FnOnce(&mut Projection) + Send + 'static,
     ) -> Result<(), RecordError> {
         let key = state_key(&row.target, &row.environment, row.revision.as_str());
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let what = || "the state of a commit".to_owned();
             let Some(mut row) =
                 draft.store().document::<Projection>(DocumentKind::Projections, &key, what)?
@@ -169,10 +211,14 @@ impl Outbox {
             change(&mut row);
             let recorded = draft.desired(&row.environment)?.entry;
             let is_current = recorded.revision.as_ref() == Some(&row.revision);
-            if row.is_shown()
-                && !is_current
-                && row.wanted.phase != crate::model::outbox::commit::Phase::Success
-            {
+            // The commit that serves may be recorded again, and one that waits for its checks will change.
+            let is_kept = match row.generation == Generation::default() {
+                true => awaited::pending(draft, &row.environment)?
+                    .iter()
+                    .any(|commit| commit.revision == row.revision && commit.state.is_some()),
+                false => row.wanted.phase == Phase::Success,
+            };
+            if row.is_shown() && !is_current && !is_kept {
                 draft.remove(DocumentKind::Projections, key);
                 return Ok(());
             }
@@ -181,42 +227,56 @@ impl Outbox {
         self.shared.write(work).await
     }
 
-    /// Reports that `subject`, which is no environment, has a problem, or that it ended. Repetitions change
-    /// nothing.
+    /// Compares the problems that exist now with those that were announced, and announces what began or ended
+    /// since. Repetitions change nothing, also after a restart.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed.
-    pub async fn raise(
+    /// Returns [`RecordError`] if the write failed; nothing was announced then.
+    pub async fn announce_problems(
         &self,
-        news: News,
-        subject: Subject,
-        problem: Option<String>,
+        problems: Vec<OpenProblem>,
         at: Timestamp,
     ) -> Result<(), RecordError> {
         let Some(rules) = self.shared.rules() else { return Ok(()) };
-        let work = move |draft: &mut Draft<'_>| {
-            let key = format!("{}/{subject}", news.as_str()).into_bytes();
-            let stored: Option<Raised> =
-                draft.store().document(DocumentKind::Standings, &key, || "what was announced".to_owned())?;
-            let announcement = match (stored, problem) {
-                (None, Some(problem)) => {
-                    let raised = Raised { incident: uuid::Uuid::new_v4().simple().to_string(), since: at };
-                    draft.put(DocumentKind::Standings, key, &raised)?;
-                    let incident = Some(raised.incident);
-                    Announcement { incident, ..Announcement::new(news, subject, problem, at) }
-                }
-                (Some(raised), None) => {
+        let current: BTreeMap<Vec<u8>, OpenProblem> =
+            problems.into_iter().map(|problem| (problem_key(&problem), problem)).collect();
+        let is_known = |key: &Vec<u8>| Ok(self.shared.store.get(DocumentKind::Standings, key)?.is_some());
+        let begun = current.keys().map(is_known).collect::<Result<Vec<bool>, RecordError>>()?;
+        let ended = announced(&self.shared.store)?.into_iter().any(|(key, _)| !current.contains_key(&key));
+        // Most looks change nothing, and need no write.
+        if begun.into_iter().all(|is_known| is_known) && !ended {
+            return Ok(());
+        }
+        let work = move |draft: &mut RecordDraft<'_>| {
+            for (key, raised) in announced(draft.store())? {
+                if !current.contains_key(&key) {
                     draft.remove(DocumentKind::Standings, key);
-                    let lasted = humantime::format_duration(std::time::Duration::from_secs(
-                        at.since(raised.since).as_secs(),
-                    ));
-                    let message = format!("it lasted {lasted}");
-                    let incident = Some(raised.incident);
-                    Announcement { is_end: true, incident, ..Announcement::new(news, subject, message, at) }
+                    if let Some(end) = raised.end(at) {
+                        outgoing::post(draft, &rules, &end)?;
+                    }
                 }
-                (None, None) | (Some(_), Some(_)) => return Ok(()),
-            };
-            outgoing::post(draft, &rules, &announcement)
+            }
+            for (key, problem) in current {
+                if draft.store().get(DocumentKind::Standings, &key)?.is_some() {
+                    continue;
+                }
+                let incident = uuid::Uuid::new_v4().simple().to_string();
+                let (news, subject) = (problem.news, Some(problem.subject.clone()));
+                let raised = Raised {
+                    incident: incident.clone(),
+                    since: at,
+                    news,
+                    subject,
+                    is_silent: problem.is_old,
+                };
+                draft.put(DocumentKind::Standings, key, &raised)?;
+                if !problem.is_old {
+                    let OpenProblem { news, subject, message, by, .. } = problem;
+                    let begin = Announcement::new(news, subject, message, at);
+                    outgoing::post(draft, &rules, &Announcement { incident: Some(incident), by, ..begin })?;
+                }
+            }
+            Ok(())
         };
         self.shared.write(work).await
     }
@@ -247,32 +307,38 @@ impl Outbox {
         count(&self.shared.store, DROPPED)
     }
 
-    /// Makes every item of `target`, or of all targets, due at once, dead ones too. Returns their number.
+    /// Makes every item of `target`, or of all targets, due at once: dead ones too, and those that wait for a target
+    /// that is left alone for a while. Returns their number.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
-    pub async fn retry(&self, target: Option<Target>, now: Timestamp) -> Result<usize, RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+    pub async fn retry(&self, target: Option<OutboxTarget>, now: Timestamp) -> Result<usize, RecordError> {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let prefix = target.as_ref().map(all_of).unwrap_or_default();
             let mut retried = 0;
-            let is_waiting = |attempts: &Attempts| attempts.dead.is_some() || attempts.count > 0;
+            // An item that was never tried and is not due yet waits on purpose: its problem may pass.
+            let is_waiting = |attempts: &DeliveryAttempts| {
+                attempts.dead.is_some() || attempts.count > 0 || attempts.next <= now
+            };
             for (key, value) in draft.pending_pairs(DocumentKind::Messages, &prefix)? {
                 let message: Option<Message> = serde_json::from_slice(&value).ok();
                 let Some(message) = message.filter(|message| is_waiting(&message.attempts)) else { continue };
                 draft.put(
                     DocumentKind::Messages,
                     key,
-                    &Message { attempts: Attempts::from(now), ..message },
+                    &Message { attempts: DeliveryAttempts::asked(now), ..message },
                 )?;
                 retried += 1;
             }
             for (key, value) in draft.pending_pairs(DocumentKind::Projections, &prefix)? {
                 let row: Option<Projection> = serde_json::from_slice(&value).ok();
-                let Some(row) = row.filter(|row| is_waiting(&row.attempts)) else { continue };
+                let Some(row) = row.filter(|row| !row.is_shown() && is_waiting(&row.attempts)) else {
+                    continue;
+                };
                 draft.put(
                     DocumentKind::Projections,
                     key,
-                    &Projection { attempts: Attempts::from(now), ..row },
+                    &Projection { attempts: DeliveryAttempts::asked(now), ..row },
                 )?;
                 retried += 1;
             }
@@ -282,16 +348,16 @@ impl Outbox {
     }
 }
 
-fn thread_key(target: &Target, incident: &str) -> Vec<u8> {
+fn thread_key(target: &OutboxTarget, incident: &str) -> Vec<u8> {
     [all_of(target), incident.as_bytes().to_vec()].concat()
 }
 
 /// Removes the items of targets other than `targets`.
-fn withdraw(draft: &mut Draft<'_>, targets: &BTreeSet<Target>) -> Result<(), RecordError> {
+fn withdraw(draft: &mut RecordDraft<'_>, targets: &BTreeSet<OutboxTarget>) -> Result<(), RecordError> {
     for kind in [DocumentKind::Messages, DocumentKind::Projections, DocumentKind::Threads] {
         for (key, _) in draft.pending_pairs(kind, b"")? {
             let target = key.split(|byte| *byte == 0).next().unwrap_or_default();
-            let target = std::str::from_utf8(target).ok().and_then(|text| text.parse::<Target>().ok());
+            let target = std::str::from_utf8(target).ok().and_then(|text| text.parse::<OutboxTarget>().ok());
             if target.is_none_or(|target| !targets.contains(&target)) {
                 draft.remove(kind, key);
             }
@@ -301,7 +367,7 @@ fn withdraw(draft: &mut Draft<'_>, targets: &BTreeSet<Target>) -> Result<(), Rec
 }
 
 /// Removes the oldest dead messages beyond [`DEAD_KEPT`].
-fn remove_surplus(draft: &mut Draft<'_>, target: &Target) -> Result<(), RecordError> {
+fn remove_surplus(draft: &mut RecordDraft<'_>, target: &OutboxTarget) -> Result<(), RecordError> {
     let all = draft.pending_pairs(DocumentKind::Messages, &all_of(target))?;
     let is_dead = |value: &Vec<u8>| {
         serde_json::from_slice::<Message>(value).is_ok_and(|message| message.attempts.dead.is_some())

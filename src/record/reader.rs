@@ -1,13 +1,14 @@
 //! Reads the desired state.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use super::error::RecordError;
 use super::export::{self, Export};
 use super::shared::{RecordInner, WriteTrouble};
-use super::store::{DocumentKind, Store};
-use super::{draft, hearer, keys, replica};
+use super::store::{DocumentKind, RecordStore};
+use super::{agent_reports, draft, keys, replica};
 use crate::model::desired::{Desired, Entry, RollbackRequest};
 use crate::model::link::LeftThere;
 use crate::model::name::{AgentName, EnvironmentName, Generation};
@@ -54,6 +55,23 @@ impl DesiredReader {
         documents(self.store(), DocumentKind::Desired, b"").collect()
     }
 
+    /// Whether an environment has a record.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the store cannot be read.
+    pub fn has(&self, environment: &EnvironmentName) -> Result<bool, RecordError> {
+        self.store().has(DocumentKind::Desired, environment.as_str().as_bytes())
+    }
+
+    /// The environments that have a record, ordered by name. Reads none of their documents.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the store cannot be read.
+    pub fn names(&self) -> Result<Vec<EnvironmentName>, RecordError> {
+        let keys = self.store().keys(DocumentKind::Desired, b"")?;
+        Ok(keys.iter().filter_map(|key| EnvironmentName::new(String::from_utf8_lossy(key)).ok()).collect())
+    }
+
     /// The automatic rollback of an environment that is pending on the controller. Only agents have one.
     ///
     /// # Errors
@@ -67,7 +85,7 @@ impl DesiredReader {
     /// # Errors
     /// Returns [`RecordError`] if it cannot be read.
     pub fn left(&self) -> Result<BTreeMap<AgentName, LeftThere>, RecordError> {
-        hearer::left(self.store())
+        agent_reports::left(self.store())
     }
 
     /// One generation of an environment, if it is still kept.
@@ -92,7 +110,30 @@ impl DesiredReader {
         documents(self.store(), DocumentKind::History, &keys::all_of(environment)).rev().collect()
     }
 
-    /// The whole record at one moment.
+    /// The newest `limit` kept generations of an environment that `is_wanted` accepts, newest first.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the store cannot be read.
+    pub fn newest(
+        &self,
+        environment: &EnvironmentName,
+        is_wanted: impl Fn(&Entry) -> bool,
+        limit: usize,
+    ) -> Result<Vec<Entry>, RecordError> {
+        let entries =
+            documents::<Entry>(self.store(), DocumentKind::History, &keys::all_of(environment)).rev();
+        entries.filter(|entry| entry.as_ref().map_or(true, &is_wanted)).take(limit).collect()
+    }
+
+    /// Writes the whole record as readable JSON; each environment is read at one moment. Blocks.
+    ///
+    /// # Errors
+    /// Returns the error of `to`, or of the store.
+    pub fn write_export(&self, to: impl io::Write) -> io::Result<()> {
+        export::write(self.store(), to)
+    }
+
+    /// The whole record in memory.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
@@ -100,14 +141,14 @@ impl DesiredReader {
         export::take(self.store())
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &RecordStore {
         &self.shared.store
     }
 }
 
 /// The readable documents under `prefix`; iterates from either end.
 pub(super) fn documents<T: serde::de::DeserializeOwned>(
-    store: &Store,
+    store: &RecordStore,
     kind: DocumentKind,
     prefix: &[u8],
 ) -> impl DoubleEndedIterator<Item = Result<T, RecordError>> + use<T> {

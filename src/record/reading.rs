@@ -11,7 +11,7 @@ use super::error::OpenError;
 use super::open::{Handles, LOCK, lock, open_with};
 use super::recover::{SLED, copy_folder};
 use super::store::RESERVE;
-use super::{mirror, owner};
+use super::{identity, import, mirror, owner};
 
 /// Opens a copy of the record in the folder `dir`. A missing record opens as an empty one.
 ///
@@ -42,12 +42,14 @@ fn copy(dir: &Path) -> Result<TempDir, OpenError> {
                     source,
                 })?;
             }
-            let export = dir.join(mirror::FILE);
-            match fs::copy(&export, place.path().join(mirror::FILE)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(OpenError::Io { doing: "copying", path: export, source: error });
+            for file in [mirror::FILE, import::UNDER_WAY, identity::FILE] {
+                let (from, to) = (dir.join(file), place.path().join(file));
+                match fs::copy(&from, to) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(OpenError::Io { doing: "copying", path: from, source: error });
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
     }

@@ -21,7 +21,7 @@ const CACHE: u64 = 32 << 20;
 /// The interval of sled's background work; every write is flushed anyway.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Attempts to take a lock that a closing process may still hold, and the pause between them.
-const LOCK_TRIES: u32 = 20;
+const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The reason why one attempt failed.
@@ -65,10 +65,10 @@ fn without_snapshots(home: &Path, how: &str, notices: &mut Vec<String>) -> Resul
 /// Reads everything once. Only that reveals damage in the middle of the files, which would later fail single
 /// reads or writes.
 fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
-    let (pairs, is_whole) = guarded(|| Ok(salvage(&db))).unwrap_or_default();
-    if is_whole {
+    if guarded(|| is_readable(&db)).unwrap_or(false) {
         return Ok(db);
     }
+    let pairs = guarded(|| Ok(salvage(&db))).unwrap_or_default();
     drop(db);
     let (dir, moved) = (home.join(SLED), aside(home));
     fs::rename(&dir, &moved).map_err(|error| failed("setting aside", &dir, error))?;
@@ -83,21 +83,26 @@ fn check_pages(home: &Path, db: sled::Db, notices: &mut Vec<String>) -> Result<s
 
 type SledDocument = (DocumentKind, sled::IVec, sled::IVec);
 
-/// Everything that is readable from either end of each tree, and whether that is complete.
-fn salvage(db: &sled::Db) -> (Vec<SledDocument>, bool) {
-    let mut documents = Vec::new();
-    let mut is_whole = true;
+/// Whether everything is readable. It keeps nothing in memory.
+fn is_readable(db: &sled::Db) -> sled::Result<bool> {
     for kind in DocumentKind::ALL {
-        let Ok(tree) = db.open_tree(kind.name()) else {
-            is_whole = false;
-            continue;
-        };
+        if db.open_tree(kind.name())?.iter().any(|pair| pair.is_err()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Everything that is readable from either end of each tree.
+fn salvage(db: &sled::Db) -> Vec<SledDocument> {
+    let mut documents = Vec::new();
+    for kind in DocumentKind::ALL {
+        let Ok(tree) = db.open_tree(kind.name()) else { continue };
         let (front, is_all) = readable(tree.iter());
         let (back, _) = if is_all { Default::default() } else { readable(tree.iter().rev()) };
-        is_whole &= is_all;
         documents.extend(front.into_iter().chain(back).map(|(key, value)| (kind, key, value)));
     }
-    (documents, is_whole)
+    documents
 }
 
 /// The items before the first error, which sled's iterator would only repeat.
@@ -130,7 +135,7 @@ fn fresh(dir: &Path, documents: &[SledDocument]) -> Result<sled::Db, OpenError> 
 fn attempt(dir: &Path) -> Result<sled::Db, OpenFailure> {
     let every = u64::try_from(HOUSEKEEPING.as_millis()).unwrap_or(u64::MAX);
     let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(every));
-    for _ in 1..LOCK_TRIES {
+    for _ in 1..LOCK_ATTEMPTS {
         match guarded(|| config.open()) {
             Err(error) if is_locked(&error) => sleep(LOCK_PAUSE),
             done => return done.map_err(|error| classify(dir, error)),

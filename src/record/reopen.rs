@@ -12,20 +12,20 @@ use super::check::{self, Mirrored};
 use super::error::OpenError;
 use super::mirror;
 use super::recover;
-use super::store::Store;
+use super::store::RecordStore;
 
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Reopens the store after every failure, until this is dropped.
 pub(super) struct Reopener {
-    store: Arc<Store>,
+    store: Arc<RecordStore>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reopener {
     /// Starts the thread. `dir` is the record's folder.
-    pub(super) fn start(dir: &Path, store: Arc<Store>) -> io::Result<Self> {
+    pub(super) fn start(dir: &Path, store: Arc<RecordStore>) -> io::Result<Self> {
         let (dir, watched) = (dir.to_owned(), Arc::clone(&store));
         let name = "record-reopener".to_owned();
         let thread = thread::Builder::new().name(name).spawn(move || keep(&dir, &watched))?;
@@ -42,7 +42,7 @@ impl Drop for Reopener {
     }
 }
 
-fn keep(dir: &Path, store: &Store) {
+fn keep(dir: &Path, store: &RecordStore) {
     let mut pause = PAUSES.0;
     while store.await_failure() {
         match reopen(dir, store) {
@@ -65,15 +65,13 @@ fn keep(dir: &Path, store: &Store) {
     }
 }
 
-fn reopen(dir: &Path, store: &Store) -> Result<Vec<String>, OpenError> {
+fn reopen(dir: &Path, store: &RecordStore) -> Result<Vec<String>, OpenError> {
     try_disk(dir).map_err(|source| OpenError::Io { doing: "writing to", path: dir.to_owned(), source })?;
     let mut notices = Vec::new();
     store.replace(|| recover::open_sled(dir, &mut notices))?;
-    let mirrored = match fs::read(dir.join(mirror::FILE)) {
-        Ok(bytes) => Mirrored::parse(&bytes),
-        Err(_) => Mirrored::Missing,
-    };
+    let mirrored = Mirrored::read(&dir.join(mirror::FILE)).unwrap_or(Mirrored::Missing);
     check::check(store, &mirrored, &mut notices)?;
+    store.journal.begin_again();
     Ok(notices)
 }
 

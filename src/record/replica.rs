@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::bell::Wakeup;
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::reader::documents;
-use super::resolver::to_go_back_from;
+use super::resolver::to_roll_back_from;
 use super::shared::RecordInner;
 use super::store::DocumentKind;
+use super::wakeup::Wakeup;
 use super::{generation, keys};
 use crate::model::desired::{Bad, Desired, Entry, Forget, Image, RollbackRequest};
 use crate::model::link::{Assigned, Assignment, ForgetThere};
@@ -105,7 +105,7 @@ impl Replica {
     /// # Errors
     /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let last = draft.store().get(DocumentKind::Meta, EPOCH)?.as_deref().and_then(keys::number);
             let epoch = last.map_or(at_least, |last| last.saturating_add(SESSIONS).max(at_least));
             draft.put_bytes(DocumentKind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
@@ -117,7 +117,7 @@ impl Replica {
 
 /// The rollback of an environment that is pending on the controller.
 pub(super) fn proposed(
-    store: &super::store::Store,
+    store: &super::store::RecordStore,
     environment: &EnvironmentName,
 ) -> Result<Option<RollbackRequest>, RecordError> {
     let key = environment.as_str().as_bytes();
@@ -125,23 +125,23 @@ pub(super) fn proposed(
 }
 
 /// Notes a rollback for the controller. Returns `false` if the record does not allow it, under the same
-/// conditions as [`super::resolver::go_back`].
+/// conditions as [`super::resolver::roll_back`].
 pub(super) fn propose(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     back: &RollbackRequest,
 ) -> Result<bool, RecordError> {
     let desired = draft.desired(environment)?;
-    if to_go_back_from(&desired, back.from, &back.image).is_none() {
+    if to_roll_back_from(&desired, back.from, &back.image).is_none() {
         return Ok(false);
     }
     draft.put(DocumentKind::Proposed, environment.as_str().as_bytes().to_vec(), back)?;
-    draft.ring_desired(environment);
+    draft.notify_desired(environment);
     Ok(true)
 }
 
 fn accept(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     assignment: Assignment,
     kept: BTreeSet<EnvironmentName>,
 ) -> Result<Accepted, RecordError> {
@@ -164,6 +164,8 @@ fn accept(
         }
     }
     kept.iter().try_for_each(|environment| withdraw_request(draft, environment))?;
+    let requested: BTreeSet<_> = forget.iter().map(|request| request.environment.clone()).collect();
+    withdraw_others(draft, |environment| named.contains(environment) || requested.contains(environment))?;
     for request in forget.into_iter().filter(|request| !named.contains(&request.environment)) {
         request_to_forget(draft, request)?;
     }
@@ -171,7 +173,7 @@ fn accept(
 }
 
 /// Withdraws the request to forget an environment that this host runs again.
-fn withdraw_request(draft: &mut Draft<'_>, environment: &EnvironmentName) -> Result<(), RecordError> {
+fn withdraw_request(draft: &mut RecordDraft<'_>, environment: &EnvironmentName) -> Result<(), RecordError> {
     let desired = draft.desired(environment)?;
     match desired.forget {
         Some(_) => draft.put_desired(&Desired { forget: None, ..desired }),
@@ -179,8 +181,25 @@ fn withdraw_request(draft: &mut Draft<'_>, environment: &EnvironmentName) -> Res
     }
 }
 
+/// Withdraws the requests that the controller does not repeat: a user withdrew them. An unreadable record is
+/// reported elsewhere.
+fn withdraw_others(
+    draft: &mut RecordDraft<'_>,
+    is_current: impl Fn(&EnvironmentName) -> bool,
+) -> Result<(), RecordError> {
+    for pair in draft.store().pairs(DocumentKind::Desired, b"") {
+        let environment = keys::name(&pair?.0).filter(|environment| !is_current(environment));
+        if let Some(desired) = environment.and_then(|environment| draft.desired(&environment).ok())
+            && desired.forget.is_some()
+        {
+            draft.put_desired(&Desired { forget: None, ..desired })?;
+        }
+    }
+    Ok(())
+}
+
 /// Notes the request to remove what this host still has of an environment. The loop carries it out.
-fn request_to_forget(draft: &mut Draft<'_>, request: ForgetThere) -> Result<(), RecordError> {
+fn request_to_forget(draft: &mut RecordDraft<'_>, request: ForgetThere) -> Result<(), RecordError> {
     let ForgetThere { environment, stop, by, at } = request;
     let desired = draft.desired(&environment)?;
     let forget = Some(Forget { stop, left: None, by, at });
@@ -191,7 +210,7 @@ fn request_to_forget(draft: &mut Draft<'_>, request: ForgetThere) -> Result<(), 
 }
 
 fn declare(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     assignment: StoredAssignment,
 ) -> Result<(), RecordError> {
@@ -200,14 +219,14 @@ fn declare(
     let before: Option<StoredAssignment> = draft.store().document(DocumentKind::Assigned, key, what)?;
     if before.as_ref() != Some(&assignment) {
         draft.put(DocumentKind::Assigned, key.to_vec(), &assignment)?;
-        draft.ring(Wakeup::Desired(environment.clone()));
+        draft.notify(Wakeup::Desired(environment.clone()));
     }
     Ok(())
 }
 
 /// Applies the record of one environment, or returns why it is rejected.
 fn take_over(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     sent: Desired,
     held: Option<Entry>,
 ) -> Result<Option<ReplicaRejection>, RecordError> {
@@ -216,7 +235,7 @@ fn take_over(
     if sent.entry.generation < here {
         return Ok(Some(ReplicaRejection::Behind { here, sent: sent.entry.generation }));
     }
-    if sent.entry.generation == here && !is_same_wish(&before.entry, &sent.entry) {
+    if sent.entry.generation == here && !is_same_generation(&before.entry, &sent.entry) {
         return Ok(Some(ReplicaRejection::Forked(here)));
     }
     let known = known_images(draft, &before)?;
@@ -224,8 +243,10 @@ fn take_over(
     if desired != before {
         draft.put_desired(&desired)?;
     }
-    if desired.entry.generation > here {
+    if desired.entry != before.entry {
         generation::put(draft, &desired)?;
+    }
+    if desired.entry.generation > here {
         draft.remove(DocumentKind::Proposed, desired.environment.as_str().as_bytes().to_vec());
     }
     if let Some(held) = held.filter(|held| held.generation < desired.entry.generation) {
@@ -235,7 +256,7 @@ fn take_over(
 }
 
 /// Whether both are one generation, ignoring that engines may name the image differently.
-fn is_same_wish(here: &Entry, sent: &Entry) -> bool {
+fn is_same_generation(here: &Entry, sent: &Entry) -> bool {
     let images = match (&here.image, &sent.image) {
         (Some(here), Some(sent)) => here.is_same(sent),
         (None, _) => true,
@@ -246,7 +267,7 @@ fn is_same_wish(here: &Entry, sent: &Entry) -> bool {
 
 /// The generation of a hold. Details that are known on this host are kept.
 fn keep_held(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     held: Entry,
     known: &[Image],
@@ -260,7 +281,7 @@ fn keep_held(
 }
 
 /// The images that the copy has seen, under their names in this engine.
-fn known_images(draft: &Draft<'_>, before: &Desired) -> Result<Vec<Image>, RecordError> {
+fn known_images(draft: &RecordDraft<'_>, before: &Desired) -> Result<Vec<Image>, RecordError> {
     let prefix = keys::all_of(&before.environment);
     let entries = documents::<Entry>(draft.store(), DocumentKind::History, &prefix).rev();
     entries.filter_map(|entry| entry.map(|entry| entry.image).transpose()).collect()

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::shared::RecordInner;
 use super::store::DocumentKind;
-use super::{generation, keys, replica};
+use super::{awaited, generation, keys, replica, together};
 use crate::model::build::RecipeKey;
 use crate::model::desired::{Bad, Desired, Entry, Image, Origin, Outcome, RollbackRequest, TagHint};
-use crate::model::look::QueryPeriod;
 use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::poll::QueryPeriod;
 use crate::model::time::Timestamp;
 
 /// Completes the record with results from git and the engine.
@@ -77,6 +77,37 @@ impl Resolver {
     ) -> Result<bool, RecordError> {
         let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
         self.shared.write(move |draft| pass_over(draft, &environment, &head, asked)).await
+    }
+
+    /// Records that git shows `head` and that its checks have not passed yet, so it makes no generation. An
+    /// announced push keeps its author for the time when they have.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn await_checks(
+        &self,
+        environment: &EnvironmentName,
+        head: &CommitId,
+        asked: impl Into<QueryPeriod>,
+    ) -> Result<(), RecordError> {
+        let (environment, head, asked) = (environment.clone(), head.clone(), asked.into());
+        self.shared.write(move |draft| await_checks(draft, &environment, &head, asked)).await
+    }
+
+    /// Records the newest commit whose checks passed, as [`Resolver::advance_head`] records a head. `note` names
+    /// the checks.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn advance_checked(
+        &self,
+        environment: &EnvironmentName,
+        commit: &CommitId,
+        note: String,
+        asked: impl Into<QueryPeriod>,
+    ) -> Result<Option<Generation>, RecordError> {
+        let (environment, commit, asked) = (environment.clone(), commit.clone(), asked.into());
+        self.shared.write(move |draft| advance_with(draft, &environment, &commit, Some(note), asked)).await
     }
 
     /// Records the digest of the environment's tag as the registry reports it. `image` names it by repository
@@ -180,7 +211,8 @@ impl Resolver {
         self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
     }
 
-    /// Rolls back to a good image: makes a new generation and marks the image of the previous one as bad.
+    /// Rolls back to a good image: makes a new generation and marks the image of the previous one as bad. What
+    /// changed together with that one goes back in the same write.
     /// Returns `false` if the previous generation is not current any more, is held, does not name a different
     /// image, or is itself a rollback, because a rollback is never rolled back.
     ///
@@ -195,20 +227,35 @@ impl Resolver {
         if self.proposes {
             return self.shared.write(move |draft| replica::propose(draft, &environment, &back)).await;
         }
-        self.shared.write(move |draft| go_back(draft, &environment, back)).await
+        self.shared.write(move |draft| roll_back(draft, &environment, back)).await
     }
 }
 
 fn advance(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
+    asked: QueryPeriod,
+) -> Result<Option<Generation>, RecordError> {
+    advance_with(draft, environment, head, None, asked)
+}
+
+fn advance_with(
+    draft: &mut RecordDraft<'_>,
+    environment: &EnvironmentName,
+    head: &CommitId,
+    note: Option<String>,
     asked: QueryPeriod,
 ) -> Result<Option<Generation>, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
     let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
-    desired.asked.take_if(|wish| asked.covers(*wish));
+    // Pushes before the one that passed are part of it.
+    let passed = desired.unchecked.iter().position(|hint| hint.revision == *head);
+    let passed = passed.and_then(|at| desired.unchecked.drain(..=at).next_back());
+    let hint = hint.filter(|hint| hint.revision == *head).or(passed);
+    desired.asked.take_if(|requested_at| asked.covers(*requested_at));
+    awaited::settle(draft, environment, head)?;
     let is_passed_over = desired.passed_over.take().as_ref() == Some(head);
     let has_moved = is_passed_over || desired.head.as_ref() != Some(head);
     desired.head = Some(head.clone());
@@ -216,15 +263,35 @@ fn advance(
     if is_new {
         let by = hint.filter(|hint| hint.revision == *head).map(|hint| hint.by);
         let origin = Some(if by.is_some() { Origin::Push } else { Origin::BranchPoll });
-        let entry = Entry { revision: Some(head.clone()), origin, by, at: asked.to, ..Entry::default() };
+        let revision = Some(head.clone());
+        let entry = Entry { revision, origin, by, note, at: asked.to, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
     }
     put_if_changed(draft, &before, &desired)?;
     Ok(is_new.then_some(desired.entry.generation))
 }
 
+fn await_checks(
+    draft: &mut RecordDraft<'_>,
+    environment: &EnvironmentName,
+    head: &CommitId,
+    asked: QueryPeriod,
+) -> Result<(), RecordError> {
+    let before = draft.desired(environment)?;
+    let mut desired = before.clone();
+    let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
+    if let Some(hint) = hint.filter(|hint| hint.revision == *head) {
+        desired.unchecked.retain(|known| known.revision != hint.revision);
+        desired.unchecked.push(hint);
+        let surplus = desired.unchecked.len().saturating_sub(Desired::UNCHECKED_KEPT);
+        desired.unchecked.drain(..surplus);
+    }
+    desired.asked.take_if(|requested_at| asked.covers(*requested_at));
+    put_if_changed(draft, &before, &desired)
+}
+
 fn pass_over(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     head: &CommitId,
     asked: QueryPeriod,
@@ -232,14 +299,15 @@ fn pass_over(
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
     desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
-    desired.asked.take_if(|wish| asked.covers(*wish));
+    desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
+    awaited::settle(draft, environment, head)?;
     put_if_changed(draft, &before, &desired)?;
     Ok((&desired.head, &desired.passed_over) != (&before.head, &before.passed_over))
 }
 
 fn advance_tag(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     image: Image,
     note: String,
@@ -249,7 +317,7 @@ fn advance_tag(
     let mut desired = before.clone();
     let is_announced = |hint: &TagHint| Some(&hint.digest) == image.digest.as_ref();
     let hint = desired.tag_hint.take_if(|hint| is_announced(hint) || asked.settles(hint.at));
-    desired.asked.take_if(|wish| asked.covers(*wish));
+    desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     let has_moved = desired.tag != image.digest;
     desired.tag = image.digest.clone();
     let is_recorded = desired.entry.image.as_ref().is_some_and(|recorded| recorded.digest == image.digest);
@@ -267,14 +335,14 @@ fn advance_tag(
 /// Ends what the query settles. Only an answer verifies an announced push, and only once the remote had time
 /// to show it; a requested query also ends without an answer.
 fn without_head(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     asked: QueryPeriod,
     is_answered: bool,
 ) -> Result<(), RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
-    desired.asked.take_if(|wish| asked.covers(*wish));
+    desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     if is_answered {
         desired.hint.take_if(|hint| asked.settles(hint.at));
         desired.tag_hint.take_if(|hint| asked.settles(hint.at));
@@ -282,7 +350,11 @@ fn without_head(
     put_if_changed(draft, &before, &desired)
 }
 
-fn put_if_changed(draft: &mut Draft<'_>, before: &Desired, desired: &Desired) -> Result<(), RecordError> {
+fn put_if_changed(
+    draft: &mut RecordDraft<'_>,
+    before: &Desired,
+    desired: &Desired,
+) -> Result<(), RecordError> {
     if desired == before { Ok(()) } else { draft.put_desired(desired) }
 }
 
@@ -293,7 +365,7 @@ fn is_followed(desired: &Desired, head: &CommitId) -> bool {
 }
 
 fn resolve(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
     image: &Image,
@@ -325,7 +397,7 @@ fn resolve(
     if taken == Taken::Changed {
         entry.recipe = recipe.or(entry.recipe);
         draft.put(DocumentKind::History, key, &entry)?;
-        draft.ring_desired(environment);
+        draft.notify_desired(environment);
     }
     Ok(taken != Taken::Other)
 }
@@ -353,7 +425,7 @@ fn complete(entry: &mut Entry, image: &Image) -> Taken {
 }
 
 fn note_recipe(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
     recipe: RecipeKey,
@@ -369,7 +441,7 @@ fn note_recipe(
 }
 
 fn rebuild(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     generation: Generation,
     entry: Entry,
@@ -392,28 +464,31 @@ fn rebuild(
     Ok(true)
 }
 
-pub(super) fn go_back(
-    draft: &mut Draft<'_>,
+pub(super) fn roll_back(
+    draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,
     back: RollbackRequest,
 ) -> Result<bool, RecordError> {
     let RollbackRequest { from, image, revision, note, reason, message, at } = back;
     let mut desired = draft.desired(environment)?;
-    let Some(failed) = to_go_back_from(&desired, from, &image) else { return Ok(false) };
+    let Some(failed) = to_roll_back_from(&desired, from, &image) else { return Ok(false) };
     let outcome = Outcome::Failed(message.clone());
     let failed_revision = desired.entry.revision.clone();
-    desired.mark_bad(Bad { image: failed, generation: from, revision: failed_revision, reason, message, at });
+    let changed = std::mem::take(&mut desired.entry.together);
+    let bad = Bad { image: failed, generation: from, revision: failed_revision, reason, message, at };
+    let message = bad.message.clone();
+    desired.mark_bad(bad);
     let origin = Some(Origin::AutomaticRollback);
     let entry = Entry { revision, image: Some(image), origin, note: Some(note), at, ..Entry::default() };
     generation::begin(draft, &mut desired, entry)?;
     // This must come second: starting a generation marks the previous one as superseded.
     draft.put(DocumentKind::Outcomes, keys::numbered(environment, from.0), &outcome)?;
-    draft.put_desired(&desired)?;
+    together::roll_back(draft, desired, &changed, &message)?;
     Ok(true)
 }
 
 /// The image of generation `from`, if it may be rolled back to `to`.
-pub(super) fn to_go_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
+pub(super) fn to_roll_back_from(desired: &Desired, from: Generation, to: &Image) -> Option<Image> {
     let may = desired.entry.generation == from
         && desired.hold.is_none()
         && desired.entry.origin != Some(Origin::AutomaticRollback);

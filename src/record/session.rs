@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::reader::documents;
-use super::store::{DocumentKind, Store};
+use super::store::{DocumentKind, RecordStore};
 use super::token::{TokenError, no_randomness};
 use super::{TokenReader, TokenWriter};
-use crate::model::access::{Holder, Session};
+use crate::model::access::{BrowserSession, Holder};
 use crate::model::credential::SessionSecret;
 use crate::model::name::SessionId;
 use crate::model::time::Timestamp;
@@ -25,7 +25,7 @@ const MOST_OF_ONE: usize = 100;
 #[derive(Serialize, Deserialize)]
 pub(super) struct KeptSession {
     #[serde(flatten)]
-    pub(super) session: Session,
+    pub(super) session: BrowserSession,
     /// The SHA-256 of its secret, in hexadecimal digits.
     pub(super) hash: String,
 }
@@ -52,16 +52,16 @@ impl TokenWriter {
         &self,
         new: NewSession,
         now: Timestamp,
-    ) -> Result<(Session, SessionSecret), TokenError> {
+    ) -> Result<(BrowserSession, SessionSecret), TokenError> {
         let (mut public, mut secret) = ([0; 6], [0; 32]);
         getrandom::fill(&mut public).and_then(|()| getrandom::fill(&mut secret)).map_err(no_randomness)?;
         let id = SessionId::new(hex::encode(public)).map_err(no_randomness)?;
         let secret = SessionSecret::new(secret);
         let NewSession { holder, from, idle, expires } = new;
         let idle_seconds = idle.as_secs();
-        let session = Session { id, holder, created: now, from, used: now, idle_seconds, expires };
+        let session = BrowserSession { id, holder, created: now, from, used: now, idle_seconds, expires };
         let kept = KeptSession { session: session.clone(), hash: hex::encode(secret.hash()) };
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             make_room(draft, &kept.session.holder, now)?;
             Ok::<_, TokenError>(draft.put(DocumentKind::Sessions, kept.hash.clone().into_bytes(), &kept)?)
         };
@@ -75,9 +75,9 @@ impl TokenWriter {
     /// Returns [`RecordError`] if the write failed.
     pub async fn session_used(&self, secret: &SessionSecret, at: Timestamp) -> Result<(), RecordError> {
         let key = key(secret);
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let Some(mut kept) = kept(draft.store(), &key)? else { return Ok(()) };
-            if is_news(&kept.session, at) {
+            if is_worth_recording(&kept.session, at) {
                 kept.session.used = at;
                 draft.put(DocumentKind::Sessions, key, &kept)?;
             }
@@ -90,9 +90,9 @@ impl TokenWriter {
     ///
     /// # Errors
     /// Returns [`RecordError`] if it was not ended.
-    pub async fn end_session(&self, id: &SessionId) -> Result<Option<Session>, RecordError> {
+    pub async fn end_session(&self, id: &SessionId) -> Result<Option<BrowserSession>, RecordError> {
         let id = id.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             for found in documents::<KeptSession>(draft.store(), DocumentKind::Sessions, b"") {
                 let KeptSession { session, hash } = found?;
                 if session.id == id {
@@ -111,7 +111,11 @@ impl TokenReader {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read: nobody gets access then.
-    pub fn session(&self, shown: &SessionSecret, now: Timestamp) -> Result<Option<Session>, RecordError> {
+    pub fn session(
+        &self,
+        shown: &SessionSecret,
+        now: Timestamp,
+    ) -> Result<Option<BrowserSession>, RecordError> {
         let found = kept(&self.shared.store, &key(shown))?.map(|kept| kept.session);
         Ok(found.filter(|session| session.is_in_force(now)))
     }
@@ -120,23 +124,23 @@ impl TokenReader {
     ///
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
-    pub fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, RecordError> {
+    pub fn sessions(&self, now: Timestamp) -> Result<Vec<BrowserSession>, RecordError> {
         let all = documents::<KeptSession>(&self.shared.store, DocumentKind::Sessions, b"");
         let all = all.map(|kept| kept.map(|kept| kept.session));
-        let mut all: Vec<Session> = all.collect::<Result<_, _>>()?;
+        let mut all: Vec<BrowserSession> = all.collect::<Result<_, _>>()?;
         all.retain(|session| session.is_in_force(now));
         all.sort_by(|one, other| (other.created, &other.id).cmp(&(one.created, &one.id)));
         Ok(all)
     }
 
     /// Whether the use of `session` at `now` is worth recording with [`TokenWriter::session_used`].
-    pub fn is_session_worth_noting(session: &Session, now: Timestamp) -> bool {
-        is_news(session, now)
+    pub fn is_session_worth_noting(session: &BrowserSession, now: Timestamp) -> bool {
+        is_worth_recording(session, now)
     }
 }
 
 /// Removes sessions that have ended, and the oldest ones of a holder with too many.
-fn make_room(draft: &mut Draft<'_>, holder: &Holder, now: Timestamp) -> Result<(), RecordError> {
+fn make_room(draft: &mut RecordDraft<'_>, holder: &Holder, now: Timestamp) -> Result<(), RecordError> {
     let mut of_holder = Vec::new();
     for found in documents::<KeptSession>(draft.store(), DocumentKind::Sessions, b"") {
         let KeptSession { session, hash } = found?;
@@ -154,11 +158,11 @@ fn make_room(draft: &mut Draft<'_>, holder: &Holder, now: Timestamp) -> Result<(
     Ok(())
 }
 
-fn kept(store: &Store, key: &[u8]) -> Result<Option<KeptSession>, RecordError> {
+fn kept(store: &RecordStore, key: &[u8]) -> Result<Option<KeptSession>, RecordError> {
     store.document(DocumentKind::Sessions, key, || "a session".to_owned())
 }
 
-fn is_news(session: &Session, now: Timestamp) -> bool {
+fn is_worth_recording(session: &BrowserSession, now: Timestamp) -> bool {
     now.since(session.used) >= USE_NOTED_EVERY
 }
 

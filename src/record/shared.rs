@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::bell::Wakeups;
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::mirror::BackupWriter;
 use super::owner::OwnershipGuard;
 use super::reopen::Reopener;
-use super::store::{BatchLine, DocumentKind, Store};
+use super::store::{BatchLine, DocumentKind, RecordStore};
+use super::wakeup::Wakeups;
 use crate::failpoint::{self, Point};
 use crate::model::error::chain;
-use crate::model::outbox::Rules;
+use crate::model::outbox::OutboxRules;
 
 /// The result of a test write is reused for this long, because any client may ask for it.
 const TRIED_FOR: Duration = Duration::from_secs(1);
@@ -43,14 +43,14 @@ impl WriteTrouble {
 pub(super) struct RecordInner {
     pub(super) mirror: BackupWriter,
     pub(super) _reopener: Reopener,
-    pub(super) store: Arc<Store>,
-    pub(super) bells: Wakeups,
+    pub(super) store: Arc<RecordStore>,
+    pub(super) wakeups: Wakeups,
     /// Rises with every token that is created or revoked.
     pub(super) tokens: watch::Sender<u64>,
     /// Rises with every change of an outgoing item.
     pub(super) outgoing: watch::Sender<u64>,
     /// What goes where; `None` until the daemon sets it.
-    pub(super) rules: RwLock<Option<Arc<Rules>>>,
+    pub(super) rules: RwLock<Option<Arc<OutboxRules>>>,
     /// The time and the result of the last test write.
     pub(super) written: Mutex<Option<(Instant, Result<(), WriteTrouble>)>>,
     pub(super) _owner: OwnershipGuard,
@@ -64,7 +64,7 @@ impl RecordInner {
     /// write completes even if the caller stops waiting.
     pub(super) async fn write<T, E>(
         self: &Arc<Self>,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<T, E> + Send + 'static,
+        work: impl FnOnce(&mut RecordDraft<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
@@ -78,9 +78,9 @@ impl RecordInner {
     /// Does the same on a thread that may block.
     pub(super) fn write_now<T, E: From<RecordError>>(
         &self,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+        work: impl FnOnce(&mut RecordDraft<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut draft = Draft::new(&self.store).deriving(self.rules());
+        let mut draft = RecordDraft::new(&self.store).deriving(self.rules());
         let answer = work(&mut draft)?;
         let made = draft.commit()?;
         if made.lines.is_empty() {
@@ -88,7 +88,7 @@ impl RecordInner {
         }
         // Flush only after the gate is open again, so that writers share one flush.
         failpoint::before(Point::Flush);
-        self.store.flush(&made.lines)?;
+        self.store.flush(made.batch, &made.lines)?;
         failpoint::after(Point::Flush);
         if made.lines.iter().any(|line| DocumentKind::is_mirrored(line.kind)) {
             self.mirror.wake();
@@ -100,17 +100,17 @@ impl RecordInner {
         {
             self.outgoing.send_modify(|changes| *changes += 1);
         }
-        made.bells.into_iter().for_each(|bell| self.bells.ring(bell));
+        made.wakeups.into_iter().for_each(|wakeup| self.wakeups.notify(wakeup));
         Ok(answer)
     }
 
     /// What goes where.
-    pub(super) fn rules(&self) -> Option<Arc<Rules>> {
+    pub(super) fn rules(&self) -> Option<Arc<OutboxRules>> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets what goes where, for every later write.
-    pub(super) fn set_rules(&self, rules: Arc<Rules>) {
+    pub(super) fn set_rules(&self, rules: Arc<OutboxRules>) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
     }
 
@@ -134,9 +134,9 @@ impl RecordInner {
         let gate = self.store.gate();
         let value = Some(gate.serial.to_be_bytes().to_vec());
         let lines = [BatchLine { kind: DocumentKind::Meta, key: TRIED.to_vec(), value }];
-        self.store.write(&lines)?;
+        let batch = self.store.write(&lines)?;
         drop(gate);
-        self.store.flush(&lines)
+        self.store.flush(batch, &lines)
     }
 
     /// Returns once the backup file holds everything written so far, or could not be written. It logs that

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::bell::Wakeup;
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::RecordError;
 use super::keys;
 use super::shared::RecordInner;
-use super::store::{DocumentKind, Store, encode};
+use super::store::{DocumentKind, RecordStore, encode};
+use super::wakeup::Wakeup;
 use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::{Event, EventKind};
@@ -49,14 +49,14 @@ impl StatusWriter {
             return Ok(());
         }
         let environment = status.environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let key = environment.as_str().as_bytes().to_vec();
             if let Some(memory) = memory_line {
                 draft.put_bytes(DocumentKind::Memory, key.clone(), memory);
             }
             if let Some(status) = status_line {
                 draft.put_bytes(DocumentKind::Status, key, status);
-                draft.ring(Wakeup::Status(environment));
+                draft.notify(Wakeup::Status(environment));
             }
             Ok(())
         };
@@ -71,7 +71,7 @@ impl StatusWriter {
         let key = environment.as_str().as_bytes().to_vec();
         let line = changed(&self.shared.store, DocumentKind::Memory, &key, encode(memory)?)?;
         let Some(line) = line else { return Ok(()) };
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             draft.put_bytes(DocumentKind::Memory, key, line);
             Ok(())
         };
@@ -79,11 +79,11 @@ impl StatusWriter {
     }
 
     /// Sends a wakeup for an environment whose status depends on something outside the store.
-    pub fn ring(&self, environment: &EnvironmentName) {
-        self.shared.bells.ring(Wakeup::Status(environment.clone()));
+    pub fn notify(&self, environment: &EnvironmentName) {
+        self.shared.wakeups.notify(Wakeup::Status(environment.clone()));
     }
 
-    /// Records the outcome of a generation. A generation that was removed gets none.
+    /// Records the outcome of a generation. A generation that was removed gets none. Returns whether that is new.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.
@@ -92,17 +92,16 @@ impl StatusWriter {
         environment: &EnvironmentName,
         generation: Generation,
         outcome: Outcome,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         let environment = environment.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let key = keys::numbered(&environment, generation.0);
             let is_kept = draft.store().get(DocumentKind::History, &key)?.is_some();
             let line = changed(draft.store(), DocumentKind::Outcomes, &key, encode(&outcome)?)?;
-            if let (true, Some(line)) = (is_kept, line) {
-                draft.put_bytes(DocumentKind::Outcomes, key, line);
-                draft.ring(Wakeup::Status(environment));
-            }
-            Ok(())
+            let (true, Some(line)) = (is_kept, line) else { return Ok(false) };
+            draft.put_bytes(DocumentKind::Outcomes, key, line);
+            draft.notify(Wakeup::Status(environment));
+            Ok(true)
         };
         self.shared.write(work).await
     }
@@ -137,7 +136,7 @@ impl StatusWriter {
     /// # Errors
     /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_build_number(&self, taken: u64) -> Result<u64, RecordError> {
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let next = count(draft.store(), BUILD_NUMBER)?.max(taken) + 1;
             draft.put_bytes(DocumentKind::Meta, BUILD_NUMBER.to_vec(), next.to_be_bytes().to_vec());
             Ok(next)
@@ -154,7 +153,7 @@ pub(super) fn cut(mut text: String) -> String {
 
 /// The document, if it differs from the stored one.
 pub(super) fn changed(
-    store: &Store,
+    store: &RecordStore,
     kind: DocumentKind,
     key: &[u8],
     document: Vec<u8>,
@@ -163,14 +162,14 @@ pub(super) fn changed(
     Ok((stored.as_deref() != Some(document.as_slice())).then_some(document))
 }
 
-pub(super) fn happen(draft: &mut Draft<'_>, event: Event) -> Result<(), RecordError> {
+pub(super) fn happen(draft: &mut RecordDraft<'_>, event: Event) -> Result<(), RecordError> {
     let last = last_event(draft.store(), &event.environment)?;
     happen_after(draft, last, event).map(drop)
 }
 
 /// Records an event, or raises the count of `last` if both are equal. Returns the event as stored.
 pub(super) fn happen_after(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     last: Option<Event>,
     event: Event,
 ) -> Result<Event, RecordError> {
@@ -185,16 +184,19 @@ pub(super) fn happen_after(
         }
     };
     draft.put(DocumentKind::Events, keys::numbered(&event.environment, event.sequence), &event)?;
-    draft.ring(Wakeup::Event(event.environment.clone()));
+    draft.notify(Wakeup::Event(event.environment.clone()));
     Ok(event)
 }
 
-pub(super) fn last_event(store: &Store, environment: &EnvironmentName) -> Result<Option<Event>, RecordError> {
+pub(super) fn last_event(
+    store: &RecordStore,
+    environment: &EnvironmentName,
+) -> Result<Option<Event>, RecordError> {
     let last = store.pairs(DocumentKind::Events, &keys::all_of(environment)).next_back().transpose()?;
     Ok(last.and_then(|(_, value)| serde_json::from_slice(&value).ok()))
 }
 
-fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
+fn keep_build(draft: &mut RecordDraft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     count_build(draft, build)?;
     forget_oldest(draft, DocumentKind::BuildLog, &build.environment, BUILDS_KEPT, forget_build)?;
     draft.put(DocumentKind::BuildLog, keys::numbered(&build.environment, build.number), build)?;
@@ -202,12 +204,12 @@ fn keep_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordEr
     for key in [Some(&build.key), build.content.as_ref()].into_iter().flatten() {
         draft.put(DocumentKind::Builds, key.0.clone().into_bytes(), build)?;
     }
-    draft.ring(Wakeup::Status(build.environment.clone()));
+    draft.notify(Wakeup::Status(build.environment.clone()));
     Ok(())
 }
 
 /// Counts a build result once. The log of builds is bounded, so it cannot serve as a count.
-fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
+fn count_build(draft: &mut RecordDraft<'_>, build: &BuildRecord) -> Result<(), RecordError> {
     let logged = keys::numbered(&build.environment, build.number);
     if build.reused.is_none() && draft.store().get(DocumentKind::BuildLog, &logged)?.is_none() {
         let counter = match build.result {
@@ -221,12 +223,12 @@ fn count_build(draft: &mut Draft<'_>, build: &BuildRecord) -> Result<(), RecordE
 }
 
 /// A number of [`DocumentKind::Meta`]; zero if it was never written.
-pub(super) fn count(store: &Store, counter: &[u8]) -> Result<u64, RecordError> {
+pub(super) fn count(store: &RecordStore, counter: &[u8]) -> Result<u64, RecordError> {
     Ok(store.get(DocumentKind::Meta, counter)?.as_deref().and_then(keys::number).unwrap_or_default())
 }
 
 /// Removes the inputs of a build that leaves the log, unless they were built again since.
-fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError> {
+fn forget_build(draft: &mut RecordDraft<'_>, logged: &[u8]) -> Result<(), RecordError> {
     let Ok(logged) = serde_json::from_slice::<BuildRecord>(logged) else { return Ok(()) };
     for key in [Some(&logged.key), logged.content.as_ref()].into_iter().flatten() {
         let key = key.0.clone().into_bytes();
@@ -241,17 +243,18 @@ fn forget_build(draft: &mut Draft<'_>, logged: &[u8]) -> Result<(), RecordError>
 
 /// Makes room for one more document of `environment` if it has `kept` already.
 fn forget_oldest(
-    draft: &mut Draft<'_>,
+    draft: &mut RecordDraft<'_>,
     kind: DocumentKind,
     environment: &EnvironmentName,
     kept: usize,
-    mut forgotten: impl FnMut(&mut Draft<'_>, &[u8]) -> Result<(), RecordError>,
+    mut forgotten: impl FnMut(&mut RecordDraft<'_>, &[u8]) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
-    let stored: Vec<_> = draft.store().pairs(kind, &keys::all_of(environment)).collect::<Result<_, _>>()?;
+    let stored = draft.store().keys(kind, &keys::all_of(environment))?;
     let surplus = (stored.len() + 1).saturating_sub(kept);
-    for (key, value) in stored.into_iter().take(surplus) {
-        forgotten(draft, &value)?;
-        draft.remove(kind, key);
+    for key in stored.into_iter().take(surplus) {
+        let value = draft.store().get(kind, &key)?;
+        forgotten(draft, &value.unwrap_or_default())?;
+        draft.remove(kind, key.to_vec());
     }
     Ok(())
 }

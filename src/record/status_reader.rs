@@ -1,13 +1,16 @@
 //! Reads the results and observations of the reconcile loop.
 
+use std::collections::BinaryHeap;
 use std::sync::Arc;
+
+use tracing::warn;
 
 use super::error::RecordError;
 use super::keys;
 use super::reader::documents;
 use super::shared::RecordInner;
 use super::status::{BUILDS_BUILT, BUILDS_FAILED, count};
-use super::store::{DocumentKind, Store};
+use super::store::{DiskSpace, DocumentKind, Pairs, RecordStore};
 use crate::model::build::{BuildKey, BuildRecord};
 use crate::model::desired::{Entry, HistoryEntry};
 use crate::model::event::Event;
@@ -32,6 +35,11 @@ pub struct BuildCounts {
 }
 
 impl StatusReader {
+    /// The space on the disk of the record; `None` if the system does not report it.
+    pub fn disk_space(&self) -> Option<DiskSpace> {
+        self.store().disk_space()
+    }
+
     /// The state of an environment; `None` if it was not reconciled yet.
     ///
     /// # Errors
@@ -77,16 +85,15 @@ impl StatusReader {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Event>, RecordError> {
-        let prefix = environment.map(keys::all_of).unwrap_or_default();
-        let is_wanted = |event: &Event| after.is_none_or(|after| event.sequence > after);
-        let newest_first = documents::<Event>(self.store(), DocumentKind::Events, &prefix).rev();
-        let wanted = newest_first.filter(|event| event.as_ref().map_or(true, is_wanted));
-        // The events of one environment are ordered by sequence; those of several are sorted below.
-        let at_most = if environment.is_some() { limit } else { usize::MAX };
-        let mut events: Vec<Event> = wanted.take(at_most).collect::<Result<_, _>>()?;
-        events.sort_by_key(|event| event.sequence);
-        let surplus = events.len().saturating_sub(limit);
-        events.drain(..surplus);
+        let mut newest = NewestEvents::new(self.store(), environment)?;
+        let mut events = Vec::new();
+        while events.len() < limit {
+            match newest.next(after)? {
+                Some(event) => events.extend(event),
+                None => break,
+            }
+        }
+        events.reverse();
         Ok(events)
     }
 
@@ -122,7 +129,74 @@ impl StatusReader {
         Ok(BuildCounts { built, failed: count(self.store(), BUILDS_FAILED)? })
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &RecordStore {
         &self.shared.store
     }
+}
+
+/// The events of several environments, newest first. It reads only the events that it returns, and one more
+/// of each environment: a thousand environments have a million events.
+struct NewestEvents {
+    /// The newest remaining key of each environment, by its sequence.
+    heads: BinaryHeap<(u64, usize)>,
+    logs: Vec<EventLog>,
+}
+
+/// The remaining events of one environment, newest first.
+struct EventLog {
+    rest: Pairs,
+    /// The value of its newest remaining event.
+    head: Vec<u8>,
+}
+
+impl NewestEvents {
+    fn new(store: &RecordStore, only: Option<&EnvironmentName>) -> Result<Self, RecordError> {
+        let mut newest = Self { heads: BinaryHeap::new(), logs: Vec::new() };
+        if let Some(only) = only {
+            newest.add(store.pairs(DocumentKind::Events, &keys::all_of(only)))?;
+            return Ok(newest);
+        }
+        let mut before = store.last_before(DocumentKind::Events, None)?;
+        while let Some(key) = before {
+            // A key without a name is unreadable, and set aside at the next start.
+            let prefix = keys::split(&key).map_or(key, |(name, _)| keys::all_of(&name));
+            newest.add(store.pairs(DocumentKind::Events, &prefix))?;
+            before = store.last_before(DocumentKind::Events, Some(&prefix))?;
+        }
+        Ok(newest)
+    }
+
+    fn add(&mut self, mut rest: Pairs) -> Result<(), RecordError> {
+        if let Some((sequence, head)) = last_event(&mut rest)? {
+            self.heads.push((sequence, self.logs.len()));
+            self.logs.push(EventLog { rest, head });
+        }
+        Ok(())
+    }
+
+    /// The next event above `after`; `Some(None)` if it is unreadable.
+    fn next(&mut self, after: Option<u64>) -> Result<Option<Option<Event>>, RecordError> {
+        let Some((sequence, log)) = self.heads.pop() else { return Ok(None) };
+        if after.is_some_and(|after| sequence <= after) {
+            return Ok(None);
+        }
+        let Some(EventLog { rest, head }) = self.logs.get_mut(log) else { return Ok(None) };
+        let value = std::mem::take(head);
+        if let Some((sequence, value)) = last_event(rest)? {
+            *head = value;
+            self.heads.push((sequence, log));
+        }
+        let event = serde_json::from_slice(&value);
+        Ok(Some(event.inspect_err(|error| warn!(sequence, %error, "skipped an unreadable event")).ok()))
+    }
+}
+
+/// The last remaining event with a valid key, as its sequence and its document.
+fn last_event(rest: &mut Pairs) -> Result<Option<(u64, Vec<u8>)>, RecordError> {
+    while let Some((key, value)) = rest.next_back().transpose()? {
+        if let Some((_, sequence)) = keys::split(&key) {
+            return Ok(Some((sequence, value)));
+        }
+    }
+    Ok(None)
 }

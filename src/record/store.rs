@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
 use super::error::RecordError;
+use super::journal::Journal;
 
 /// Free bytes below which nothing is written. Once sled itself runs out of space, it refuses everything until
 /// it is reopened, and reopening needs space for a snapshot.
@@ -48,7 +49,7 @@ pub(super) enum DocumentKind {
     /// environment → an automatic rollback that the controller does not know yet; on an agent.
     Proposed,
     /// environment → how much its agent has reported; on a controller.
-    Heard,
+    Cursors,
     /// agent → what it reported to be left on its host; on a controller.
     Left,
     /// environment, number → evidence about an image, except for rejections.
@@ -69,6 +70,8 @@ pub(super) enum DocumentKind {
     Messages,
     /// forge, environment, commit → the state of that commit.
     Projections,
+    /// environment → the commits of its branch that wait for their checks or failed them, newest first.
+    Awaited,
     /// channel, incident → the channel's name of the incident's first message.
     Threads,
     /// Unreadable documents.
@@ -77,7 +80,7 @@ pub(super) enum DocumentKind {
 
 impl DocumentKind {
     /// All kinds, in the order of their trees.
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Meta,
         Self::Desired,
         Self::History,
@@ -91,7 +94,7 @@ impl DocumentKind {
         Self::BuildLog,
         Self::Assigned,
         Self::Proposed,
-        Self::Heard,
+        Self::Cursors,
         Self::Left,
         Self::Evidence,
         Self::Rejections,
@@ -102,6 +105,7 @@ impl DocumentKind {
         Self::Standings,
         Self::Messages,
         Self::Projections,
+        Self::Awaited,
         Self::Threads,
         Self::Quarantine,
     ];
@@ -126,7 +130,7 @@ impl DocumentKind {
             Self::BuildLog => "build_log",
             Self::Assigned => "assigned",
             Self::Proposed => "proposed",
-            Self::Heard => "heard",
+            Self::Cursors => "heard",
             Self::Left => "left",
             Self::Evidence => "evidence",
             Self::Rejections => "rejections",
@@ -137,6 +141,7 @@ impl DocumentKind {
             Self::Standings => "standings",
             Self::Messages => "messages",
             Self::Projections => "projections",
+            Self::Awaited => "awaited",
             Self::Threads => "threads",
             Self::Quarantine => "quarantine",
         }
@@ -149,8 +154,13 @@ impl DocumentKind {
 
     /// Whether the kind must survive a loss of power. The loop can rebuild its own state.
     fn is_precious(self) -> bool {
-        use DocumentKind::{Events, Heard, Memory, Outcomes, Projections, Soak, Status, TokenUses};
-        !matches!(self, Status | Memory | Events | Outcomes | Heard | Soak | TokenUses | Projections)
+        use DocumentKind::{
+            Awaited, Cursors, Events, Memory, Outcomes, Projections, Soak, Status, TokenUses,
+        };
+        !matches!(
+            self,
+            Status | Memory | Events | Outcomes | Cursors | Soak | TokenUses | Projections | Awaited
+        )
     }
 }
 
@@ -181,14 +191,34 @@ pub(super) struct Counters {
 pub(super) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// The store, which is reopened after a failure.
-pub(super) struct Store {
+pub(super) struct RecordStore {
     /// `None` while it is being reopened.
     opened: RwLock<Option<OpenStore>>,
     dir: PathBuf,
     reserve: AtomicU64,
     gate: Mutex<Counters>,
+    /// Writes that the backup file does not have yet.
+    pub(super) journal: Journal,
+    /// The number of batches that were written.
+    written: AtomicU64,
+    flushed: Mutex<FlushedBatches>,
     watch: Mutex<StoreHealth>,
     on_change: Condvar,
+}
+
+/// A written batch: batches are numbered in the order in which they were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BatchNumber(u64);
+
+/// The last batches that cannot be lost any more.
+#[derive(Default)]
+struct FlushedBatches {
+    /// By a kill.
+    flushed: u64,
+    /// By a loss of power.
+    synced: u64,
+    /// The last batch before a failure. Those before it that were not flushed are lost.
+    failed: u64,
 }
 
 /// The condition that the reopening thread waits for.
@@ -216,7 +246,12 @@ impl OpenStore {
     }
 }
 
-impl Store {
+impl RecordStore {
+    /// Returns the space on the store's disk; `None` if the system does not report it.
+    pub(super) fn disk_space(&self) -> Option<DiskSpace> {
+        disk_space(&self.dir)
+    }
+
     /// `dir` is the folder of sled's files. Everything in `db` was found readable before.
     pub(super) fn new(db: sled::Db, dir: &Path, reserve: u64) -> Result<Self, RecordError> {
         Ok(Self {
@@ -224,6 +259,9 @@ impl Store {
             dir: dir.to_owned(),
             reserve: reserve.into(),
             gate: Mutex::default(),
+            journal: Journal::default(),
+            written: AtomicU64::new(0),
+            flushed: Mutex::default(),
             watch: Mutex::default(),
             on_change: Condvar::new(),
         })
@@ -234,9 +272,11 @@ impl Store {
         &self,
         open: impl FnOnce() -> Result<sled::Db, E>,
     ) -> Result<(), E> {
+        let mut flushed = self.flushed();
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         // Close the old one first: sled locks its files.
         *opened = None;
+        flushed.failed = self.written.load(SeqCst);
         *opened = Some(OpenStore::new(open()?, &self.dir)?);
         self.watch().failed = false;
         Ok(())
@@ -296,6 +336,11 @@ impl Store {
         Ok(found.map(|value| value.to_vec()))
     }
 
+    /// Whether there is a document under `key`.
+    pub(super) fn has(&self, kind: DocumentKind, key: &[u8]) -> Result<bool, RecordError> {
+        self.tree(kind)?.contains_key(key).map_err(|error| self.noted("reading", error))
+    }
+
     /// The document under `key`; an error names it with `what`.
     pub(super) fn document<T: DeserializeOwned>(
         &self,
@@ -315,8 +360,28 @@ impl Store {
         }
     }
 
-    /// Writes all of `lines` or none. They are on disk only after [`Store::flush`].
-    pub(super) fn write(&self, lines: &[BatchLine]) -> Result<(), RecordError> {
+    /// The last key of a kind, or the last one below `before`.
+    pub(super) fn last_before(
+        &self,
+        kind: DocumentKind,
+        before: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, RecordError> {
+        let tree = self.tree(kind)?;
+        let found = match before {
+            Some(before) => tree.get_lt(before),
+            None => tree.last(),
+        };
+        Ok(found.map_err(|error| self.noted("reading", error))?.map(|(key, _)| key.to_vec()))
+    }
+
+    /// The keys that begin with `prefix`, in order, without their values.
+    pub(super) fn keys(&self, kind: DocumentKind, prefix: &[u8]) -> Result<Vec<sled::IVec>, RecordError> {
+        let keys = self.tree(kind)?.scan_prefix(prefix).keys();
+        keys.collect::<Result<_, _>>().map_err(|error| self.noted("reading", error))
+    }
+
+    /// Writes all of `lines` or none. They are on disk only after [`RecordStore::flush`].
+    pub(super) fn write(&self, lines: &[BatchLine]) -> Result<BatchNumber, RecordError> {
         self.make_sure_of_space()?;
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
@@ -332,26 +397,54 @@ impl Store {
         });
         made.map_err(|error| match error {
             TransactionError::Abort(error) | TransactionError::Storage(error) => self.noted("writing", error),
-        })
+        })?;
+        Ok(BatchNumber(self.written.fetch_add(1, SeqCst) + 1))
     }
 
-    /// Flushes everything written so far. The kinds of `lines` decide whether it must survive a loss of
-    /// power.
-    pub(super) fn flush(&self, lines: &[BatchLine]) -> Result<(), RecordError> {
+    /// The folder of the record.
+    pub(super) fn home(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// Returns once `batch` is flushed. Its lines decide whether it must survive a loss of power. Batches that
+    /// are written while another flush runs share the next one.
+    pub(super) fn flush(&self, batch: BatchNumber, lines: &[BatchLine]) -> Result<(), RecordError> {
+        let is_precious = lines.iter().any(|line| line.kind.is_precious());
+        let mut done = self.flushed();
+        if batch.0 <= if is_precious { done.synced } else { done.flushed } {
+            return Ok(());
+        }
+        if batch.0 <= done.failed {
+            return Err(closed());
+        }
+        let covered = self.written.load(SeqCst);
+        let flushed = self.flush_everything(is_precious);
+        match (&flushed, is_precious) {
+            // Pages that failed to reach the disk are lost from memory too: only the files show what is left.
+            (Err(_), _) => done.failed = covered,
+            (Ok(()), true) => (done.flushed, done.synced) = (covered, covered),
+            (Ok(()), false) => done.flushed = covered,
+        }
+        flushed
+    }
+
+    fn flush_everything(&self, is_precious: bool) -> Result<(), RecordError> {
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
         opened.db.flush().map_err(|error| self.noted("writing", error))?;
-        if lines.iter().any(|line| line.kind.is_precious()) {
+        if is_precious {
             // sled hands its pages to the disk with sync_file_range, which neither waits for the disk's own
             // cache nor writes the file's length.
             opened.log.sync_data().map_err(|error| {
-                // Pages that failed to reach the disk are lost from memory too: only the files show what is
-                // left.
                 self.note_failure();
                 failed_io("writing", error)
             })?;
         }
         Ok(())
+    }
+
+    fn flushed(&self) -> MutexGuard<'_, FlushedBatches> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes every disk too small from now on.
@@ -373,7 +466,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for RecordStore {
     fn drop(&mut self) {
         let opened = self.opened();
         if let Some(Err(error)) = opened.as_ref().map(|opened| opened.db.flush()) {
@@ -427,11 +520,26 @@ impl DoubleEndedIterator for Pairs {
     }
 }
 
-/// Bytes that may still be written on the disk of `dir`; `None` if the system does not report it.
-pub(super) fn free_space(dir: &Path) -> Option<u64> {
+/// The space on a disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// The bytes that may still be written.
+    pub free: u64,
+    /// The size of the file system.
+    pub size: u64,
+}
+
+/// Returns the space on the disk of `dir`; `None` if the system does not report it.
+fn disk_space(dir: &Path) -> Option<DiskSpace> {
     // Some file systems have no size, and so no free space either.
     let disk = rustix::fs::statvfs(dir).ok().filter(|disk| disk.f_blocks > 0)?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Some(DiskSpace { free: bytes(disk.f_bavail), size: bytes(disk.f_blocks) })
+}
+
+/// Bytes that may still be written on the disk of `dir`; `None` if the system does not report it.
+pub(super) fn free_space(dir: &Path) -> Option<u64> {
+    disk_space(dir).map(|disk| disk.free)
 }
 
 /// Encodes a document for the store.

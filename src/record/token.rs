@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
-use super::draft::Draft;
+use super::draft::RecordDraft;
 use super::error::{BoxedCause, RecordError};
 use super::keys;
 use super::reader::documents;
 use super::shared::RecordInner;
-use super::store::{DocumentKind, Store};
+use super::store::{DocumentKind, RecordStore};
 use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::credential::Credential;
 use crate::model::name::{TokenId, TokenName};
@@ -102,7 +102,7 @@ impl TokenWriter {
     /// Returns [`RecordError`] if nothing was revoked.
     pub async fn revoke(&self, id: &TokenId, revoked: AuditStamp) -> Result<Option<Token>, RecordError> {
         let id = id.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let Some(mut kept) = kept(draft.store(), &id)? else { return Ok(None) };
             if kept.token.revoked.is_none() {
                 kept.token.revoked = Some(revoked);
@@ -119,9 +119,9 @@ impl TokenWriter {
     /// Returns [`RecordError`] if the write failed.
     pub async fn used(&self, id: &TokenId, at: Timestamp) -> Result<(), RecordError> {
         let id = id.clone();
-        let work = move |draft: &mut Draft<'_>| {
+        let work = move |draft: &mut RecordDraft<'_>| {
             let is_known = kept(draft.store(), &id)?.is_some();
-            if is_known && is_news(last_use(draft.store(), &id)?, at) {
+            if is_known && is_worth_recording(last_use(draft.store(), &id)?, at) {
                 draft.put_bytes(DocumentKind::TokenUses, key(&id), at.as_millis().to_be_bytes().to_vec());
             }
             Ok(())
@@ -132,7 +132,7 @@ impl TokenWriter {
     /// Writes, and notifies those who wait for changes.
     pub(super) async fn write<T, E>(
         &self,
-        work: impl FnOnce(&mut Draft<'_>) -> Result<T, E> + Send + 'static,
+        work: impl FnOnce(&mut RecordDraft<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
@@ -188,7 +188,7 @@ impl TokenReader {
 
     /// Whether the use of `token` at `now` is worth recording with [`TokenWriter::used`].
     pub fn is_worth_noting(token: &Token, now: Timestamp) -> bool {
-        is_news(token.used, now)
+        is_worth_recording(token.used, now)
     }
 
     /// Changes with every token that is created or revoked, and every session that begins or ends.
@@ -214,7 +214,7 @@ pub(super) fn no_randomness(error: impl Into<BoxedCause>) -> TokenError {
     TokenError::NoRandomness(error.into())
 }
 
-fn put_new(draft: &mut Draft<'_>, new: &StoredToken) -> Result<(), TokenError> {
+fn put_new(draft: &mut RecordDraft<'_>, new: &StoredToken) -> Result<(), TokenError> {
     let now = new.token.created.at;
     for old in documents::<StoredToken>(draft.store(), DocumentKind::Tokens, b"") {
         let old = old?.token;
@@ -231,25 +231,25 @@ fn put_new(draft: &mut Draft<'_>, new: &StoredToken) -> Result<(), TokenError> {
 
 /// Whether a token ended so long ago that it leaves the list.
 fn is_forgotten(token: &Token, now: Timestamp) -> bool {
-    let revoked = token.revoked.as_ref().map(|deed| deed.at);
+    let revoked = token.revoked.as_ref().map(|revocation| revocation.at);
     let ended = revoked.into_iter().chain(token.expires).min();
     ended.is_some_and(|ended| now.since(ended) > LISTED_FOR)
 }
 
-fn put(draft: &mut Draft<'_>, kept: &StoredToken) -> Result<(), RecordError> {
+fn put(draft: &mut RecordDraft<'_>, kept: &StoredToken) -> Result<(), RecordError> {
     draft.put(DocumentKind::Tokens, key(&kept.token.id), kept)
 }
 
-fn kept(store: &Store, id: &TokenId) -> Result<Option<StoredToken>, RecordError> {
+fn kept(store: &RecordStore, id: &TokenId) -> Result<Option<StoredToken>, RecordError> {
     store.document(DocumentKind::Tokens, &key(id), || format!("token {id}"))
 }
 
-fn last_use(store: &Store, id: &TokenId) -> Result<Option<Timestamp>, RecordError> {
+fn last_use(store: &RecordStore, id: &TokenId) -> Result<Option<Timestamp>, RecordError> {
     let found = store.get(DocumentKind::TokenUses, &key(id))?;
     Ok(found.as_deref().and_then(keys::number).map(Timestamp::from_millis))
 }
 
-fn is_news(used: Option<Timestamp>, now: Timestamp) -> bool {
+fn is_worth_recording(used: Option<Timestamp>, now: Timestamp) -> bool {
     used.is_none_or(|used| now.since(used) >= USE_NOTED_EVERY)
 }
 

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_registries_really_send_is_understood() {
+    fn challenges_of_real_registries_are_parsed() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
         let expected = bearer(
             "https://auth.docker.io/token",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_challenge_is_none() {
+    fn an_invalid_challenge_is_ignored() {
         for text in [
             "",
             "Bearer",

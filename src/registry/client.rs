@@ -40,6 +40,7 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// Creates a client that finds its credentials in `keyring`.
+    #[cfg(test)]
     pub fn new(keyring: Keyring) -> Self {
         Self { keyring }
     }
@@ -89,7 +90,8 @@ impl RegistryClient {
         digest: &Digest,
         access: &RegistryAccess,
     ) -> Result<Vec<String>, RegistryError> {
-        let question = ManifestQuery { repository, reference: digest.as_str() };
+        let question =
+            ManifestQuery { repository, reference: digest.as_str(), kind: RepositoryPart::Manifest };
         let ask = async {
             let credentials = self.keyring.credentials(repository.host(), access).await;
             let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
@@ -101,13 +103,44 @@ impl RegistryClient {
         }
     }
 
+    /// The manifest of a tag or digest; `None`: the registry does not have it. That of a digest has that digest.
+    ///
+    /// # Errors
+    /// Returns [`RegistryError`] if the query fails.
+    pub async fn content(
+        &self,
+        repository: &ImageRepository,
+        (kind, reference): (RepositoryPart, &str),
+        access: &RegistryAccess,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let question = ManifestQuery { repository, reference, kind };
+        let ask = async {
+            let credentials = self.keyring.credentials(repository.host(), access).await;
+            let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
+            question.ask(Method::GET, access, credentials.as_ref()).await
+        };
+        let body = match tokio::time::timeout(DEADLINE, ask).await {
+            Ok(Ok(answer)) => answer.body,
+            Ok(Err(RegistryError::NotFound { .. })) => return Ok(None),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(question.late()),
+        };
+        let sum: [u8; 32] = Sha256::digest(&body).into();
+        match Digest::new(reference) {
+            Ok(named) if kind != RepositoryPart::Referrers && named != Digest::of_sha256(&sum) => {
+                Err(question.unavailable(format!("it answers with other content than {named}")))
+            }
+            _ => Ok(Some(body)),
+        }
+    }
+
     async fn within_deadline(
         &self,
         repository: &ImageRepository,
         reference: &str,
         access: &RegistryAccess,
     ) -> Result<Digest, RegistryError> {
-        let question = ManifestQuery { repository, reference };
+        let question = ManifestQuery { repository, reference, kind: RepositoryPart::Manifest };
         match tokio::time::timeout(DEADLINE, self.manifest(&question, access)).await {
             Ok(answer) => answer,
             Err(_) => Err(question.late()),
@@ -123,17 +156,17 @@ impl RegistryClient {
         let credentials = self.keyring.credentials(host, access).await;
         let credentials = credentials.map_err(|error| question.denied(error.to_string()))?;
         let answer = question.ask(Method::HEAD, access, credentials.as_ref()).await?;
-        if let Some(digest) = question.told(&answer)? {
+        if let Some(digest) = question.digest_header(&answer)? {
             return Ok(digest);
         }
         // Older registries send no digest header, so abide hashes the answer.
         let answer = question.ask(Method::GET, access, credentials.as_ref()).await?;
         let sum: [u8; 32] = Sha256::digest(&answer.body).into();
         let found = Digest::of_sha256(&sum);
-        match question.told(&answer)? {
-            Some(told) if told != found => Err(question.unavailable(format!(
+        match question.digest_header(&answer)? {
+            Some(digest_header) if digest_header != found => Err(question.unavailable(format!(
                 "it reports {found} for \
-                {told}"
+                {digest_header}"
             ))),
             _ => Ok(found),
         }
@@ -145,6 +178,18 @@ pub(super) struct ManifestQuery<'a> {
     pub(super) repository: &'a ImageRepository,
     /// A tag or digest.
     pub(super) reference: &'a str,
+    pub(super) kind: RepositoryPart,
+}
+
+/// A part of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryPart {
+    /// A manifest, by tag or digest.
+    Manifest,
+    /// A blob, by digest.
+    Blob,
+    /// The index of the manifests that refer to a digest.
+    Referrers,
 }
 
 impl ManifestQuery<'_> {
@@ -190,7 +235,12 @@ impl ManifestQuery<'_> {
     }
 
     fn manifest_part(&self) -> String {
-        format!("manifests/{}", self.reference)
+        let folder = match self.kind {
+            RepositoryPart::Manifest => "manifests",
+            RepositoryPart::Blob => "blobs",
+            RepositoryPart::Referrers => "referrers",
+        };
+        format!("{folder}/{}", self.reference)
     }
 
     /// The URL of a part of the repository.
@@ -253,9 +303,9 @@ impl ManifestQuery<'_> {
     }
 
     /// The digest in the registry's header.
-    fn told(&self, answer: &RegistryResponse) -> Result<Option<Digest>, RegistryError> {
-        let Some(told) = answer.headers.get(DIGEST) else { return Ok(None) };
-        let digest = told.to_str().ok().and_then(|text| Digest::new(text).ok());
+    fn digest_header(&self, answer: &RegistryResponse) -> Result<Option<Digest>, RegistryError> {
+        let Some(digest_header) = answer.headers.get(DIGEST) else { return Ok(None) };
+        let digest = digest_header.to_str().ok().and_then(|text| Digest::new(text).ok());
         digest.map(Some).ok_or_else(|| self.unavailable("it reports an invalid digest".to_owned()))
     }
 

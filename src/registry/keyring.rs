@@ -132,6 +132,7 @@ impl Keyring {
     }
 
     /// Uses Docker's configuration in `text`, and after it the one in `file`.
+    #[cfg(test)]
     pub fn new(text: Option<Secret>, file: Option<PathBuf>) -> Self {
         Self { inline: text, file }
     }

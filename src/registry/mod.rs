@@ -17,7 +17,9 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use client::RegistryClient;
+pub use client::{RegistryClient, RepositoryPart};
 pub use error::RegistryError;
-pub use keyring::{Credentials, Keyring, KeyringError};
+#[cfg(test)]
+pub(crate) use keyring::Keyring;
+pub use keyring::{Credentials, KeyringError};
 pub use pass::RegistryRequest;

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
-use super::client::{DEADLINE, ManifestQuery, REDIRECTS, RegistryClient, redirect};
+use super::client::{DEADLINE, ManifestQuery, REDIRECTS, RegistryClient, RepositoryPart, redirect};
 use super::connect::{self, RegistryResponse};
 use super::error::RegistryError;
 use crate::model::reference::ImageRepository;
@@ -40,7 +40,11 @@ impl RegistryClient {
         wanted: &RegistryRequest,
         access: &RegistryAccess,
     ) -> Result<Response<Incoming>, RegistryError> {
-        let question = ManifestQuery { repository: &wanted.repository, reference: &wanted.part };
+        let question = ManifestQuery {
+            repository: &wanted.repository,
+            reference: &wanted.part,
+            kind: RepositoryPart::Manifest,
+        };
         match tokio::time::timeout(DEADLINE, self.passed(wanted, &question, access)).await {
             Ok(answer) => answer,
             Err(_) => Err(question.unavailable("it sent an empty response".to_owned())),

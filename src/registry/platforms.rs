@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_platforms_of_an_index_are_named_and_attestations_are_none() {
+    fn platforms_of_an_index_are_listed_without_attestations() {
         let index = br#"{"manifests": [
             {"digest": "a", "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
             {"digest": "b", "platform": {"os": "windows", "architecture": "amd64"}},

@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_read_in_both_forms_and_has_a_longest() {
+    fn retry_after_is_parsed_in_both_forms_and_capped() {
         assert_eq!(pause("60"), Some(Duration::from_secs(60)));
         assert_eq!(pause("0"), Some(Duration::ZERO));
         assert_eq!(pause("99999999"), Some(LONGEST));

@@ -28,7 +28,7 @@ impl GitMirror {
         counts: impl Fn(&[u8]) -> bool + Send + Sync,
     ) -> Result<bool, SourceError> {
         let _turn = self.turn().await;
-        self.bring_or_mend(to, Some(branch)).await?;
+        self.ensure_or_repair(to, Some(branch)).await?;
         let is_here = self.git("look up a commit").args(["cat-file", "-t", from.as_str()]).run().await?;
         if is_here.answer().is_none_or(|kind| kind != b"commit\n") {
             return Ok(true);
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_no_paths_that_differ() {
+    fn directories_are_not_reported_as_changed_paths() {
         for piece in [1, 5, 1000] {
             assert_eq!(paths(piece), ["a/x", "a/y"]);
         }
     }
 
     #[test]
-    fn what_differs_in_too_much_differs_in_everything() {
+    fn too_many_differences_count_as_a_difference_everywhere() {
         let mut differences = Differences::new(|_: &[u8]| false);
         let entry = b":040000 040000 1 2 M\0a\0";
         let taken = (0..=MOST_ENTRIES).take_while(|_| differences.take(entry).is_continue()).count();

@@ -1,5 +1,6 @@
 //! A commit object: author, time, and the first line of its message.
 
+use crate::model::redact::is_deceptive;
 use crate::model::time::Timestamp;
 
 /// The longest displayed subject or name, in characters.
@@ -42,12 +43,8 @@ fn time_of(who: &str) -> Timestamp {
 
 /// One bounded line that cannot control a terminal, forge a log line or reverse the reading direction.
 pub(super) fn shown(text: &str) -> String {
-    let tame = |c: char| if steers(c) { '\u{fffd}' } else { c };
+    let tame = |c: char| if is_deceptive(c) { '\u{fffd}' } else { c };
     text.trim().chars().take(LONGEST_SHOWN).map(tame).collect()
-}
-
-fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -55,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_is_summed_up_by_author_time_and_first_line() {
+    fn a_commit_summary_has_author_time_and_first_line() {
         let object = b"tree x\nparent y\nauthor A B <a@b> 1 +0000\ncommitter C <c> 1700000000 +0800\n\
             gpgsig -----BEGIN\n author Forged <f> 1 +0000\n\nThe why\n\nauthor Z <z> 2 +0000\n";
         let summary = Summary::parse(object);
@@ -65,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_message_is_shown_as_one_short_harmless_line() {
+    fn a_hostile_commit_message_becomes_one_short_harmless_line() {
         let long = "x".repeat(1_000_000);
         let object = format!("author \u{1b}]0;x\u{7} <a> 1 +0\ncommitter c\n\n\u{1b}[31mred\r\u{202e}{long}");
         let summary = Summary::parse(object.as_bytes());
@@ -76,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_no_commit_has_an_empty_summary() {
+    fn a_non_commit_object_has_an_empty_summary() {
         assert_eq!(Summary::parse(b"\xff\xfe\0"), Summary::default());
         assert_eq!(Summary::parse(b""), Summary::default());
     }

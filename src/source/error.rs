@@ -214,20 +214,20 @@ impl SourceError {
     /// Classifies a failure by git's standard error. Git uses one exit code for nearly everything, so the
     /// text (in the C locale) is the only evidence.
     pub(super) fn from_stderr(step: &'static str, remote: String, detail: String) -> Self {
-        let says = |phrases: &[&str]| phrases.iter().any(|phrase| detail.contains(phrase));
-        if says(DISK_FULL) {
+        let mentions = |phrases: &[&str]| phrases.iter().any(|phrase| detail.contains(phrase));
+        if mentions(DISK_FULL) {
             Self::DiskFull { step }
-        } else if says(NOT_TRUSTED) {
+        } else if mentions(NOT_TRUSTED) {
             Self::NotTrusted { remote }
-        } else if says(REFUSED) {
+        } else if mentions(REFUSED) {
             Self::Refused { remote, detail }
-        } else if says(NOT_A_REPOSITORY) {
+        } else if mentions(NOT_A_REPOSITORY) {
             Self::NotARepository { remote }
-        } else if says(DENIED) {
+        } else if mentions(DENIED) {
             Self::Denied { remote, detail }
-        } else if says(NOT_FOUND) {
+        } else if mentions(NOT_FOUND) {
             Self::NotFound { remote, detail }
-        } else if says(UNREACHABLE) {
+        } else if mentions(UNREACHABLE) {
             Self::Unreachable { remote, detail }
         } else {
             Self::Git { step, remote, detail }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn only_verdicts_are_final() {
+    fn only_permanent_failures_are_not_transient() {
         let denied = named("fatal: could not read Username for 'https://host': terminal prompts disabled");
         assert!(matches!(denied, SourceError::Denied { .. }) && denied.is_transient());
         let down = named("fatal: unable to access 'http://h/': Failed to connect to h port 1");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_named_also_where_our_own_write_meets_it() {
+    fn a_failed_local_write_is_reported_as_a_full_disk() {
         let error = SourceError::io("write")(io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(error, SourceError::DiskFull { step: "write" }));
     }

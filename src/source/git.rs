@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use super::error::SourceError;
 use super::remote::GitLogin;
 use super::remote::Remote;
+use crate::model::redact::Redactor;
 use crate::model::remote_url::GitTransport;
 
 /// The maximum standard output that is collected, in bytes: a listing of some 800,000 branches.
@@ -387,16 +388,14 @@ fn keep_tail(tail: &mut Vec<u8>, chunk: &[u8]) -> ControlFlow<()> {
 fn readable(stderr: &[u8], login: Option<&GitLogin>) -> String {
     const LONGEST: usize = 600;
     // The first word may be the rest of a truncated URL, which would no longer be recognized as one.
-    let whole = match stderr.iter().position(u8::is_ascii_whitespace) {
+    let untruncated = match stderr.iter().position(u8::is_ascii_whitespace) {
         Some(end) if stderr.len() >= STDERR_TAIL => &stderr[end..],
         _ => stderr,
     };
-    let text = String::from_utf8_lossy(whole);
+    let text = String::from_utf8_lossy(untruncated);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let mut line = redact(&lines.join("; "));
-    if let Some(login) = login.filter(|login| !login.password.expose().is_empty()) {
-        line = line.replace(login.password.expose(), "[redacted]");
-    }
+    let line = redact(&lines.join("; "));
+    let line = Redactor::new(login.map(|login| &login.password)).redacted(&line);
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = line.trim();
     let surplus = line.chars().count().saturating_sub(LONGEST);
@@ -422,21 +421,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_in_any_url_are_taken_out_of_what_git_says() {
-        let said = "fatal: unable to access 'https://u:p@ss@host/x': see http://t0ken@h and ssh://h/a@b";
-        assert_eq!(redact(said), "fatal: unable to access 'https://host/x': see http://h and ssh://h/a@b");
+    fn credentials_in_urls_are_redacted_from_git_output() {
+        let stderr = "fatal: unable to access 'https://u:p@ss@host/x': see http://t0ken@h and ssh://h/a@b";
+        assert_eq!(redact(stderr), "fatal: unable to access 'https://host/x': see http://h and ssh://h/a@b");
     }
 
     #[test]
-    fn what_git_says_is_one_bounded_line_without_control_characters() {
-        let said = format!("{}\n\u{1b}[31mfatal: x\u{7}\r\n", "remote: y\n".repeat(300));
-        let line = readable(said.as_bytes(), None);
+    fn git_output_becomes_one_short_line_without_control_characters() {
+        let stderr = format!("{}\n\u{1b}[31mfatal: x\u{7}\r\n", "remote: y\n".repeat(300));
+        let line = readable(stderr.as_bytes(), None);
         assert!(line.ends_with("[31mfatal: x"), "{line}");
         assert!(line.chars().count() <= 600 && !line.contains(char::is_control));
     }
 
     #[test]
-    fn a_password_is_taken_out_even_where_it_stands_alone() {
+    fn a_bare_password_is_redacted_from_git_output() {
         let login =
             GitLogin { user: "u".to_owned(), password: crate::model::container::Secret::new("canary") };
         let line = readable(b"remote: bad login canary", Some(&login));
@@ -444,15 +443,15 @@ mod tests {
     }
 
     #[test]
-    fn the_cut_off_rest_of_a_url_is_not_shown() {
-        let said = format!("{} end", "t0ken".repeat(STDERR_TAIL) + "@host/x");
+    fn the_truncated_start_of_a_url_is_not_shown() {
+        let stderr = format!("{} end", "t0ken".repeat(STDERR_TAIL) + "@host/x");
         let mut tail = Vec::new();
-        let _go_on = keep_tail(&mut tail, said.as_bytes());
+        let _go_on = keep_tail(&mut tail, stderr.as_bytes());
         assert_eq!(readable(&tail, None), "end");
     }
 
     #[test]
-    fn variables_that_give_access_stay_and_those_that_steer_git_go() {
+    fn only_variables_for_access_are_passed_to_git() {
         for kept in ["HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_CONFIG_GLOBAL"] {
             assert!(!is_stray(kept), "{kept}");
         }
@@ -464,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn git_may_use_the_transport_of_the_configured_url_and_no_other() {
+    fn git_may_use_only_the_configured_urls_transport() {
         let allowed = |url: &str| {
             let mut names: Vec<_> = settings_for(&Remote::new(url).unwrap())
                 .into_iter()

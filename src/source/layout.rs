@@ -5,7 +5,7 @@
 //! archives, do not. A `filter` attribute only names a program. It runs if the daemon's user has configured a
 //! filter of that name, which is how LFS content arrives. If LFS is neither configured nor requested, its
 //! pointers are written and counted. Submodules stay empty directories, as in a clone: the repository chooses
-//! their URLs, and these have been used for attacks. [`Submodules`](super::Submodules) decides which of them
+//! their URLs, and these have been used for attacks. [`Submodules`](super::submodules::Submodules) decides which of them
 //! may be fetched.
 
 use std::fs::{self, Permissions};
@@ -60,17 +60,17 @@ impl GitMirror {
     /// # Errors
     /// Returns [`SourceError::TooLarge`] and [`SourceError::Unusable`] before anything is written,
     /// [`SourceError::NotEmpty`], and all errors of [`GitMirror::ensure`].
-    pub async fn lay_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
+    pub async fn check_out(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
         if self.lfs {
             self.require_lfs().await?;
         }
         let _turn = self.turn().await;
-        self.bring_or_mend(commit, None).await?;
+        self.ensure_or_repair(commit, None).await?;
         let into = in_background(into.to_owned(), |into| target(&into)).await?;
         match self.write_tree(commit, &into).await {
             Err(error) if self.is_damaged(&error).await => {
                 self.wipe(&error).await?;
-                self.bring_or_mend(commit, None).await?;
+                self.ensure_or_repair(commit, None).await?;
                 let into = in_background(into, |into| empty(&into).map(|()| into)).await?;
                 self.write_tree(commit, &into).await
             }
@@ -96,7 +96,7 @@ impl GitMirror {
     async fn write_tree(&self, commit: &CommitId, into: &Path) -> Result<Tree, SourceError> {
         let summary = self.summary(commit).await?;
         let submodules = self.judge(commit, into).await?;
-        self.check_out(commit, into).await?;
+        self.write_files(commit, into).await?;
         if self.lfs {
             self.tidy_lfs().await;
         }
@@ -124,7 +124,7 @@ impl GitMirror {
         Ok(gitlinks)
     }
 
-    async fn check_out(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
+    async fn write_files(&self, commit: &CommitId, into: &Path) -> Result<(), SourceError> {
         let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&self.dir);
         let scratch = scratch.map_err(SourceError::io("create a directory for the index"))?;
         let index = scratch.path().join("index");

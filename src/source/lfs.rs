@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lfs_files_come_from_where_the_repository_is() {
+    fn the_lfs_endpoint_is_derived_from_the_repository_url() {
         let of = |url: &str| endpoint(&RemoteUrl::parse(url).unwrap());
         assert_eq!(of("https://h/a/b"), "https://h/a/b.git/info/lfs");
         assert_eq!(of("https://h/a/b.git/"), "https://h/a/b.git/info/lfs");

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_judged_the_same_in_whatever_pieces_it_comes() {
+    fn a_tree_listing_is_checked_alike_in_any_chunks() {
         let listing =
             entry("100644", "5", "a\nb") + &entry("160000", "-", "sub") + &entry("100755", "6", "c");
         let limits = TreeLimits { files: 3, directories: 0, bytes: 11, depth: 1 };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_counted_apart_and_bounded_although_they_hold_nothing() {
+    fn empty_directories_are_counted_and_limited() {
         let listing =
             entry("040000", "-", "a") + &entry("040000", "-", "a/b") + &entry("100644", "5", "a/b/c");
         let limits = TreeLimits { files: 1, directories: 2, bytes: 5, depth: 3 };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_leave_the_tree_or_do_not_fit_are_unusable() {
+    fn paths_outside_the_tree_and_overlong_paths_are_rejected() {
         let long = "n".repeat(256);
         let far = "abcdefgh/".repeat(460) + "x";
         let deep = "d/".repeat(200) + "x";

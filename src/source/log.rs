@@ -22,7 +22,7 @@ const PLAIN: [&str; 6] =
 
 /// The side of a commit in a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+enum CommitSide {
     Old,
     New,
 }
@@ -40,6 +40,18 @@ impl GitMirror {
         let log = log.args(["--no-walk=unsorted", "--ignore-missing", "--end-of-options"]);
         let output = log.args(ids.iter().map(CommitId::as_str)).run().await?.success()?;
         Ok(lines(&output).map(|(_, line)| line).filter(|line| ids.contains(&line.id)).collect())
+    }
+
+    /// Returns at most `most` commits from `head` along the first parents, newest first: the states that the branch
+    /// itself had, without the commits of merged branches.
+    ///
+    /// # Errors
+    /// Returns [`SourceError`] if the mirror does not have `head`.
+    pub async fn first_parents(&self, head: &CommitId, most: usize) -> Result<Vec<CommitId>, SourceError> {
+        let list = self.git("list commits").within(LIMIT).args(["rev-list", "--first-parent"]);
+        let list = list.arg(format!("--max-count={most}")).args(["--end-of-options", head.as_str()]);
+        let output = list.run().await?.success()?;
+        Ok(String::from_utf8_lossy(&output).lines().filter_map(|line| CommitId::new(line).ok()).collect())
     }
 
     /// Returns the commits that only one of two versions contains.
@@ -62,25 +74,25 @@ impl GitMirror {
             let output = log.run().await?.success()?;
             Ok::<_, SourceError>(lines(&output).collect::<Vec<_>>())
         };
-        let only = |found: Vec<(Side, CommitLine)>, side| {
+        let only = |found: Vec<(CommitSide, CommitLine)>, side| {
             found.into_iter().filter(|(of, _)| *of == side).map(|(_, line)| line).collect()
         };
         let (removed, added) = (of_side("--left-only").await?, of_side("--right-only").await?);
         Ok(Comparison {
-            added: only(added, Side::New),
+            added: only(added, CommitSide::New),
             added_count,
-            removed: only(removed, Side::Old),
+            removed: only(removed, CommitSide::Old),
             removed_count,
         })
     }
 }
 
 /// Parses the output; leaves out lines that git cannot have written.
-fn lines(output: &[u8]) -> impl Iterator<Item = (Side, CommitLine)> {
+fn lines(output: &[u8]) -> impl Iterator<Item = (CommitSide, CommitLine)> {
     output.split(|byte| *byte == b'\n').filter_map(|line| {
         let text = String::from_utf8_lossy(line).into_owned();
         let mut fields = text.splitn(6, '\0');
-        let side = if fields.next()? == "<" { Side::Old } else { Side::New };
+        let side = if fields.next()? == "<" { CommitSide::Old } else { CommitSide::New };
         let id = CommitId::new(fields.next()?).ok()?;
         let is_merge = fields.next()?.contains(' ');
         let author = shown(fields.next()?);
@@ -96,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_and_a_hostile_subject_is_tamed() {
+    fn a_log_line_is_parsed_and_a_hostile_subject_sanitized() {
         let id = "a".repeat(40);
         let output = format!(
             ">\0{id}\0p q\0A\u{202e} B\x001700000000\0<script>\u{1b}[31m\0x\nnonsense\n<\0{id}\0p\0\0-5\0\n"
@@ -104,8 +116,8 @@ mod tests {
         let found: Vec<_> = lines(output.as_bytes()).collect();
         assert_eq!(found.len(), 2);
         let (side, line) = &found[0];
-        assert_eq!((*side, line.is_merge, line.author.as_str()), (Side::New, true, "A\u{fffd} B"));
+        assert_eq!((*side, line.is_merge, line.author.as_str()), (CommitSide::New, true, "A\u{fffd} B"));
         assert_eq!(line.subject, "<script>\u{fffd}[31m\u{fffd}x");
-        assert_eq!((found[1].0, found[1].1.at), (Side::Old, Timestamp::from_millis(0)));
+        assert_eq!((found[1].0, found[1].1.at), (CommitSide::Old, Timestamp::from_millis(0)));
     }
 }

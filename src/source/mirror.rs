@@ -78,7 +78,7 @@ impl GitMirror {
     /// [`SourceError`] of a fetch.
     pub async fn ensure(&self, commit: &CommitId, branch: Option<&BranchName>) -> Result<(), SourceError> {
         let _turn = self.turn().await;
-        self.bring_or_mend(commit, branch).await
+        self.ensure_or_repair(commit, branch).await
     }
 
     /// Whether `ancestor` is `commit` or one of its ancestors. A mirror has whole histories, so a commit that
@@ -95,7 +95,7 @@ impl GitMirror {
         let _turn = self.turn().await;
         self.prepare(commit).await?;
         if !self.holds(commit, None).await? {
-            self.bring_or_mend(commit, Some(branch)).await?;
+            self.ensure_or_repair(commit, Some(branch)).await?;
         }
         let kind = self.git("look up a commit").args(["cat-file", "-t", ancestor.as_str()]);
         if kind.run().await?.answer().is_none_or(|kind| kind != b"commit\n") {
@@ -111,7 +111,7 @@ impl GitMirror {
     }
 
     /// Does the same as [`GitMirror::ensure`] for a caller that holds the lock.
-    pub(super) async fn bring_or_mend(
+    pub(super) async fn ensure_or_repair(
         &self,
         commit: &CommitId,
         branch: Option<&BranchName>,
@@ -180,7 +180,9 @@ impl GitMirror {
     }
 
     async fn fetch(&self, branch: Option<&BranchName>) -> Result<(), SourceError> {
-        sweep(&self.dir).await.map_err(SourceError::io("remove the remains of an earlier fetch"))?;
+        remove_leftovers(&self.dir)
+            .await
+            .map_err(SourceError::io("remove the remains of an earlier fetch"))?;
         let refspec = match branch {
             Some(branch) => format!("+refs/heads/{branch}:{}", private_ref(branch)),
             None => "+refs/heads/*:refs/heads/*".to_owned(),
@@ -250,8 +252,11 @@ fn lacks_ref(fetched: &Finished) -> bool {
 async fn remove_all(dir: &Path) -> io::Result<()> {
     match tokio::fs::remove_dir_all(dir).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Something else has replaced the directory.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => tokio::fs::remove_file(dir).await,
+        // Something else has replaced the directory, or the one that contains it.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let parent = dir.parent().filter(|parent| !parent.is_dir());
+            tokio::fs::remove_file(parent.unwrap_or(dir)).await
+        }
         done => done,
     }
 }
@@ -267,7 +272,7 @@ async fn make_private(dir: &Path) -> io::Result<()> {
 
 /// Removes locks and incomplete packs. Only one operation runs on a mirror at a time, so they were left by a
 /// killed git.
-async fn sweep(dir: &Path) -> io::Result<()> {
+async fn remove_leftovers(dir: &Path) -> io::Result<()> {
     let mut unseen = vec![dir.to_owned()];
     while let Some(dir) = unseen.pop() {
         let mut entries = tokio::fs::read_dir(&dir).await?;

@@ -28,5 +28,7 @@ pub use error::SourceError;
 pub use layout::Tree;
 pub use listing::TreeLimits;
 pub use mirror::GitMirror;
-pub use remote::{Remote, Timeouts};
-pub use submodules::{Gitlink, Submodules};
+pub use remote::Remote;
+#[cfg(test)]
+pub(crate) use remote::Timeouts;
+pub use submodules::Gitlink;

@@ -68,6 +68,7 @@ impl Remote {
     }
 
     /// The same remote with other timeouts.
+    #[cfg(test)]
     #[must_use]
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_remote_has_a_directory_name_of_its_own_that_a_new_password_does_not_change() {
+    fn a_remotes_directory_name_is_unique_and_ignores_the_password() {
         let name = |url: &str| Remote::new(url).unwrap().directory_name();
         let known = Remote::new("https://host/x").unwrap().with_login("u".to_owned(), Secret::new("one"));
         assert_eq!(known.directory_name(), name("https://host/x"));
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_yields_branches_and_nothing_else() {
+    fn a_remote_listing_yields_only_branches() {
         let id = "a".repeat(40);
         let listing = format!(
             "{id}\trefs/heads/x/dev\n{id}\trefs/tags/dev\n{id}\tHEAD\nshort\trefs/heads/dev\n\

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn submodules_come_from_hosts_that_the_manifest_names() {
+    fn submodules_are_fetched_only_from_hosts_in_the_manifest() {
         for (url, place) in [
             ("../lib.git", "https://git.example.com/shop/lib.git"),
             ("./lib", "https://git.example.com/shop/app.git/lib"),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn submodules_lead_nowhere_else() {
+    fn other_submodule_urls_are_rejected() {
         for url in [
             "https://evil.example.com/x",
             "http://git.example.com/x",
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_this_host_are_taken_beside_the_repository_or_as_declared() {
+    fn local_submodules_must_be_beside_the_repository_or_declared() {
         let parent = "/srv/git/app.git";
         assert!(fetched_from("../lib.git", parent, &[]).is_ok());
         assert!(fetched_from("/srv/other/lib.git", parent, &["/srv/other/lib.git"]).is_ok());

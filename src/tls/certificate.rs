@@ -95,7 +95,7 @@ pub fn self_signed(names: &[SiteName], now: Timestamp) -> Result<(String, String
 
 /// Facts about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct CertificateFacts {
     /// The host names that it is for.
     pub names: Vec<String>,
     /// The beginning of its validity.
@@ -115,18 +115,11 @@ pub struct RenewalId {
     pub serial: String,
 }
 
-impl Facts {
-    /// Whether the certificate is for a name of the proxy.
-    pub fn covers(&self, name: &SiteName) -> bool {
-        self.names.iter().filter_map(|own| SiteName::new(own.as_str()).ok()).any(|own| own.covers(name))
-    }
-}
-
 /// Returns facts about the first certificate of a chain in PEM form.
 ///
 /// # Errors
 /// There is no certificate in it.
-pub fn facts(chain: &[u8]) -> Result<Facts, CertificateError> {
+pub fn facts(chain: &[u8]) -> Result<CertificateFacts, CertificateError> {
     let first = CertificateDer::from_pem_slice(chain).map_err(wrong)?;
     let (_, parsed) = X509Certificate::from_der(&first).map_err(wrong)?;
     let names = parsed.subject_alternative_name().ok().flatten();
@@ -147,7 +140,7 @@ pub fn facts(chain: &[u8]) -> Result<Facts, CertificateError> {
         Timestamp::from_millis(u64::try_from(seconds).unwrap_or_default().saturating_mul(1000))
     };
     let validity = parsed.validity();
-    Ok(Facts {
+    Ok(CertificateFacts {
         names: names.filter_map(name).collect(),
         from: at(validity.not_before.timestamp()),
         until: at(validity.not_after.timestamp()),
@@ -179,15 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn a_self_signed_certificate_is_for_its_names_and_with_its_key() {
+    fn a_self_signed_certificate_has_its_names_and_its_key() {
         let now = Timestamp::from_millis(1_800_000_000_000);
         let (chain, key) = self_signed(&names(&["a.example", "*.b.example"]), now).unwrap();
         let facts = facts(chain.as_bytes()).unwrap();
         assert_eq!(facts.names, ["a.example", "*.b.example"]);
         assert_eq!((facts.from, facts.until), (now, now.after(SELF_SIGNED)));
-        for (name, is_covered) in [("a.example", true), ("x.b.example", true), ("b.example", false)] {
-            assert_eq!(facts.covers(&SiteName::new(name).unwrap()), is_covered, "{name}");
-        }
         assert_eq!(check_pair(chain.as_bytes(), key.as_bytes()), Ok(()));
         assert!(check_pair(chain.as_bytes(), new_key().unwrap().as_bytes()).is_err(), "another key");
         assert!(check_pair(b"", key.as_bytes()).is_err());
@@ -195,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_made_with_a_key_that_was_kept() {
+    fn a_certificate_request_uses_an_existing_key() {
         let key = new_key().unwrap();
         let request = request(&names(&["a.example"]), &key).unwrap();
         let text = String::from_utf8_lossy(&request);

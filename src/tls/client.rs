@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::pinned::{OtherKey, Pinned};
-use super::{Protocol, provider, proxy};
+use super::{AlpnProtocol, provider, proxy};
 use crate::model::credential::Pin;
 
 /// An encrypted stream to a verified server.
@@ -114,7 +114,7 @@ impl ConnectError {
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
-    protocol: Protocol,
+    protocol: AlpnProtocol,
 }
 
 impl Connector {
@@ -122,7 +122,7 @@ impl Connector {
     ///
     /// # Errors
     /// Returns [`ConnectError::Authorities`], [`ConnectError::NoAuthorities`] or [`ConnectError::Setup`].
-    pub fn new(trust: &Trust, protocol: Protocol) -> Result<Self, ConnectError> {
+    pub fn new(trust: &Trust, protocol: AlpnProtocol) -> Result<Self, ConnectError> {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(ConnectError::Setup)?;
@@ -136,7 +136,7 @@ impl Connector {
             Trust::SystemAnd(files) => builder.with_root_certificates(authorities_with(files)?),
         };
         let mut config = builder.with_no_client_auth();
-        if protocol != Protocol::Other {
+        if protocol != AlpnProtocol::Other {
             config.alpn_protocols = vec![protocol.alpn().to_vec()];
         }
         Ok(Self { config: Arc::new(config), protocol })
@@ -151,7 +151,7 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())?;
         let stream = timeout(PATIENCE, proxy::connect("https", host, port)).await;
         let stream = stream.map_err(|_| ConnectError::Silent)?.map_err(ConnectError::Unreachable)?;
-        self.shake_hands(name, stream).await
+        self.handshake(name, stream).await
     }
 
     /// Does the same on an existing connection to `host`.
@@ -159,21 +159,17 @@ impl Connector {
     /// # Errors
     /// Returns [`ConnectError`]; nothing but the handshake was sent then.
     pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<Stream, ConnectError> {
-        self.shake_hands(ServerName::try_from(host.to_owned())?, stream).await
+        self.handshake(ServerName::try_from(host.to_owned())?, stream).await
     }
 
-    async fn shake_hands(
-        &self,
-        name: ServerName<'static>,
-        stream: TcpStream,
-    ) -> Result<Stream, ConnectError> {
+    async fn handshake(&self, name: ServerName<'static>, stream: TcpStream) -> Result<Stream, ConnectError> {
         // If the socket refuses this, only latency suffers.
         let _ = stream.set_nodelay(true);
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         let stream = timeout(PATIENCE, handshake).await.map_err(|_| ConnectError::Silent)?;
         let stream = stream.map_err(explain)?;
         // A server without ALPN uses HTTP/1.1.
-        if self.protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if self.protocol == AlpnProtocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(ConnectError::NoHttp2);
         }
         Ok(stream)

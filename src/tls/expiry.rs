@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_that_of_the_certificate() {
+    fn the_expiry_is_read_from_the_certificate() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.pem");
         assert!(expiry(&file).unwrap_err().contains("cannot be read"));

@@ -15,7 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Protocol, provider};
+use super::{AlpnProtocol, provider};
 use crate::model::credential::Pin;
 
 /// The files of a generated certificate, in their own folder.
@@ -126,7 +126,7 @@ pub struct Identity {
     files: Files,
     /// The contents of the files.
     contents: Arc<Contents>,
-    current: Arc<Current>,
+    current: Arc<CurrentIdentity>,
     pin: Option<Pin>,
 }
 
@@ -157,7 +157,7 @@ impl Identity {
 
     fn of(files: Files) -> Result<Self, IdentityError> {
         let contents = files.read()?;
-        let current = Arc::new(Current::of(files.parse(&contents)?));
+        let current = Arc::new(CurrentIdentity::of(files.parse(&contents)?));
         Ok(Self { files, contents: Arc::new(contents), current, pin: None })
     }
 
@@ -173,9 +173,9 @@ impl Identity {
     pub fn acceptor(&self) -> Result<TlsAcceptor, IdentityError> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().map_err(IdentityError::Setup)?;
-        let resolver: Arc<Current> = Arc::clone(&self.current);
+        let resolver: Arc<CurrentIdentity> = Arc::clone(&self.current);
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
-        config.alpn_protocols = [Protocol::Http2, Protocol::Http1].map(|p| p.alpn().to_vec()).into();
+        config.alpn_protocols = [AlpnProtocol::Http2, AlpnProtocol::Http1].map(|p| p.alpn().to_vec()).into();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
@@ -227,11 +227,11 @@ impl CertificateReloader {
     fn refuse(&mut self, error: &IdentityError) {
         let seen = self.identity.files.read().ok();
         match &mut self.refused {
-            Some((before, is_said)) if *before == seen => {
-                if !*is_said {
+            Some((before, is_logged)) if *before == seen => {
+                if !*is_logged {
                     let error: &(dyn std::error::Error + 'static) = error;
                     tracing::warn!(error, "cannot use the changed certificate; keeping the old one");
-                    *is_said = true;
+                    *is_logged = true;
                 }
             }
             _ => self.refused = Some((seen, false)),
@@ -241,9 +241,9 @@ impl CertificateReloader {
 
 /// The certificate for new handshakes.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct CurrentIdentity(RwLock<Arc<CertifiedKey>>);
 
-impl Current {
+impl CurrentIdentity {
     fn of(key: CertifiedKey) -> Self {
         Self(RwLock::new(Arc::new(key)))
     }
@@ -257,7 +257,7 @@ impl Current {
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.get())
     }

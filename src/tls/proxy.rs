@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_and_what_no_proxy_names_are_reached_directly() {
+    fn local_and_no_proxy_hosts_are_reached_directly() {
         let matcher = matcher("http://alice:s%40same@proxy.example:3128");
         for direct in ["localhost", "127.0.0.1", "127.9.9.9", "::1", "10.1.2.3", "git.internal.example"] {
             assert!(choose(&matcher, "https", direct, 443).is_none(), "{direct}");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tunnel_begins_after_the_head_of_the_answer() {
+    async fn a_proxy_tunnel_starts_after_the_response_head() {
         let (url, head) = proxy("HTTP/1.1 200 OK\r\nVia: x\r\n\r\n").await;
         let proxy = choose(&matcher(&url), "https", "ghcr.io", 443).unwrap();
         let mut stream = proxy.tunnel("ghcr.io", 443).await.unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_that_refuses_is_named_without_its_credentials() {
+    async fn a_refusing_proxy_is_reported_without_its_credentials() {
         for (answer, words) in [
             ("HTTP/1.1 403 Forbidden\r\n\r\n", "refused a connection to ghcr.io:443 (403)"),
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "other credentials (407)"),

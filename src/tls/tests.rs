@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::Protocol;
+use super::AlpnProtocol;
 use super::client::{ConnectError, Connector, Trust};
 use super::identity::{Files, Identity, IdentityError, pin_in};
 use crate::model::credential::Pin;
@@ -38,15 +38,15 @@ impl Server {
     }
 
     /// The server's answer to a client with this trust.
-    async fn ask(&self, host: &str, trust: &Trust, protocol: Protocol) -> Result<String, ConnectError> {
+    async fn ask(&self, host: &str, trust: &Trust, protocol: AlpnProtocol) -> Result<String, ConnectError> {
         let mut stream = Connector::new(trust, protocol)?.connect(host, self.port).await?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        Ok(said)
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        Ok(answer)
     }
 
     async fn refusal(&self, host: &str, trust: &Trust) -> ConnectError {
-        self.ask(host, trust, Protocol::Http1).await.expect_err("the server was taken for the right one")
+        self.ask(host, trust, AlpnProtocol::Http1).await.expect_err("the server was taken for the right one")
     }
 }
 
@@ -92,7 +92,7 @@ impl Authority {
 }
 
 #[tokio::test]
-async fn an_identity_is_made_once_for_its_owner_alone() {
+async fn a_tls_identity_is_created_once_and_private() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("tls");
     assert_eq!(pin_in(&folder), None);
@@ -105,17 +105,17 @@ async fn an_identity_is_made_once_for_its_owner_alone() {
 }
 
 #[tokio::test]
-async fn a_server_is_known_by_its_pin_whatever_its_name() {
+async fn a_pinned_server_is_trusted_regardless_of_its_name() {
     let home = tempfile::tempdir().unwrap();
     let identity = Identity::made(&home.path().join("tls")).unwrap();
     let server = Server::start(&identity).await;
     let trust = Trust::Pin(identity.pin().unwrap());
-    assert_eq!(server.ask("127.0.0.1", &trust, Protocol::Http1).await.unwrap(), "http/1.1");
-    assert_eq!(server.ask("localhost", &trust, Protocol::Http2).await.unwrap(), "h2");
+    assert_eq!(server.ask("127.0.0.1", &trust, AlpnProtocol::Http1).await.unwrap(), "http/1.1");
+    assert_eq!(server.ask("localhost", &trust, AlpnProtocol::Http2).await.unwrap(), "h2");
 }
 
 #[tokio::test]
-async fn a_server_with_another_key_is_another_server() {
+async fn a_server_with_another_key_is_rejected_permanently() {
     let home = tempfile::tempdir().unwrap();
     let ours = Identity::made(&home.path().join("ours")).unwrap();
     let theirs = Server::start(&Identity::made(&home.path().join("theirs")).unwrap()).await;
@@ -125,7 +125,7 @@ async fn a_server_with_another_key_is_another_server() {
 }
 
 #[tokio::test]
-async fn a_copied_certificate_without_its_key_serves_nobody() {
+async fn a_certificate_without_its_matching_key_is_unusable() {
     let home = tempfile::tempdir().unwrap();
     let (ours, theirs) = (home.path().join("ours"), home.path().join("theirs"));
     Identity::made(&ours).unwrap();
@@ -135,12 +135,12 @@ async fn a_copied_certificate_without_its_key_serves_nobody() {
 }
 
 #[tokio::test]
-async fn a_pin_of_the_whole_certificate_is_not_a_pin_of_its_key() {
+async fn a_pin_of_the_certificate_does_not_match_its_key() {
     let home = tempfile::tempdir().unwrap();
     let identity = Identity::made(&home.path().join("tls")).unwrap();
     let server = Server::start(&identity).await;
-    let whole = fs::read(home.path().join("tls/certificate.pem")).unwrap();
-    let error = server.refusal("localhost", &Trust::Pin(Pin::of_public_key(&whole))).await;
+    let pem = fs::read(home.path().join("tls/certificate.pem")).unwrap();
+    let error = server.refusal("localhost", &Trust::Pin(Pin::of_public_key(&pem))).await;
     assert!(matches!(error, ConnectError::OtherKey), "{error:?}");
 }
 
@@ -152,18 +152,18 @@ async fn a_given_certificate_is_known_by_its_authority_and_name() {
     assert_eq!(identity.pin(), None);
     let server = Server::start(&identity).await;
     let trust = authority.file(home.path());
-    assert_eq!(server.ask("localhost", &trust, Protocol::Http2).await.unwrap(), "h2");
+    assert_eq!(server.ask("localhost", &trust, AlpnProtocol::Http2).await.unwrap(), "h2");
     let other_name = server.refusal("127.0.0.1", &trust).await;
     assert!(matches!(other_name, ConnectError::OtherName), "{other_name:?}");
-    let by_nobody = server.refusal("localhost", &Trust::System).await;
-    assert!(matches!(by_nobody, ConnectError::UnknownAuthority), "{by_nobody:?}");
+    let untrusted = server.refusal("localhost", &Trust::System).await;
+    assert!(matches!(untrusted, ConnectError::UnknownAuthority), "{untrusted:?}");
     let other = tempfile::tempdir().unwrap();
     let by_another = server.refusal("localhost", &Authority::new().file(other.path())).await;
     assert!(matches!(by_another, ConnectError::UnknownAuthority), "{by_another:?}");
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_is_refused() {
+async fn an_expired_or_not_yet_valid_certificate_is_rejected() {
     let home = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     for (from, until) in [(2001, 2002), (2200, 2201)] {
@@ -175,7 +175,7 @@ async fn a_certificate_out_of_its_time_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls_is_named_as_such() {
+async fn a_server_without_tls_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let task = tokio::spawn(async move {
@@ -185,24 +185,24 @@ async fn a_server_that_speaks_no_tls_is_named_as_such() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let _ = stream.shutdown().await;
     });
-    let connector = Connector::new(&Trust::Pin(Pin::of_public_key(b"")), Protocol::Http1).unwrap();
+    let connector = Connector::new(&Trust::Pin(Pin::of_public_key(b"")), AlpnProtocol::Http1).unwrap();
     let error = connector.connect("127.0.0.1", port).await.unwrap_err();
     assert!(matches!(error, ConnectError::NoTls), "{error:?}");
     task.await.unwrap();
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable_and_may_pass() {
+async fn a_closed_port_is_a_temporary_unreachable_error() {
     // A fixed port: a port that was assigned and released may soon belong to another test.
     let port = 1;
-    let connector = Connector::new(&Trust::Pin(Pin::of_public_key(b"")), Protocol::Http1).unwrap();
+    let connector = Connector::new(&Trust::Pin(Pin::of_public_key(b"")), AlpnProtocol::Http1).unwrap();
     let error = connector.connect("127.0.0.1", port).await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable(_)) && error.is_passing(), "{error:?}");
     assert!(matches!(connector.connect("a b", port).await, Err(ConnectError::Host(_))));
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_and_left_as_they_are() {
+fn unusable_certificate_files_are_reported_and_unchanged() {
     let home = tempfile::tempdir().unwrap();
     let files = Authority::new().issue(home.path(), 2020, 2120);
     let missing = Files { key: home.path().join("missing"), ..files.clone() };
@@ -217,12 +217,12 @@ fn files_that_cannot_be_used_are_named_and_left_as_they_are() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     let none = home.path().join("none.pem");
     fs::write(&none, "nothing\n").unwrap();
-    let error = Connector::new(&Trust::File(none), Protocol::Http1).err().unwrap();
+    let error = Connector::new(&Trust::File(none), AlpnProtocol::Http1).err().unwrap();
     assert!(error.to_string().contains("none.pem"), "{error}");
 }
 
 #[tokio::test]
-async fn changed_files_are_taken_and_broken_ones_are_not() {
+async fn changed_certificate_files_are_reloaded_unless_broken() {
     let home = tempfile::tempdir().unwrap();
     let (first, second) = (Authority::new(), Authority::new());
     let identity = Identity::given(first.issue(home.path(), 2020, 2120)).unwrap();
@@ -230,7 +230,7 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let mut follower = identity.follower();
     let trusts = async |authority: &Authority| {
         let folder = tempfile::tempdir().unwrap();
-        server.ask("localhost", &authority.file(folder.path()), Protocol::Http1).await.is_ok()
+        server.ask("localhost", &authority.file(folder.path()), AlpnProtocol::Http1).await.is_ok()
     };
     follower.look();
     assert!(trusts(&first).await);

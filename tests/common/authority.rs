@@ -35,7 +35,8 @@ impl Authority {
         self.dir.join("ca.key")
     }
 
-    fn certificate(&self) -> PathBuf {
+    /// Its own certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.dir.join("ca.crt")
     }
 

@@ -4,17 +4,19 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::net::free_ports;
+use super::ports::free_ports;
 use super::{PATIENCE, eventually, eventually_some};
 
 const DRIVER: &str = "/usr/bin/chromedriver";
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// How long one command may take on a busy host, including the start of a browser.
 const LONGEST_COMMAND: Duration = Duration::from_secs(120);
+/// What Chromium shows if an interface of the host came or went during a request.
+const NETWORK_CHANGE: &str = "A network change was detected";
 /// The key of an element's id in answers, by the WebDriver standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The rules of axe-core that a page must meet.
@@ -58,6 +60,8 @@ impl Browser {
         let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
         let arguments = arguments.into_iter().chain(["--hide-scrollbars", "--no-first-run"]);
         let arguments = arguments.chain(["--disable-background-networking", "--window-size=1280,1000"]);
+        // Names of tests lead to this host.
+        let arguments = arguments.chain(["--host-resolver-rules=MAP *.example 127.0.0.1"]);
         let mut options = json!({ "binary": CHROMIUM, "args": arguments.collect::<Vec<_>>() });
         if !scripts {
             options["prefs"] = json!({ "profile.managed_default_content_settings.javascript": 2 });
@@ -98,9 +102,26 @@ impl Browser {
     }
 
     fn element(&self, css: &str) -> Option<String> {
+        let element = self.find(css);
+        if element.is_none() {
+            self.reload_if_interrupted();
+        }
+        element
+    }
+
+    fn find(&self, css: &str) -> Option<String> {
         let wanted = json!({ "using": "css selector", "value": css });
         let found = self.command("POST", "/element", &wanted).ok()?;
         found[ELEMENT].as_str().map(str::to_owned)
+    }
+
+    /// Loads the page again if Chromium gave up because the engine had changed the network of another test.
+    fn reload_if_interrupted(&self) {
+        let text = |body: String| self.command("GET", &format!("/element/{body}/text"), &Value::Null).ok();
+        let shown = self.find("body").and_then(text);
+        if shown.as_ref().and_then(Value::as_str).is_some_and(|shown| shown.contains(NETWORK_CHANGE)) {
+            let _ = self.command("POST", "/refresh", &json!({}));
+        }
     }
 
     /// Returns the shown text of an element, as soon as there is one.
@@ -117,7 +138,19 @@ impl Browser {
 
     /// Waits until the element's shown text meets `is_it`, and returns the text.
     pub(crate) fn until(&self, what: &str, css: &str, is_it: impl Fn(&str) -> bool) -> String {
-        eventually_some(what, PATIENCE, || self.try_text(css).filter(|text| is_it(text)))
+        let (began, mut last) = (Instant::now(), None);
+        loop {
+            last = self.try_text(css).or(last);
+            match &last {
+                Some(text) if is_it(text) => return text.clone(),
+                _ if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(50)),
+                _ => panic!(
+                    "{what}: not within {PATIENCE:?}; `{css}` of {}: {last:?}\n{}",
+                    self.url(),
+                    self.text("body")
+                ),
+            }
+        }
     }
 
     /// Clicks an element, as soon as there is one that can be clicked.
@@ -139,6 +172,11 @@ impl Browser {
     /// Runs a script in the page and returns its result.
     pub(crate) fn script(&self, script: &str) -> Value {
         self.must("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Returns the cookies that the browser would send to the page.
+    pub(crate) fn cookies(&self) -> Vec<Value> {
+        self.must("GET", "/cookie", &Value::Null).as_array().cloned().unwrap_or_default()
     }
 
     /// Sets the size of the page and the preferred colours.

@@ -93,12 +93,24 @@ impl Daemon {
         Self::spawn_at(desired_state, &format!("127.0.0.1:{port}"), env)
     }
 
+    /// Starts a daemon with additional arguments, and waits until its socket answers.
+    pub(crate) fn start_with(desired_state: &Path, arguments: &[&str]) -> Self {
+        let [port] = free_ports();
+        let mut daemon = Self::spawn_with(desired_state, &format!("127.0.0.1:{port}"), arguments, &[]);
+        daemon.await_socket();
+        daemon
+    }
+
     fn spawn_at(desired_state: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
+        Self::spawn_with(desired_state, listen, &[], env)
+    }
+
+    fn spawn_with(desired_state: &Path, listen: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let port = listen.rsplit_once(':').unwrap().1.parse().unwrap();
         let log = desired_state.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = program(desired_state);
-        command.args(["daemon", "--listen", listen]).envs(env.iter().copied());
+        command.args(["daemon", "--listen", listen]).args(arguments).envs(env.iter().copied());
         let (out, err): (File, File) = (file.try_clone().unwrap(), file);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         Self { child, desired_state: desired_state.to_owned(), port, log }
@@ -126,6 +138,13 @@ impl Daemon {
     /// Runs one command against the daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)
+    }
+
+    /// A command on its folder that runs beside the test.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(&self.desired_state);
+        command.args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// The complete log of its folder.

@@ -20,8 +20,8 @@ const WITHOUT_DOCKER: &str = "ABIDE_TEST_WITHOUT_DOCKER";
 /// The command fails; the message has its output.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = run(arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "docker {}: {said}", arguments.join(" "));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {}: {stderr}", arguments.join(" "));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

@@ -83,7 +83,7 @@ impl GitRepo {
     /// # Panics
     /// The command fails.
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
-        self.try_git(arguments).unwrap_or_else(|said| panic!("git {}: {said}", arguments.join(" ")))
+        self.try_git(arguments).unwrap_or_else(|stderr| panic!("git {}: {stderr}", arguments.join(" ")))
     }
 
     fn push(&self, branch: &str) -> String {

@@ -30,10 +30,11 @@ impl Host {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         // Interface names have up to 15 letters, and each cable needs its own network.
-        let (namespace, cable) = (space.name("host"), format!("abt{process:x}{count:x}"));
-        let net = format!("10.{}.{}", 64 + (process >> 6) % 64, ((process & 63) << 2) | u32::from(count & 3));
+        let (namespace, cable) = (space.name(&format!("host-{count}")), format!("abt{process:x}{count:x}"));
+        let net =
+            format!("10.{}.{}", 64 + (process >> 4) % 128, ((process & 15) << 4) | u32::from(count & 15));
         let addresses = [format!("{net}.1"), format!("{net}.2")];
-        let dir = space.dir().join("host");
+        let dir = space.dir().join(format!("host-{count}"));
         std::fs::create_dir(&dir).unwrap();
         ip(&["netns", "add", &namespace]);
         ip(&["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &namespace]);
@@ -42,7 +43,7 @@ impl Host {
         ip(&["-n", &namespace, "address", "add", &format!("{}/24", addresses[1]), "dev", "eth0"]);
         ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
-        let name = space.name("host-engine");
+        let name = space.name(&format!("host-{count}-engine"));
         let engine = start_engine(&namespace, &dir, &name);
         let mut host = Self { namespace, cable, name, dir, addresses, engine };
         host.await_engine();
@@ -136,8 +137,8 @@ impl Host {
     /// The command fails.
     pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         let output = self.run_docker(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {}: {said}", arguments.join(" "));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "docker {}: {stderr}", arguments.join(" "));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -181,8 +182,55 @@ impl Host {
     }
 
     /// Restores the cable.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn repair(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "up"]);
+    }
+}
+
+/// A cable between two hosts, beside those that connect each to this machine.
+pub(crate) struct Cable {
+    /// The namespace of the second host.
+    namespace: String,
+}
+
+impl Cable {
+    /// The address of the first host, as the second host sees it.
+    pub(crate) const FIRST: &str = "198.51.100.1";
+    const SECOND: &str = "198.51.100.2";
+    const NAME: &str = "cable";
+
+    /// Connects two hosts.
+    pub(crate) fn between(first: &Host, second: &Host) -> Self {
+        let [one, other] = [first, second].map(|host| host.namespace.as_str());
+        ip(&[
+            "-n",
+            one,
+            "link",
+            "add",
+            Self::NAME,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            Self::NAME,
+            "netns",
+            other,
+        ]);
+        for (namespace, address) in [(one, Self::FIRST), (other, Self::SECOND)] {
+            ip(&["-n", namespace, "address", "add", &format!("{address}/24"), "dev", Self::NAME]);
+            ip(&["-n", namespace, "link", "set", Self::NAME, "up"]);
+        }
+        Self { namespace: other.to_owned() }
+    }
+
+    /// Cuts it: all packets are lost without an error.
+    pub(crate) fn cut(&self) {
+        ip(&["-n", &self.namespace, "link", "set", Self::NAME, "down"]);
+    }
+
+    /// Restores it.
+    pub(crate) fn repair(&self) {
+        ip(&["-n", &self.namespace, "link", "set", Self::NAME, "up"]);
     }
 }
 
@@ -231,8 +279,8 @@ fn enter(namespace: &str) -> Command {
 
 fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {said}", arguments.join(" "));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {stderr}", arguments.join(" "));
 }
 
 impl Drop for Host {

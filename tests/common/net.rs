@@ -1,7 +1,7 @@
 //! Ports, requests and webhooks over plain TCP on the loopback address.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,12 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A status and a body.
 pub(crate) type Answer = (u16, String);
-
-/// Returns different free ports of the loopback address.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
 
 /// Sends `GET path` to a port of this host.
 pub(crate) fn http_get(port: u16, path: &str) -> io::Result<Answer> {

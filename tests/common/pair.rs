@@ -14,7 +14,7 @@ use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker};
 use super::host::Host;
 use super::image::{SITE_PORT, made_image};
-use super::net::free_ports;
+use super::ports::free_ports;
 use super::registry::Registry;
 use super::{PATIENCE, eventually, eventually_some};
 
@@ -136,8 +136,9 @@ impl Pair {
             .args(["--desired-state"])
             .arg(folder);
         command.args(["--registry-port", &tunnel.to_string()]);
+        let began = err.metadata().unwrap().len();
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Agent { child, log }
+        Agent { child, log, began: began.try_into().unwrap() }
     }
 
     // --- actions --------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ impl Pair {
         });
     }
 
-    /// Sends one request to the controller's socket.
+    /// Sends one request to the controller's socket. A page is returned as a text.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let mut stream = UnixStream::connect(self.desired_state.join("abide.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -231,7 +232,8 @@ impl Pair {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        let page = || if body.is_empty() { Value::Null } else { Value::from(body) };
+        (status, serde_json::from_str(body).unwrap_or_else(|_| page()))
     }
 }
 
@@ -239,6 +241,8 @@ impl Pair {
 pub(crate) struct Agent {
     child: Child,
     log: PathBuf,
+    /// The length of the log when this process started: agents of one folder share a log.
+    began: usize,
 }
 
 impl Agent {
@@ -248,9 +252,16 @@ impl Agent {
     }
 
     /// Waits until it has logged `words`.
-    pub(crate) fn says(&self, words: &str) {
+    pub(crate) fn await_log(&self, words: &str) {
         eventually_some(&format!("the agent says {words:?}"), PATIENCE, || {
             self.log().contains(words).then_some(())
+        });
+    }
+
+    /// Waits until this process has a session with the controller.
+    pub(crate) fn is_connected(&self) {
+        eventually("the agent is connected", PATIENCE, || {
+            self.log()[self.began..].contains(r#""message":"connected""#)
         });
     }
 

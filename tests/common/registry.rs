@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::docker::Space;
 use super::eventually;
-use super::net::free_ports;
+use super::ports::free_ports;
 
 /// Debian's and Ubuntu's `docker-registry`.
 const PROGRAM: &str = "/usr/bin/docker-registry";
@@ -178,6 +178,29 @@ impl Registry {
         }]});
         let path = format!("/v2/{repository}/manifests/index");
         let (status, head, body) = self.ask("PUT", &path, kind, &index.to_string());
+        assert_eq!(status, 201, "{body}");
+        header(&head, "docker-content-digest").unwrap()
+    }
+
+    /// Adds a blob. Returns its digest.
+    pub(crate) fn place_blob(&self, repository: &str, content: &str) -> String {
+        use sha2::Digest as _;
+        let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(content)));
+        let (status, head, body) = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"), "", "");
+        assert_eq!(status, 202, "{body}");
+        let location = header(&head, "location").unwrap();
+        let path = location.split_once("/v2/").map(|(_, path)| format!("/v2/{path}")).unwrap();
+        let path = format!("{path}&digest={digest}");
+        let (status, _, body) = self.ask("PUT", &path, "application/octet-stream", content);
+        assert_eq!(status, 201, "{body}");
+        digest
+    }
+
+    /// Sets a tag to a manifest. Returns its digest.
+    pub(crate) fn place_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> String {
+        let kind = manifest["mediaType"].as_str().unwrap();
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let (status, head, body) = self.ask("PUT", &path, kind, &manifest.to_string());
         assert_eq!(status, 201, "{body}");
         header(&head, "docker-content-digest").unwrap()
     }

@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker, try_docker};
-use super::net::{Answer, free_ports, http_get, signed_push};
+use super::net::{Answer, http_get, signed_push};
 use super::nginx::nginx_image;
+use super::ports::free_ports;
 use super::slow_git::SlowGit;
 use super::standard::{SECRET, Standard};
 use super::{eventually, eventually_some};
@@ -41,7 +42,16 @@ impl Scene {
     /// The environments of these names behind the proxy, and its port for host names. Each has the
     /// host name `NAME.example`.
     pub(crate) fn fronted(names: &[&str]) -> Option<(Self, u16)> {
-        let space = Space::new()?;
+        Self::fronted_with(Space::new()?, names, |manifest, _| manifest)
+    }
+
+    /// The same in a space, with a last change to the manifest, which ends with the table of the proxy. `edit` also
+    /// gets the port for host names.
+    pub(crate) fn fronted_with(
+        space: Space,
+        names: &[&str],
+        edit: impl FnOnce(String, u16) -> String,
+    ) -> Option<(Self, u16)> {
         let image = space.name("nginx");
         nginx_image(&image, &space.label());
         let [http] = free_ports();
@@ -50,7 +60,7 @@ impl Scene {
                 let table = format!("[environment.{name}]\n");
                 manifest.replace(&table, &format!("{table}hostname = \"{name}.example\"\n"))
             });
-            format!("{named}\n[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"5s\"\n")
+            edit(format!("{named}\n[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"5s\"\n"), http)
         });
         Some((scene, http))
     }
@@ -155,7 +165,7 @@ impl Scene {
     }
 
     /// Returns the status once it has this condition and reason for the newest generation.
-    pub(crate) fn said(&self, environment: &str, condition: &str, reason: &str) -> Value {
+    pub(crate) fn await_reason(&self, environment: &str, condition: &str, reason: &str) -> Value {
         self.until(&format!("it is {condition} ({reason})"), environment, |view| {
             view["status"] == condition
                 && view["reason"] == reason
@@ -172,6 +182,12 @@ impl Scene {
         let (status, page) = http_get(self.site.ports[index], "/").unwrap();
         assert_eq!(status, 200, "{page}");
         page
+    }
+
+    /// Whether this page is served at `/`. An update on a port has a moment without an answer.
+    pub(crate) fn serves(&self, environment: &str, words: &str) -> bool {
+        let index = NAMES.iter().position(|name| *name == environment).unwrap();
+        http_get(self.site.ports[index], "/").is_ok_and(|(status, page)| status == 200 && page == words)
     }
 
     /// The container of an environment.

@@ -9,7 +9,8 @@ use super::PATIENCE;
 use super::daemon::{Daemon, Ran, abide, abide_with};
 use super::docker::{Space, docker, try_docker};
 use super::git::GitRepo;
-use super::net::{free_ports, http_get, signed_push};
+use super::net::{http_get, signed_push};
+use super::ports::free_ports;
 use super::{eventually, eventually_some};
 
 const SECRET: &str = "only-the-tests-know-this-one";

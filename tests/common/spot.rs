@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::daemon::{Daemon, Ran, abide};
 use super::docker::{Space, docker, try_docker};
 use super::image::SITE_PORT;
-use super::net::{free_ports, http_get};
+use super::net::http_get;
 use super::nginx::nginx_image;
+use super::ports::free_ports;
 use super::{PATIENCE, eventually_some};
 
 /// `dev`, declared in its own folder.

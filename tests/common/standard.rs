@@ -7,7 +7,7 @@ use abide::demo::repository::{self, ManifestWords};
 use super::daemon::{Daemon, Ran, abide};
 use super::docker::Space;
 use super::git::GitRepo;
-use super::net::free_ports;
+use super::ports::free_ports;
 
 /// The webhook's secret, in the environment variable [`SECRET_VARIABLE`] of the daemon.
 pub(crate) const SECRET: &str = "only-the-tests-know-this-one";
@@ -75,6 +75,11 @@ impl Standard {
     /// The same with additional environment variables.
     pub(crate) fn daemon_with(&self, env: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.desired_state, &[&[(SECRET_VARIABLE, SECRET)], env].concat())
+    }
+
+    /// Starts a daemon that a failpoint kills.
+    pub(crate) fn doomed(&self, failpoint: &str) -> Daemon {
+        Daemon::start_doomed(&self.desired_state, failpoint, &[(SECRET_VARIABLE, SECRET)])
     }
 
     /// Starts a daemon at a fixed address, such as that of an earlier one.

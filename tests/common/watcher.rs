@@ -13,7 +13,7 @@ use super::net::http_get;
 /// The interval of checks.
 const PERIOD: Duration = Duration::from_millis(10);
 /// The engine reports an end a moment later; this is longer than it ever took.
-const TOLD_WITHIN: Duration = Duration::from_secs(1);
+const REPORTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Watches one port and the containers of one space.
 pub(crate) struct Watcher {
@@ -91,7 +91,7 @@ impl Seen {
         for outage in &self.outages {
             let is_of = |end: &&End| {
                 (outage.since..=outage.until).contains(&end.at)
-                    || end.at.duration_since(outage.until).is_ok_and(|late| late < TOLD_WITHIN)
+                    || end.at.duration_since(outage.until).is_ok_and(|late| late < REPORTED_WITHIN)
             };
             assert!(
                 self.ends.iter().any(|end| is_of(&end)),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::daemon::Daemon;
 use super::docker::{Space, docker};
 use super::git::GitRepo;
-use super::net::{free_ports, signed_push};
+use super::net::signed_push;
+use super::ports::free_ports;
 use super::standard::SECRET;
 use super::{eventually, eventually_some};
 

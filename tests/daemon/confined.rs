@@ -79,9 +79,9 @@ fn run(order: &ScriptOrder, user: Option<u32>) -> (ScriptReport, String) {
     let output = child.wait_with_output().unwrap();
     let mut report = Vec::new();
     socket.read_to_end(&mut report).unwrap();
-    let said =
+    let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (serde_json::from_slice(&report).unwrap_or_else(|_| panic!("no report: {said}")), said)
+    (serde_json::from_slice(&report).unwrap_or_else(|_| panic!("no report: {text}")), text)
 }
 
 /// A directory that everyone may write to.
@@ -102,7 +102,7 @@ fn is_running(marker: &str) -> bool {
 }
 
 #[test]
-fn a_confined_program_sees_nothing_of_its_starter_and_leaves_nothing_running() {
+fn a_confined_program_is_isolated_and_leaves_no_processes() {
     for (index, user) in users().into_iter().enumerate() {
         let place = place();
         let [tree, secret] = ["record/work/tree", "secret"].map(|name| place.path().join(name));
@@ -117,14 +117,14 @@ fn a_confined_program_sees_nothing_of_its_starter_and_leaves_nothing_running() {
         );
         let mut order = order(&script, &tree);
         order.hidden = ["record", "secret", "not-there"].map(|name| place.path().join(name).into()).to_vec();
-        let (report, said) = run(&order, user);
-        assert_eq!(report, ScriptReport::Ended(3), "{user:?}: {said}");
-        assert!(said.contains("in the tree") && !said.contains(CANARY), "{user:?}: {said}");
-        assert!(!said.contains("db\n") && said.contains("work"), "{user:?}: {said}");
-        assert!(!said.lines().any(|line| line.ends_with(":1")), "an environment is seen: {said}");
+        let (report, text) = run(&order, user);
+        assert_eq!(report, ScriptReport::Ended(3), "{user:?}: {text}");
+        assert!(text.contains("in the tree") && !text.contains(CANARY), "{user:?}: {text}");
+        assert!(!text.contains("db\n") && text.contains("work"), "{user:?}: {text}");
+        assert!(!text.lines().any(|line| line.ends_with(":1")), "an environment is seen: {text}");
         // Process 1, the shell, and what it runs to count.
-        let seen = said.lines().filter_map(|line| line.parse::<u32>().ok()).next_back().unwrap();
-        assert!((3..=6).contains(&seen), "{user:?}: {said}");
+        let seen = text.lines().filter_map(|line| line.parse::<u32>().ok()).next_back().unwrap();
+        assert!((3..=6).contains(&seen), "{user:?}: {text}");
         eventually("what it left is gone", PATIENCE, || !is_running(&marker));
     }
 }
@@ -137,7 +137,7 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[test]
-fn a_hidden_file_that_is_replaced_or_appears_while_the_program_runs_stays_hidden() {
+fn a_hidden_file_created_or_replaced_at_run_time_stays_hidden() {
     for user in users() {
         let place = place();
         let [tree, secrets] = ["tree", "secrets"].map(|name| place.path().join(name));
@@ -168,21 +168,21 @@ fn a_hidden_file_that_is_replaced_or_appears_while_the_program_runs_stays_hidden
         std::fs::rename(secrets.join("next"), secrets.join("current")).unwrap();
         write(&tree.join("go"), "");
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let mut report = Vec::new();
         socket.read_to_end(&mut report).unwrap();
         assert_eq!(
             serde_json::from_slice::<ScriptReport>(&report).unwrap(),
             ScriptReport::Ended(3),
-            "{user:?}: {said}"
+            "{user:?}: {text}"
         );
-        assert!(!said.contains(CANARY), "{user:?}: {said}");
-        assert!(said.contains("what is beside") && said.contains("in the tree"), "{user:?}: {said}");
+        assert!(!text.contains(CANARY), "{user:?}: {text}");
+        assert!(text.contains("what is beside") && text.contains("in the tree"), "{user:?}: {text}");
     }
 }
 
 #[test]
-fn a_confined_program_ends_at_its_limits_and_with_its_starter() {
+fn a_confined_program_ends_at_its_limits_and_with_its_parent() {
     for (index, user) in users().into_iter().enumerate() {
         let place = place();
         let mut of_memory = order("head -c 300000000 /dev/zero | tail -c 300000000 | sleep 60", place.path());

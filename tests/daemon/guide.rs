@@ -16,7 +16,7 @@ fn command(words: &str) -> &'static str {
 }
 
 #[test]
-fn the_manifest_that_the_guide_makes_has_nothing_wrong_with_it() {
+fn the_guides_manifest_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("keepwork.toml");
     std::fs::write(&manifest, SHIPPED).unwrap();
@@ -35,7 +35,7 @@ fn the_manifest_that_the_guide_makes_has_nothing_wrong_with_it() {
 }
 
 #[test]
-fn every_file_that_the_guide_copies_is_there() {
+fn every_file_copied_in_the_guide_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let copied: Vec<&str> = GUIDE.lines().filter_map(|line| line.strip_prefix("scp ")).collect();
     let files = copied.iter().flat_map(|line| line.split(' ')).filter(|word| !word.starts_with("root@"));

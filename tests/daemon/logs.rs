@@ -11,7 +11,7 @@ use crate::child::{PATIENCE, Place};
 use crate::common::{SECRET, eventually};
 
 #[test]
-fn a_log_that_goes_to_a_file_is_one_json_object_a_line() {
+fn a_log_file_has_one_json_object_per_line() {
     let place = Place::new();
     let mut daemon = place.serve(&[]);
     assert_eq!(place.push(SECRET, "dev", "a").0, 202);
@@ -30,7 +30,7 @@ fn a_log_that_goes_to_a_file_is_one_json_object_a_line() {
 }
 
 #[test]
-fn a_log_on_a_terminal_is_for_people_and_control_c_ends_it() {
+fn a_log_on_a_terminal_is_readable_and_control_c_stops_the_daemon() {
     let place = Place::new();
     let mut plain = place.command(&["daemon", "--listen", &place.listen()]);
     let program = plain.get_program().to_str().unwrap().to_owned();

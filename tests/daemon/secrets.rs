@@ -24,7 +24,7 @@ fn is_in(bytes: &[u8], word: &str) -> bool {
 }
 
 /// Everything that users and programs can read from abide.
-fn everything_told(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
+fn everything_readable(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
     let verbs: [&[&str]; 9] = [
         &["status"],
         &["status", "-o", "json"],
@@ -36,7 +36,7 @@ fn everything_told(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>
         &["check"],
         &["export"],
     ];
-    let told = verbs.iter().map(|words| {
+    let outputs = verbs.iter().map(|words| {
         let ran = daemon.abide(words);
         (words.join(" "), [ran.stdout, ran.stderr].concat().into_bytes())
     });
@@ -48,7 +48,7 @@ fn everything_told(standard: &Standard, daemon: &Daemon) -> Vec<(String, Vec<u8>
         ("the metrics".to_owned(), metrics.into_bytes()),
         ("a command line".to_owned(), command_lines()),
     ];
-    told.chain(more).collect()
+    outputs.chain(more).collect()
 }
 
 /// The command lines of all processes, including git and everything else that abide starts.
@@ -61,7 +61,7 @@ fn command_lines() -> Vec<u8> {
 }
 
 #[test]
-fn no_secret_shows_anywhere_but_in_its_container() {
+fn secrets_appear_only_in_their_container() {
     let Some(space) = Space::new() else { return };
     let standard = Standard::new(&space);
     let file = space.dir().join("token");
@@ -94,9 +94,9 @@ fn no_secret_shows_anywhere_but_in_its_container() {
         crate::common::try_docker(&["inspect", "--format", "{{.Config.Env}}", &container])
             .is_some_and(|env| env.contains(ROTATED))
     });
-    for (place, told) in everything_told(&standard, &daemon) {
+    for (place, outputs) in everything_readable(&standard, &daemon) {
         for secret in [SECRET, IN_VARIABLE, IN_FILE, ROTATED] {
-            assert!(!is_in(&told, secret), "{secret} is in {place}");
+            assert!(!is_in(&outputs, secret), "{secret} is in {place}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::child::{PATIENCE, Place};
 use crate::common::{Space, Standard, docker, eventually};
 
 #[test]
-fn either_stop_signal_ends_the_daemon_in_order() {
+fn either_stop_signal_shuts_the_daemon_down_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
         let place = Place::new();
         let mut daemon = place.serve(&[]);
@@ -21,7 +21,7 @@ fn either_stop_signal_ends_the_daemon_in_order() {
 }
 
 #[test]
-fn a_second_stop_signal_ends_it_at_once() {
+fn a_second_stop_signal_ends_the_daemon_immediately() {
     let place = Place::new();
     let mut daemon = place.serve(&[]);
     // The daemon waits several seconds for a request whose body never arrives.
@@ -39,7 +39,7 @@ fn a_second_stop_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_hangup_has_the_manifest_read_although_no_file_of_it_changed() {
+fn sighup_reloads_an_unchanged_manifest() {
     let place = Place::new();
     let daemon = place.serve(&[]);
     std::fs::rename(place.path("token"), place.path("away")).unwrap();
@@ -60,7 +60,7 @@ fn processes_with(word: &str) -> usize {
 }
 
 #[test]
-fn an_end_in_mid_work_ends_the_build_and_touches_no_container() {
+fn stopping_the_daemon_ends_builds_but_touches_no_container() {
     let Some(space) = Space::new() else { return };
     let standard = Standard::new(&space);
     // dev runs; test is being built by a script that takes very long.

@@ -36,7 +36,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn systemd_is_told_of_the_start_once_everything_answers_and_of_the_end() {
+fn systemd_is_notified_when_the_daemon_is_ready_and_when_it_stops() {
     let place = Place::new();
     let manager = Manager::new(&place);
     let mut daemon = place.spawn(&[("NOTIFY_SOCKET", &manager.path)]);
@@ -49,7 +49,7 @@ fn systemd_is_told_of_the_start_once_everything_answers_and_of_the_end() {
 }
 
 #[test]
-fn a_start_that_fails_is_never_called_ready() {
+fn a_failed_start_is_never_reported_as_ready() {
     let place = Place::new();
     let manager = Manager::new(&place);
     let _taken = TcpListener::bind(place.listen()).unwrap();
@@ -60,7 +60,7 @@ fn a_start_that_fails_is_never_called_ready() {
 }
 
 #[test]
-fn the_watchdog_hears_in_time_that_the_daemon_lives() {
+fn the_watchdog_is_notified_in_time() {
     let place = Place::new();
     let manager = Manager::new(&place);
     let _daemon = place.spawn(&[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", "10000000")]);
@@ -71,7 +71,7 @@ fn the_watchdog_hears_in_time_that_the_daemon_lives() {
 }
 
 #[test]
-fn the_socket_is_for_owner_and_group_and_goes_with_the_daemon() {
+fn the_socket_is_limited_to_owner_and_group_and_removed_on_exit() {
     let place = Place::new();
     let mut daemon = place.serve(&[]);
     assert_eq!(mode(&place.socket()), 0o660);
@@ -93,7 +93,7 @@ fn a_socket_that_a_killed_daemon_left_is_replaced() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_folder_is_refused_in_words_and_the_first_goes_on() {
+fn a_second_daemon_on_the_same_folder_is_rejected() {
     let place = Place::new();
     let _first = place.serve(&[]);
     let second = place.abide(&["daemon", "--listen", "127.0.0.1:0"]);
@@ -103,7 +103,7 @@ fn a_second_daemon_on_the_same_folder_is_refused_in_words_and_the_first_goes_on(
 }
 
 #[test]
-fn an_address_that_is_taken_is_said_in_words_and_nothing_is_left_behind() {
+fn an_address_in_use_is_reported_and_leaves_no_files() {
     let place = Place::new();
     let taken = TcpListener::bind(place.listen()).unwrap();
     let refused = place.abide(&["daemon", "--listen", &place.listen()]);
@@ -117,7 +117,7 @@ fn an_address_that_is_taken_is_said_in_words_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn a_manifest_that_is_wrong_is_refused_with_every_problem_in_it() {
+fn an_invalid_manifest_is_rejected_with_every_problem() {
     let place = Place::new();
     let wrong = "[environment.dev]\ncontianer = \"x\"\n[environment.x]\nport = 0\n";
     std::fs::write(place.desired_state().join("shop.toml"), wrong).unwrap();
@@ -129,7 +129,7 @@ fn a_manifest_that_is_wrong_is_refused_with_every_problem_in_it() {
 }
 
 #[test]
-fn the_record_is_closed_to_others_even_where_its_folder_was_open() {
+fn an_existing_record_folder_is_made_private() {
     let place = Place::new();
     let record = place.desired_state().join("record");
     std::fs::create_dir(&record).unwrap();

@@ -50,7 +50,7 @@ fn broken_disk(place: &Place) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_disk_that_fails_for_a_while_ends_no_recording() {
+fn recording_resumes_after_temporary_disk_errors() {
     let place = Place::new();
     let Some(library) = broken_disk(&place) else { return };
     let broken = place.path("broken");
@@ -104,7 +104,7 @@ fn closed(place: &Place, arguments: &[&str]) -> i32 {
 }
 
 #[test]
-fn what_root_does_while_the_service_is_down_leaves_the_record_to_the_service() {
+fn commands_run_by_root_keep_the_records_owner() {
     const SERVICE: u32 = 65_534;
     if !rustix::process::geteuid().is_root() {
         eprintln!("left out: only root can give files away");

@@ -51,7 +51,7 @@ struct Seen {
     debug_assertions,
     ignore = "an unoptimized build hashes bodies too slowly for any sender's patience"
 )]
-fn a_signed_push_gets_through_whatever_strangers_do() {
+fn a_signed_push_is_accepted_during_an_attack() {
     let seen = attack(Attack { held: 1_500, streams: 24, lasts: Duration::from_secs(8) });
     seen.judge();
 }
@@ -59,7 +59,7 @@ fn a_signed_push_gets_through_whatever_strangers_do() {
 /// At full size: `cargo test --release --test daemon strangers -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes a minute and both processors; run it by hand"]
-fn a_signed_push_gets_through_the_largest_attack() {
+fn a_signed_push_is_accepted_during_the_largest_attack() {
     let seen = attack(Attack { held: 4_096, streams: 100, lasts: Duration::from_secs(45) });
     seen.judge();
 }
@@ -67,7 +67,7 @@ fn a_signed_push_gets_through_the_largest_attack() {
 /// The same with an engine, on which two repositories hang all builds.
 #[test]
 #[ignore = "takes a minute and both processors; run it by hand"]
-fn a_signed_push_gets_through_the_largest_attack_while_two_repositories_hang_their_builds() {
+fn a_signed_push_is_accepted_during_an_attack_and_hanging_builds() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     allow_more_files();

@@ -35,7 +35,7 @@ fn refused(ran: &Ran, code: i32, why: &str) {
 }
 
 #[test]
-fn a_pinned_token_opens_the_door_from_elsewhere_as_far_as_its_role_goes() {
+fn a_pinned_token_grants_remote_access_within_its_role() {
     let place = Place::new();
     let _daemon = place.serve_with(&["--listen", &place.everywhere()]);
     let (viewer, ci) =
@@ -66,7 +66,7 @@ impl Place {
 }
 
 #[test]
-fn a_client_takes_no_server_for_another() {
+fn a_client_rejects_a_different_server() {
     let (place, other) = (Place::new(), Place::new());
     let _daemon = place.serve_with(&["--listen", &place.everywhere()]);
     let _other = other.serve_with(&["--listen", &other.everywhere()]);
@@ -96,7 +96,7 @@ fn a_client_takes_no_server_for_another() {
 }
 
 #[test]
-fn a_loopback_door_stays_plain_and_says_so_to_who_asks_for_tls() {
+fn a_loopback_address_serves_plain_http_and_hints_at_it() {
     let place = Place::new();
     // Without a daemon, the token is written into the record directly.
     let token = place.token("--role viewer wall");
@@ -109,7 +109,7 @@ fn a_loopback_door_stays_plain_and_says_so_to_who_asks_for_tls() {
 }
 
 #[test]
-fn the_made_certificate_stays_over_restarts_and_its_key_is_the_owners() {
+fn the_generated_certificate_survives_restarts_with_a_private_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::new();
     let first = place.serve_with(&["--listen", &place.everywhere()]);
@@ -143,7 +143,7 @@ impl Drop for Following {
 }
 
 #[test]
-fn what_is_open_for_a_revoked_token_ends() {
+fn revoking_a_token_ends_its_open_streams() {
     let place = Place::new();
     let _daemon = place.serve_with(&["--listen", &place.everywhere()]);
     let token = place.token("--role viewer wall");
@@ -153,9 +153,9 @@ fn what_is_open_for_a_revoked_token_ends() {
     assert!(first.contains("\"environment\""), "{first}");
     assert_eq!(place.abide(&["token", "revoke", "wall"]).code, 0);
     eventually("the stream of a revoked token ends", PATIENCE, || following.0.try_wait().unwrap().is_some());
-    let mut said = String::new();
-    following.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("unknown, expired or revoked"), "{said}");
+    let mut stderr = String::new();
+    following.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(stderr.contains("unknown, expired or revoked"), "{stderr}");
 }
 
 /// Issues a certificate for `localhost` by a new authority, and returns the authority's file.
@@ -174,7 +174,7 @@ fn issue(folder: &Path, name: &str) -> String {
 }
 
 #[test]
-fn a_given_certificate_is_served_and_taken_anew_when_it_is_renewed() {
+fn a_configured_certificate_is_served_and_reloaded_when_renewed() {
     let place = Place::new();
     let folder = place.path("certificates");
     std::fs::create_dir(&folder).unwrap();
@@ -202,7 +202,7 @@ fn a_given_certificate_is_served_and_taken_anew_when_it_is_renewed() {
 }
 
 #[test]
-fn certificates_that_cannot_be_used_stop_the_start_in_words() {
+fn unusable_certificates_prevent_the_start_with_an_error() {
     let place = Place::new();
     let ran = place.abide(&["daemon", "--tls-certificate", "/nowhere/c.pem", "--tls-key", "/nowhere/k.pem"]);
     refused(&ran, 1, "/nowhere/c.pem");
@@ -231,7 +231,7 @@ fn by_hand(place: &Place, request: &str) -> String {
 }
 
 #[test]
-fn other_clients_need_nothing_but_the_certificate_and_the_header() {
+fn other_http_clients_need_only_the_certificate_and_the_header() {
     let place = Place::new();
     let _daemon = place.serve_with(&["--listen", &place.everywhere()]);
     let token = place.token("--role viewer wall");
@@ -239,8 +239,11 @@ fn other_clients_need_nothing_but_the_certificate_and_the_header() {
         by_hand(&place, &format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"))
     };
     assert!(get(&format!("Authorization: Bearer {token}\r\n")).starts_with("HTTP/1.1 200"));
-    let nobody = get("");
-    assert!(nobody.starts_with("HTTP/1.1 401") && nobody.contains("www-authenticate: Bearer"), "{nobody}");
+    let anonymous = get("");
+    assert!(
+        anonymous.starts_with("HTTP/1.1 401") && anonymous.contains("www-authenticate: Bearer"),
+        "{anonymous}"
+    );
     // A request that two parsers would split differently is still refused.
     let smuggled = format!(
         "POST /api/v1/sync HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
@@ -277,7 +280,7 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
         let words: Vec<&str> = words.iter().copied().chain(["--token-file", &file, "-vv"]).collect();
         place.abide_at(&place.https(), "", &words)
     };
-    let mut told = String::new();
+    let mut printed = String::new();
     for words in [
         &["status"][..],
         &["hold", "dev", "--reason", "x"],
@@ -288,12 +291,12 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
         &["status", "nowhere"],
     ] {
         let ran = at(words);
-        told.push_str(&ran.stdout);
-        told.push_str(&ran.stderr);
+        printed.push_str(&ran.stdout);
+        printed.push_str(&ran.stderr);
     }
-    assert!(told.contains("canary"), "the token's name is told");
+    assert!(printed.contains("canary"), "the token's name is told");
     let following = Following::events(&place, &token);
-    told.push_str(&command_lines());
+    printed.push_str(&command_lines());
     drop(following);
     // Also sends the token in a wrong place.
     let _ = http_get(place.port, &format!("/api/v1/environments?token={token}"));
@@ -306,20 +309,20 @@ fn no_token_is_in_a_log_an_event_an_export_a_file_or_a_command_line() {
     );
     let revoked = at(&["token", "revoke", "canary"]);
     assert_eq!(revoked.code, 0, "{}", revoked.stderr);
-    told.push_str(&revoked.stdout);
-    told.push_str(&at(&["status"]).stderr);
+    printed.push_str(&revoked.stdout);
+    printed.push_str(&at(&["status"]).stderr);
     daemon.signal(rustix::process::Signal::TERM);
     daemon.end();
-    told.push_str(&daemon.log());
-    told.push_str(&text_below(&place.desired_state()));
+    printed.push_str(&daemon.log());
+    printed.push_str(&text_below(&place.desired_state()));
     let secret = token.split('.').next().unwrap().splitn(3, '_').nth(2).unwrap();
     assert_eq!(secret.len(), 43);
     assert!(
-        told.contains("rejected: invalid token (unknown, expired or revoked)"),
+        printed.contains("rejected: invalid token (unknown, expired or revoked)"),
         "the log was not looked at"
     );
-    assert!(told.contains("\"route\":\"/api/v1/environments/{environment}/hold\""), "no audit in the log");
-    if let Some(place) = told.find(secret) {
-        panic!("the token is told: {}", told[place.saturating_sub(300)..place].escape_debug());
+    assert!(printed.contains("\"route\":\"/api/v1/environments/{environment}/hold\""), "no audit in the log");
+    if let Some(place) = printed.find(secret) {
+        panic!("the token is told: {}", printed[place.saturating_sub(300)..place].escape_debug());
     }
 }

@@ -37,7 +37,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn on_a_full_disk_webhooks_are_told_to_come_again_and_the_daemon_lives_and_recovers() {
+fn on_a_full_disk_webhooks_get_503_and_the_daemon_recovers() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(place.desired_state().join("record")) else {
         eprintln!("left out, because this user may not mount a small disk");
@@ -61,7 +61,7 @@ fn on_a_full_disk_webhooks_are_told_to_come_again_and_the_daemon_lives_and_recov
 }
 
 #[test]
-fn a_daemon_whose_record_has_no_space_to_open_says_so() {
+fn a_daemon_without_disk_space_for_its_record_reports_it() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(place.desired_state().join("record")) else {
         eprintln!("left out, because this user may not mount a small disk");
@@ -79,7 +79,7 @@ fn engine_socket() -> PathBuf {
 }
 
 #[test]
-fn without_an_engine_pushes_are_recorded_and_acted_upon_once_it_appears() {
+fn pushes_without_an_engine_are_recorded_and_applied_later() {
     let Some(space) = Space::new() else { return };
     let standard = Standard::new(&space);
     // Only dev.

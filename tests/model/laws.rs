@@ -1,10 +1,12 @@
 //! The laws, as far as they can be seen from outside.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::page;
+use super::process::{page, page_of};
+use super::witness::{SiteAddress, Witness};
 use super::world::{Hold, Slot, World};
 
 /// Why a look did not end well.
@@ -28,7 +30,8 @@ struct Sight {
 pub(crate) fn look(world: &mut World<'_>) -> Result<(), Unrest> {
     for place in 0..world.slots.len() {
         let slot = world.slots[place].clone();
-        let page = page(world.arena.host.address(), slot.port());
+        let page = page(world.host_of(&slot).address(), slot.port());
+        what_it_left_goes_on(world, &slot)?;
         if !slot.is_declared {
             goes_on(&slot, page.as_deref())?;
             continue;
@@ -39,9 +42,14 @@ pub(crate) fn look(world: &mut World<'_>) -> Result<(), Unrest> {
         let sight = Sight { view, history, page };
         record_is_kept(world, &slot, &sight)?;
         remember(&mut world.slots[place], &sight.history);
-        runs_as_recorded(world, &slot, &sight).map_err(|unrest| with_status(unrest, &sight))?;
+        let judged = runs_as_recorded(world, &slot, &sight)
+            .and_then(|()| runs_on_one_host(world, &slot, &sight))
+            .and_then(|()| is_served_by_name(world, &slot, &sight));
+        judged.map_err(|unrest| with_status(unrest, &sight))?;
     }
-    nothing_half_made(world)?;
+    for is_away in world.sides() {
+        nothing_half_made(world, *is_away)?;
+    }
     engine_agrees(world)
 }
 
@@ -90,6 +98,61 @@ fn goes_on(slot: &Slot, page: Option<&str>) -> Result<(), Unrest> {
     }
 }
 
+/// The containers that an environment left on the other host go on serving.
+fn what_it_left_goes_on(world: &World<'_>, slot: &Slot) -> Result<(), Unrest> {
+    let left = world.host(!slot.is_away).address();
+    if slot.has_left_page && page(left, slot.port()).is_none() {
+        return Err(NotYet(format!("{}: what it left on the other host does not serve any more", slot.name)));
+    }
+    Ok(())
+}
+
+/// Only what the status warns of runs on another host.
+fn runs_on_one_host(world: &World<'_>, slot: &Slot, sight: &Sight) -> Result<(), Unrest> {
+    if !world.parts.has_agent {
+        return Ok(());
+    }
+    let filter = format!("label=abide.environment={}", slot.name);
+    let list = ["ps", "--all", "--format", "{{.Names}}", "--filter", &filter];
+    let Some(there) = world.host(!slot.is_away).try_docker(&list) else {
+        return Err(NotYet("an engine does not answer".to_owned()));
+    };
+    let warnings = sight.view["warnings"].to_string();
+    let is_warned_of = warnings.contains("although it runs on");
+    match (there.is_empty(), is_warned_of) {
+        (false, false) => Err(NotYet(format!("{}: nobody warns of what it left: {there}", slot.name))),
+        (true, true) => Err(NotYet(format!("{}: it left nothing, and is warned of: {warnings}", slot.name))),
+        _ if sight.view["forgetting"].as_array().is_some_and(|what| !what.is_empty()) => {
+            Err(NotYet(format!("{}: what it left is to be removed", slot.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The proxy serves under the host name what it serves on the port.
+fn is_served_by_name(world: &World<'_>, slot: &Slot, sight: &Sight) -> Result<(), Unrest> {
+    let Some(page) = sight.page.as_ref().filter(|_| world.parts.has_front) else { return Ok(()) };
+    let SiteAddress { address, port, name } = world.target(slot);
+    match page_of(&address, port, &name, Duration::from_secs(1)) {
+        Ok(named) if named == *page => Ok(()),
+        other => Err(NotYet(format!("{}: by its name it serves {other:?}", slot.name))),
+    }
+}
+
+/// No request through the proxy failed while only harmless things happened.
+pub(crate) fn serves_all_the_time(world: &World<'_>) -> Result<(), String> {
+    let failed = world.witness.as_ref().and_then(Witness::failed);
+    failed.map_or(Ok(()), |failed| Err(format!("a request through the proxy failed: {failed}")))
+}
+
+/// Has the proxy watched, from now until something harmful happens.
+pub(crate) fn watch_what_serves(world: &World<'_>) {
+    let Some(witness) = &world.witness else { return };
+    let is_watched =
+        |slot: &&Slot| slot.is_declared && !slot.options.is_stop_first && slot.last_page.is_some();
+    witness.watch(world.slots.iter().filter(is_watched).map(|slot| world.target(slot)).collect());
+}
+
 // --- the record -------------------------------------------------------------------------------------
 
 fn generation(entry: &Value) -> u64 {
@@ -118,11 +181,11 @@ fn record_is_kept(world: &World<'_>, slot: &Slot, sight: &Sight) -> Result<(), U
     for acked in &slot.acked {
         let entry = history.iter().find(|entry| generation(entry) == acked.generation);
         let is_kept = entry.is_some_and(|entry| {
-            let is = |wished: &Option<String>, seen: &Value| {
-                wished.is_none() || wished.as_deref() == seen.as_str()
+            let is = |expected: &Option<String>, seen: &Value| {
+                expected.is_none() || expected.as_deref() == seen.as_str()
             };
             entry["origin"] == acked.origin
-                && is(&acked.image, &entry["image"]["id"])
+                && (is(&acked.image, &entry["image"]["id"]) || is(&acked.image, &entry["image"]["digest"]))
                 && is(&acked.commit, &entry["revision"])
         });
         if !is_kept {
@@ -239,11 +302,16 @@ fn head_is_recorded(world: &World<'_>, slot: &Slot, sight: &Sight) -> Result<(),
 // --- the engine -------------------------------------------------------------------------------------
 
 /// All containers are those that serve and their sandboxes, and no work of a build is left.
-fn nothing_half_made(world: &World<'_>) -> Result<(), Unrest> {
+fn nothing_half_made(world: &World<'_>, is_away: bool) -> Result<(), Unrest> {
     let format = "{{.Names}}\t{{.Label \"abide.role\"}}\t{{.ID}}";
-    let listed = world.arena.host.try_docker(&["ps", "--all", "--no-trunc", "--format", format]);
+    let listed = world.host(is_away).try_docker(&["ps", "--all", "--no-trunc", "--format", format]);
     let Some(listed) = listed else { return Err(NotYet("the engine does not answer".to_owned())) };
     let expected: BTreeSet<&str> = world.slots.iter().map(|slot| slot.container.as_str()).collect();
+    // What an environment left here gives its name to the environment that has it now.
+    let was_replaced = |name: &str| {
+        let before = name.split_once(".moved-").map(|(before, _)| before);
+        world.parts.has_agent && before.is_some_and(|before| expected.contains(before))
+    };
     let mut has_foreign = false;
     let mut sandboxes = 0;
     for line in listed.lines() {
@@ -254,14 +322,18 @@ fn nothing_half_made(world: &World<'_>) -> Result<(), Unrest> {
         if role == "holder" {
             // Nobody addresses a sandbox by its name, so one that a hand renamed stays as it is.
             sandboxes += 1;
-        } else if !(expected.contains(name) || role == "guard" || name.ends_with("stranger")) {
+        } else if !(expected.contains(name)
+            || was_replaced(name)
+            || ["guard", "front"].contains(&role)
+            || name.ends_with("stranger"))
+        {
             return Err(NotYet(format!("a container is left over: {line}")));
         }
     }
     if sandboxes > expected.len() {
         return Err(NotYet(format!("a sandbox is left over: {listed}")));
     }
-    if world.foreign.is_some() && !has_foreign {
+    if world.foreign.is_some() && !has_foreign && !is_away {
         return Err(Broken("a container that is not abide's was removed".to_owned()));
     }
     if world.has_no_work() { Ok(()) } else { Err(NotYet("work of a build is left".to_owned())) }
@@ -296,7 +368,7 @@ fn engine_agrees(world: &World<'_>) -> Result<(), Unrest> {
         let is_declared = is_begun
             && has(&format!("MODEL={}", options.env))
             && has("TOKEN=") == options.has_secret
-            && has(history[0]["image"]["id"].as_str().unwrap_or("no image"));
+            && image_id(world, &history[0]).is_none_or(|id| has(&id));
         if !is_declared {
             return Err(NotYet(format!(
                 "{}: its container is not as declared ({begins}): {seen}",
@@ -307,15 +379,23 @@ fn engine_agrees(world: &World<'_>) -> Result<(), Unrest> {
     Ok(())
 }
 
+/// The ID of the image that an entry of a history names; `None` if the controller has no ID for it, because
+/// it was built and runs on another host.
+fn image_id(world: &World<'_>, entry: &Value) -> Option<String> {
+    let of_version = world.arena.versions.iter().find(|version| version.is_named_by(&entry["image"]));
+    let id = entry["image"]["id"].as_str().or(of_version.map(|version| version.id.as_str()));
+    id.map(str::to_owned)
+}
+
 fn inspect(world: &World<'_>, slot: &Slot, format: &str) -> Option<String> {
-    world.arena.host.try_docker(&["container", "inspect", "--format", format, &slot.container])
+    world.host_of(slot).try_docker(&["container", "inspect", "--format", format, &slot.container])
 }
 
 /// Notes what is served at rest, and what may not change until somebody changes it.
 pub(crate) fn note_rest(world: &mut World<'_>) -> Result<(), String> {
     for place in 0..world.slots.len() {
         let slot = world.slots[place].clone();
-        let page = page(world.arena.host.address(), slot.port());
+        let page = page(world.host_of(&slot).address(), slot.port());
         let env = inspect(world, &slot, "{{range .Config.Env}}{{println .}}{{end}}").unwrap_or_default();
         let env = env.lines().find(|line| line.starts_with("MODEL=")).unwrap_or_default().to_owned();
         let mounts = "{{range .Mounts}}{{println .Name .Destination}}{{end}}";
@@ -329,14 +409,21 @@ pub(crate) fn note_rest(world: &mut World<'_>) -> Result<(), String> {
                 kept = Some(name.to_owned());
             }
         }
-        let all = world.arena.host.try_docker(&["volume", "ls", "--quiet"]).unwrap_or_default();
-        let lost: Vec<&String> =
-            slot.volumes.iter().filter(|volume| !all.lines().any(|name| name == volume.as_str())).collect();
-        if !lost.is_empty() {
-            return Err(format!("{}: volumes are gone: {lost:?}", slot.name));
+        for is_away in world.sides() {
+            let all = world.host(*is_away).try_docker(&["volume", "ls", "--quiet"]).unwrap_or_default();
+            let lost: Vec<&String> = slot.volumes[usize::from(*is_away)]
+                .iter()
+                .filter(|volume| !all.lines().any(|name| name == volume.as_str()))
+                .collect();
+            if !lost.is_empty() {
+                return Err(format!("{}: volumes are gone: {lost:?}", slot.name));
+            }
         }
-        if slot.kept.is_some() && kept.is_some() && slot.kept != kept {
-            return Err(format!("{}: /kept was the volume {:?}, and is {kept:?}", slot.name, slot.kept));
+        let side = usize::from(slot.is_away);
+        if let (Some(before), Some(now)) = (&slot.kept[side], &kept)
+            && before != now
+        {
+            return Err(format!("{}: /kept was the volume {before}, and is {now}", slot.name));
         }
         let is_held = match (&slot.hold, world.view(&slot)) {
             (Hold::Unknown, Some(view)) => !view["held"].is_null(),
@@ -360,8 +447,8 @@ pub(crate) fn note_rest(world: &mut World<'_>) -> Result<(), String> {
         if slot.is_declared {
             slot.last_page = page;
         }
-        slot.kept = kept.or(slot.kept.take());
-        slot.volumes.extend(volumes);
+        slot.kept[side] = kept.or(slot.kept[side].take());
+        slot.volumes[side].extend(volumes);
     }
     Ok(())
 }

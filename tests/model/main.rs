@@ -21,6 +21,7 @@ mod play;
 mod process;
 mod scenario;
 mod versions;
+mod witness;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,12 +34,12 @@ use arena::Arena;
 use scenario::Scenario;
 
 /// The seeds of a run without `ABIDE_MODEL_SEEDS`.
-const FIXED: [u64; 4] = [2, 9, 13, 18];
+const FIXED: [u64; 6] = [21, 41, 53, 122, 125, 121];
 /// The number of engines, and of scenarios that run at the same time.
 const WORKERS: usize = 2;
 
 #[test]
-fn the_laws_hold_after_every_step() {
+fn the_invariants_hold_after_every_step() {
     let seeds = seeds();
     let next = Mutex::new(seeds.clone().into_iter());
     let failures = Mutex::new(Vec::new());
@@ -91,7 +92,7 @@ fn check(arena: &mut Arena, seed: u64) -> Result<(), String> {
     let mut tree = scenario::scenarios(steps).new_tree(&mut runner).unwrap();
     let began = std::time::Instant::now();
     let Err(mut failure) = run(arena, &tree.current()) else {
-        eprintln!("seed {seed}: passed in {:.1?}", began.elapsed());
+        eprintln!("seed {seed}: passed in {:.1?} with {:?}", began.elapsed(), tree.current().parts);
         return Ok(());
     };
     eprintln!("seed {seed}: failed: {failure}");
@@ -112,7 +113,7 @@ fn check(arena: &mut Arena, seed: u64) -> Result<(), String> {
     let (why, _log) = failure.split_once(play::LOG).unwrap_or((&failure, ""));
     let steps: String =
         smallest.steps.iter().map(|step| format!("\n    {:?}, then {:?}", step.act, step.then)).collect();
-    Err(format!("seed {seed}: {why}\n  steps:{steps}"))
+    Err(format!("seed {seed}: {why}\n  {:?}\n  steps:{steps}", smallest.parts))
 }
 
 fn run(arena: &mut Arena, scenario: &Scenario) -> Result<(), String> {

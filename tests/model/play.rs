@@ -12,7 +12,7 @@ use super::common::{Fault, Ran};
 use super::laws::{self, Unrest};
 use super::process::verb;
 use super::scenario::{Act, Flaw, Hand, Pick, Place, Scenario, Step, Then};
-use super::world::{Acked, Hold, Slot, World};
+use super::world::{Acked, Hold, World};
 
 /// How long everything may take to come to rest once all faults have ended.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,7 +24,7 @@ pub(crate) const LOG: &str = "\n--- the end of the daemon's log\n";
 
 /// Plays all steps on a new world.
 pub(crate) fn play(arena: &mut Arena, scenario: &Scenario) -> Result<(), String> {
-    let mut world = World::new(arena)?;
+    let mut world = World::new(arena, scenario.parts)?;
     let first = [
         Step { act: Act::Set(1, 0), then: Then::Soon(0) },
         Step { act: Act::Sync(0), then: Then::Rest },
@@ -41,6 +41,9 @@ pub(crate) fn play(arena: &mut Arena, scenario: &Scenario) -> Result<(), String>
 fn take(world: &mut World<'_>, step: Step) -> Result<(), String> {
     let is_traced = std::env::var_os("ABIDE_MODEL_TRACE").is_some();
     let began = Instant::now();
+    if let Some(witness) = world.witness.as_ref().filter(|_| !step.act.is_harmless()) {
+        witness.watch(Vec::new());
+    }
     act(world, step.act)?;
     let acted = began.elapsed();
     match step.then {
@@ -63,7 +66,7 @@ fn take(world: &mut World<'_>, step: Step) -> Result<(), String> {
 
 /// Ends the faults, waits until nothing moves, and checks the laws.
 fn rest(world: &mut World<'_>) -> Result<(), String> {
-    mend(world)?;
+    repair(world)?;
     let began = Instant::now();
     let mut calm = 0;
     loop {
@@ -87,10 +90,13 @@ fn rest(world: &mut World<'_>) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    laws::note_rest(world)
+    laws::serves_all_the_time(world)?;
+    laws::note_rest(world)?;
+    laws::watch_what_serves(world);
+    Ok(())
 }
 
-fn mend(world: &mut World<'_>) -> Result<(), String> {
+fn repair(world: &mut World<'_>) -> Result<(), String> {
     let is_lasting = world.is_frozen || world.mischief.lock().unwrap().is_some();
     if is_lasting {
         std::thread::sleep(LASTS);
@@ -107,20 +113,33 @@ fn mend(world: &mut World<'_>) -> Result<(), String> {
     if world.process.is_none() {
         world.start(None)?;
     }
+    if let Some(other) = &world.arena.other {
+        other.cable.repair();
+    }
+    if world.agent.as_ref().is_some_and(|agent| agent.process.is_none()) {
+        world.start_agent(None);
+    }
     if std::mem::take(&mut world.has_lost_images) {
-        for version in &world.arena.versions {
-            version.restore(&world.arena.host);
-        }
+        world.arena.restore();
         // An image that was nowhere is looked for again after five minutes, or when someone says so.
         verb(&world.desired_state, &["sync"]);
     }
     Ok(())
 }
 
-/// Starts a daemon again that was killed at a failpoint; no other may end.
+/// Starts a daemon or an agent again that was killed at a failpoint; no other may end.
 fn watch_process(world: &mut World<'_>) -> Result<(), String> {
     if world.has_panicked() {
-        return Err("the daemon panicked".to_owned());
+        return Err("the daemon or the agent panicked".to_owned());
+    }
+    let agent = world.agent.as_mut().and_then(|agent| agent.process.as_mut());
+    if let Some(agent) = agent
+        && !agent.is_running()
+    {
+        if !agent.is_doomed {
+            return Err("the agent ended by itself".to_owned());
+        }
+        world.start_agent(None);
     }
     let Some(process) = &mut world.process else { return Ok(()) };
     if process.is_running() {
@@ -169,8 +188,27 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
         Act::RestartDaemon => restart(world)?,
         Act::Failpoint(pick, nth) => arm(world, pick, nth)?,
         Act::KillDuring(place, pick, pause) => kill_during(world, place, pick, pause),
+        Act::Move(place) => move_to_another_host(world, place),
+        Act::KillAgent => world.kill_agent(),
+        Act::AgentFailpoint(pick, nth) => {
+            if world.agent.is_some() {
+                world.kill_agent();
+                world.start_agent(Some(failpoint(pick, nth)));
+            }
+        }
+        Act::CutCable => {
+            if let Some(other) = &world.arena.other {
+                other.cable.cut();
+            }
+        }
+        Act::KillAgentEngine => {
+            touch_all(world);
+            if let Some(other) = &mut world.arena.other {
+                other.host.kill_engine();
+            }
+        }
         Act::KillEngine => {
-            world.slots.iter_mut().for_each(Slot::is_touched);
+            touch_all(world);
             world.is_frozen = false;
             world.arena.host.kill_engine();
         }
@@ -190,11 +228,17 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
         }
         Act::Touch(place, hand) => {
             world.slots[place].is_touched();
-            touch(world, &world.slots[place].container, hand);
+            touch(world, world.slots[place].is_away, &world.slots[place].container, hand);
         }
         Act::TouchSandbox(place, hand) => {
             world.slots[place].is_touched();
-            touch(world, &format!("{}.net", world.slots[place].container), hand);
+            touch(world, world.slots[place].is_away, &format!("{}.net", world.slots[place].container), hand);
+        }
+        Act::TouchFront(is_away, hand) => {
+            touch_all(world);
+            let names = ["ps", "--all", "--format", "{{.Names}}", "--filter", "label=abide.role=front"];
+            let names = docker(world, is_away, &names).unwrap_or_default();
+            names.lines().for_each(|name| touch(world, is_away, name, hand));
         }
         Act::RemoveImage(place) => remove_image(world, place),
         Act::Prune => prune(world),
@@ -225,13 +269,21 @@ fn repeat(world: &World<'_>) {
 
 fn set(world: &mut World<'_>, place: Place, pick: Pick) {
     let image = version(world, pick);
-    write(world, place, "set", &[&image], (Some(image.clone()), None));
+    write(world, place, "set", &[&image], (Some(digest(&image)), None));
 }
 
-/// Two of three picks are good versions.
+/// The name of a version for `set`. Two of three picks are good versions.
 fn version(world: &World<'_>, pick: Pick) -> String {
     let place = pick % 9;
-    world.arena.versions[if place < 6 { place % 3 } else { place - 3 }].id.clone()
+    let version = &world.arena.versions[if place < 6 { place % 3 } else { place - 3 }];
+    // Another host can only pull it.
+    let pushed = version.pushed.clone().filter(|_| world.parts.has_agent);
+    pushed.unwrap_or_else(|| version.id.clone())
+}
+
+/// The digest in the name of an image.
+fn digest(image: &str) -> String {
+    image.rsplit('@').next().unwrap_or(image).to_owned()
 }
 
 /// Runs a verb that moves the record, and notes its acknowledgement.
@@ -333,6 +385,13 @@ fn swap(world: &mut World<'_>, one: Place, other: Place) {
     }
 }
 
+fn move_to_another_host(world: &mut World<'_>, place: Place) {
+    if world.agent.is_some() && world.slots[place].is_declared {
+        world.slots[place].moves();
+        world.declare();
+    }
+}
+
 fn take_out(world: &mut World<'_>, place: Place) {
     // Promotions name the environment that they come from.
     if place != 1 || !world.slots[2].is_declared {
@@ -356,13 +415,20 @@ fn forget(world: &mut World<'_>, place: Place) -> Result<(), String> {
     let ran = verb(&world.desired_state, &["forget", &name, "--stop", "--yes"]);
     let slot = &mut world.slots[place];
     match (slot.is_declared, ran.code) {
-        (true, 0) => return Err(format!("a declared environment was forgotten: {ran:?}")),
-        (true, _) => {}
-        (false, 0) => {
-            slot.begin_anew();
-            slot.last_page = None;
+        (true, 0) if world.agent.is_none() => {
+            return Err(format!("a declared environment was forgotten: {ran:?}"));
         }
-        (false, _) => slot.attempts += 1,
+        // What it left on the other host.
+        (true, _) => slot.has_left_page = false,
+        (false, 0) => {
+            slot.reset_record();
+            slot.last_page = None;
+            slot.has_left_page = false;
+        }
+        (false, _) => {
+            slot.attempts += 1;
+            slot.has_left_page = false;
+        }
     }
     Ok(())
 }
@@ -376,12 +442,16 @@ fn restart(world: &mut World<'_>) -> Result<(), String> {
 }
 
 fn arm(world: &mut World<'_>, pick: Pick, nth: u8) -> Result<(), String> {
-    let word = Point::ALL[pick % Point::ALL.len()].word();
-    let side = if pick.is_multiple_of(2) { "before" } else { "after" };
     world.kill();
     world.declare();
     world.arena.disk.free();
-    world.start(Some(format!("{side}-{word}:{nth}")))
+    world.start(Some(failpoint(pick, nth)))
+}
+
+fn failpoint(pick: Pick, nth: u8) -> String {
+    let word = Point::ALL[pick % Point::ALL.len()].word();
+    let side = if pick.is_multiple_of(2) { "before" } else { "after" };
+    format!("{side}-{word}:{nth}")
 }
 
 fn kill_during(world: &mut World<'_>, place: Place, pick: Pick, pause: u64) {
@@ -396,17 +466,25 @@ fn kill_during(world: &mut World<'_>, place: Place, pick: Pick, pause: u64) {
         world.kill();
         writer.join().unwrap()
     });
-    note(world, place, "set", (Some(image), None), &ran);
+    note(world, place, "set", (Some(digest(&image)), None), &ran);
 }
 
 // --- hands ------------------------------------------------------------------------------------------
 
-fn docker(world: &World<'_>, arguments: &[&str]) -> Option<String> {
+fn docker(world: &World<'_>, is_away: bool, arguments: &[&str]) -> Option<String> {
     // A frozen engine would not answer.
-    if world.is_frozen { None } else { world.arena.host.try_docker(arguments) }
+    if world.is_frozen && !is_away { None } else { world.host(is_away).try_docker(arguments) }
 }
 
-fn touch(world: &World<'_>, container: &str, hand: Hand) {
+/// Hands were laid on all containers. Nobody heals what left the manifest, or its host.
+fn touch_all(world: &mut World<'_>) {
+    for slot in &mut world.slots {
+        slot.is_touched();
+        slot.has_left_page = false;
+    }
+}
+
+fn touch(world: &World<'_>, is_away: bool, container: &str, hand: Hand) {
     let (away, network) = (format!("{container}-away"), format!("{}net", world.prefix));
     let arguments: &[&str] = match hand {
         Hand::Stop => &["stop", "--time", "1", container],
@@ -418,34 +496,38 @@ fn touch(world: &World<'_>, container: &str, hand: Hand) {
         Hand::Update => &["update", "--pids-limit", "99", container],
         Hand::Disconnect => &["network", "disconnect", "--force", &network, container],
     };
-    docker(world, arguments);
+    docker(world, is_away, arguments);
 }
 
 fn remove_image(world: &mut World<'_>, place: Place) {
     let format = "{{.Image}}";
-    let container = world.slots[place].container.clone();
-    if let Some(image) = docker(world, &["container", "inspect", "--format", format, &container]) {
+    let (container, is_away) = (world.slots[place].container.clone(), world.slots[place].is_away);
+    if let Some(image) = docker(world, is_away, &["container", "inspect", "--format", format, &container]) {
         world.has_lost_images = true;
-        docker(world, &["rmi", "--force", &image]);
+        docker(world, is_away, &["rmi", "--force", &image]);
     }
 }
 
 fn prune(world: &mut World<'_>) {
     world.has_lost_images = true;
     world.foreign = None;
-    for what in ["container", "network"] {
-        docker(world, &[what, "prune", "--force"]);
+    for is_away in world.sides() {
+        for what in ["container", "network"] {
+            docker(world, *is_away, &[what, "prune", "--force"]);
+        }
+        docker(world, *is_away, &["image", "prune", "--all", "--force"]);
     }
-    docker(world, &["image", "prune", "--all", "--force"]);
 }
 
 fn cut_network(world: &mut World<'_>) {
-    world.slots.iter_mut().for_each(Slot::is_touched);
+    touch_all(world);
     let network = format!("{}net", world.prefix);
-    for slot in &world.slots {
-        touch(world, &format!("{}.net", slot.container), Hand::Disconnect);
+    for is_away in world.sides() {
+        for slot in &world.slots {
+            touch(world, *is_away, &format!("{}.net", slot.container), Hand::Disconnect);
+        }
+        docker(world, *is_away, &["network", "rm", &network]);
     }
-    docker(world, &["network", "rm", &network]);
 }
 
 /// The repository, and where it is while it is away.

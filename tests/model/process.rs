@@ -17,6 +17,8 @@ use super::common::{Host, Ran, SECRET};
 const ANSWER: Duration = Duration::from_secs(5);
 /// The longest time for one verb, in seconds: the longest wait of a verb's own is a minute.
 const VERB: &str = "90";
+/// The value of the variable that an environment may get as a secret.
+const SECRET_VALUE: &str = "the-second-value-of-a-secret";
 /// Debian's and Ubuntu's library that fakes the wall clock of a process.
 const FAKETIME: &str = "libfaketimeMT.so.1";
 
@@ -39,13 +41,39 @@ pub(crate) struct Process {
 pub(crate) struct Start<'a> {
     pub(crate) desired_state: &'a Path,
     pub(crate) engine: String,
-    pub(crate) port: u16,
+    /// The address and port of its webhooks and its API.
+    pub(crate) listen: String,
     /// The file with the difference of its clock from the real one.
     pub(crate) clock: &'a Path,
     pub(crate) failpoint: Option<String>,
 }
 
+/// How an agent is started.
+pub(crate) struct AgentStart<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) engine: String,
+    /// The address and port of the controller.
+    pub(crate) controller: String,
+    pub(crate) token: &'a str,
+    pub(crate) failpoint: Option<String>,
+}
+
 impl Process {
+    /// Starts an agent on its host.
+    pub(crate) fn start_agent(host: &Host, start: &AgentStart<'_>) -> Self {
+        let log = start.folder.with_extension("log");
+        let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut command = host.command("env");
+        command.args(["--unset=RUST_LOG", "--unset=ABIDE_SERVER", "NO_COLOR=1", "ABIDE_RESYNC=3s"]);
+        command.arg(format!("MODEL_SECRET={SECRET_VALUE}")).arg(format!("ABIDE_TOKEN={}", start.token));
+        command.arg(format!("DOCKER_HOST={}", start.engine));
+        command.args(start.failpoint.iter().map(|point| format!("ABIDE_FAILPOINT={point}")));
+        command.arg(env!("CARGO_BIN_EXE_abide")).args(["-v", "--desired-state"]).arg(start.folder);
+        command.args(["agent", "--alone-after", "3s", "--server", &format!("https://{}", start.controller)]);
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        Self { child: command.spawn().unwrap(), is_doomed: start.failpoint.is_some() }
+    }
+
     /// Starts a daemon and waits until its socket answers or, with a failpoint, until it is dead.
     pub(crate) fn start(host: &Host, start: &Start<'_>) -> Result<Self, String> {
         let log = start.desired_state.with_extension("log");
@@ -55,12 +83,12 @@ impl Process {
         command.arg(format!("LD_PRELOAD={}", faketime().display()));
         command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", start.clock.display()));
         command.args(["FAKETIME_NO_CACHE=1", "DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", "NO_COLOR=1"]);
-        command.args(["ABIDE_RESYNC=3s", "ABIDE_MODEL_SECRET=the-second-value-of-a-secret"]);
+        command.arg("ABIDE_RESYNC=3s").arg(format!("MODEL_SECRET={SECRET_VALUE}"));
         command.arg(format!("ABIDE_TEST_WEBHOOK_SECRET={SECRET}"));
         command.arg(format!("DOCKER_HOST={}", start.engine));
         command.args(start.failpoint.iter().map(|point| format!("ABIDE_FAILPOINT={point}")));
         command.arg(env!("CARGO_BIN_EXE_abide")).args(["-v", "--desired-state"]).arg(start.desired_state);
-        command.args(["daemon", "--listen", &format!("127.0.0.1:{}", start.port)]);
+        command.args(["daemon", "--listen", &start.listen]);
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let is_doomed = start.failpoint.is_some();
         let mut process = Self { child: command.spawn().unwrap(), is_doomed };
@@ -135,12 +163,23 @@ pub(crate) fn ask(desired_state: &Path, path: &str) -> Option<Value> {
 
 /// The body of a page with status 200.
 pub(crate) fn page(address: &str, port: u16) -> Option<String> {
+    page_of(address, port, "model", Duration::from_secs(1)).ok()
+}
+
+/// The body of the page of a host name, or else what came instead of a status 200.
+pub(crate) fn page_of(address: &str, port: u16, name: &str, within: Duration) -> Result<String, String> {
     let address: SocketAddr = format!("{address}:{port}").parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: model\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    (head.split(' ').nth(1)? == "200").then(|| body.trim().to_owned())
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, within)?;
+        stream.set_read_timeout(Some(within))?;
+        stream.write_all(format!("GET / HTTP/1.0\r\nHost: {name}\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    let answer = ask().map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("an incomplete answer")?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.trim().to_owned()),
+        _ => Err(head.lines().next().unwrap_or_default().to_owned()),
+    }
 }

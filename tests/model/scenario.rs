@@ -6,8 +6,19 @@ use proptest::prelude::*;
 /// The steps of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
+    /// The parts of its world.
+    pub(crate) parts: WorldParts,
     /// The steps in their order.
     pub(crate) steps: Vec<Step>,
+}
+
+/// The parts that a world may have beside the controller and its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WorldParts {
+    /// Whether an agent runs on a second host.
+    pub(crate) has_agent: bool,
+    /// Whether the proxy serves the environments, on each host.
+    pub(crate) has_front: bool,
 }
 
 /// An act, and how long the next one waits.
@@ -95,7 +106,10 @@ pub(crate) enum Act {
     Swap(Place, Place),
     Take(Place),
     Restore(Place),
+    /// Of an environment that is declared: what it left on the other host.
     Forget(Place),
+    /// To the agent's host, or back.
+    Move(Place),
     // --- faults of the daemon
     KillDaemon,
     RestartDaemon,
@@ -103,7 +117,14 @@ pub(crate) enum Act {
     Failpoint(Pick, u8),
     /// A write of the record, and a kill so many milliseconds after it began.
     KillDuring(Place, Pick, u64),
-    // --- faults of the engine, until the next rest
+    // --- faults of the agent, if there is one
+    KillAgent,
+    /// The next agent is killed at a point of the code.
+    AgentFailpoint(Pick, u8),
+    /// The network between the two hosts is cut until the next rest.
+    CutCable,
+    KillAgentEngine,
+    // --- faults of the engines, until the next rest
     KillEngine,
     FreezeEngine,
     Refuse(u8),
@@ -117,26 +138,86 @@ pub(crate) enum Act {
     // --- hands
     Touch(Place, Hand),
     TouchSandbox(Place, Hand),
+    /// On the proxy of the agent's host, or else of the controller's.
+    TouchFront(bool, Hand),
     RemoveImage(Place),
     Prune,
     CutNetwork,
 }
 
+impl Act {
+    /// Whether an environment that replaces its containers start-first serves on meanwhile.
+    pub(crate) fn is_harmless(self) -> bool {
+        match self {
+            Self::Push(_)
+            | Self::Repeat
+            | Self::SetCommit(_)
+            | Self::Set(..)
+            | Self::Promote
+            | Self::Rollback(_)
+            | Self::Hold(_)
+            | Self::Resume(_)
+            | Self::Sync(_)
+            | Self::BadEdit
+            | Self::KillDaemon
+            | Self::RestartDaemon
+            | Self::Failpoint(..)
+            | Self::KillDuring(..)
+            | Self::KillAgent
+            | Self::AgentFailpoint(..)
+            | Self::CutCable
+            | Self::Refuse(_)
+            | Self::Cut(_)
+            | Self::Hang(_)
+            | Self::Errors(_)
+            | Self::FillDisk
+            | Self::Clock(_)
+            | Self::SourceAway => true,
+            // The proxy opens another port, or the next update is stop-first.
+            Self::Edit(_, key) => !matches!(key, Key::Publish | Key::Update),
+            _ => false,
+        }
+    }
+}
+
 /// Scenarios of at most so many steps.
 pub(crate) fn scenarios(steps: usize) -> impl Strategy<Value = Scenario> {
-    vec(step(), 3..=steps.max(3)).prop_map(|steps| Scenario { steps })
+    parts().prop_flat_map(move |parts| {
+        vec(step(parts), 3..=steps.max(3)).prop_map(move |steps| Scenario { parts, steps })
+    })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn parts() -> impl Strategy<Value = WorldParts> {
+    let agent = prop::bool::weighted(0.6);
+    (agent, any::<bool>()).prop_map(|(has_agent, has_front)| WorldParts { has_agent, has_front })
+}
+
+fn step(parts: WorldParts) -> impl Strategy<Value = Step> {
     let then = prop_oneof![3 => Just(Then::Rest), 2 => (0_u64..1500).prop_map(Then::Soon)];
-    (act(), then).prop_map(|(act, then)| Step { act, then })
+    (act(parts), then).prop_map(|(act, then)| Step { act, then })
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn act(WorldParts { has_agent, has_front }: WorldParts) -> BoxedStrategy<Act> {
+    let mut kinds = vec![(6, operation().boxed()), (2, fault().boxed()), (2, touch().boxed())];
+    if has_agent {
+        kinds.push((4, between_hosts().boxed()));
+    }
+    if has_front {
+        let side = if has_agent { any::<bool>().boxed() } else { Just(false).boxed() };
+        kinds.push((1, (side, hand()).prop_map(|(side, hand)| Act::TouchFront(side, hand)).boxed()));
+    }
+    prop::strategy::Union::new_weighted(kinds).boxed()
+}
+
+fn between_hosts() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => operation(),
-        2 => fault(),
-        2 => touch(),
+        // What is built from a branch runs where it is built.
+        6 => (1_usize..3).prop_map(Act::Move),
+        1 => place().prop_map(Act::Forget),
+        1 => Just(Act::KillAgent),
+        2 => (pick(), 1_u8..4).prop_map(|(point, nth)| Act::AgentFailpoint(point, nth)),
+        1 => Just(Act::CutCable),
+        1 => Just(Act::KillAgentEngine),
     ]
 }
 

@@ -10,6 +10,8 @@ use super::scenario::Flaw;
 pub(crate) struct Version {
     /// The image ID.
     pub(crate) id: String,
+    /// Its name by digest in the registry, once it was pushed.
+    pub(crate) pushed: Option<String>,
     /// The page that it serves.
     pub(crate) page: String,
     /// `None`: it is good.
@@ -52,12 +54,28 @@ pub(crate) fn make(host: &Host, dir: &std::path::Path) -> Vec<Version> {
         let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let saved = dir.join(format!("version-{number}.tar"));
         host.docker(&["save", "--output", saved.to_str().unwrap(), &tag]);
-        Version { id, page, flaw: *flaw, tag, saved }
+        Version { id, pushed: None, page, flaw: *flaw, tag, saved }
     };
     FLAWS.iter().enumerate().map(make).collect()
 }
 
 impl Version {
+    /// Pushes it from `host` to a registry there.
+    pub(crate) fn push(&mut self, host: &Host, registry: &str) {
+        let name = self.tag.replace("model", &format!("{registry}/model"));
+        host.docker(&["tag", &self.tag, &name]);
+        host.docker(&["push", "--quiet", &name]);
+        let digests =
+            host.docker(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", &self.id]);
+        self.pushed = digests.lines().next().map(str::to_owned);
+    }
+
+    /// Whether an entry of a history names it.
+    pub(crate) fn is_named_by(&self, image: &serde_json::Value) -> bool {
+        let digest = self.pushed.as_deref().and_then(|name| name.split_once('@')).map(|(_, digest)| digest);
+        image["id"] == self.id.as_str() || digest.is_some() && image["digest"].as_str() == digest
+    }
+
     /// Loads it again if it is gone.
     pub(crate) fn restore(&self, host: &Host) {
         if host.try_docker(&["image", "inspect", &self.tag]).is_none() {

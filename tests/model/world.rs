@@ -1,4 +1,4 @@
-//! The world of one scenario: a manifest, a daemon, and what the model knows of both.
+//! The world of one scenario: a manifest, a daemon, perhaps an agent, and what the model knows of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,13 +8,18 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::arena::Arena;
-use super::common::{Fault, Proxy, SITE_PORT};
-use super::process::{Process, Start, ask};
-use super::scenario::{Flaw, Key, Place};
+use super::common::{Cable, Fault, Host, Proxy, SITE_PORT};
+use super::process::{AgentStart, Process, Start, ask, verb};
+use super::scenario::{Flaw, Key, Place, WorldParts};
 use super::versions::settings;
+use super::witness::{SiteAddress, Witness};
 
-/// Where the daemon listens in its namespace.
+/// The daemon's port in its namespace.
 const LISTEN: u16 = 18_000;
+/// The proxy's port for host names.
+const HTTP: u16 = 80;
+/// The agent's name.
+const AGENT: &str = "online";
 /// The repository's name in the manifest.
 pub(crate) const REPOSITORY: &str = "app";
 
@@ -29,6 +34,10 @@ pub(crate) struct World<'a> {
     pub(crate) desired_state: PathBuf,
     pub(crate) branch: String,
     pub(crate) process: Option<Process>,
+    pub(crate) parts: WorldParts,
+    pub(crate) agent: Option<ModelAgent>,
+    /// A client of the proxy, if there is one.
+    pub(crate) witness: Option<Witness>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) commits: Vec<Commit>,
     pub(crate) mischief: Mischief,
@@ -40,6 +49,14 @@ pub(crate) struct World<'a> {
     pub(crate) foreign: Option<String>,
     proxy: Proxy,
     clock: PathBuf,
+}
+
+/// The agent on the second host.
+pub(crate) struct ModelAgent {
+    pub(crate) process: Option<Process>,
+    folder: PathBuf,
+    token: String,
+    engine: Proxy,
 }
 
 /// A commit of the branch.
@@ -106,10 +123,14 @@ pub(crate) struct Slot {
     pub(crate) seen: BTreeMap<u64, Value>,
     /// The page at the last rest.
     pub(crate) last_page: Option<String>,
-    /// All volumes that its containers ever had.
-    pub(crate) volumes: BTreeSet<String>,
-    /// The volume of the path that only the image declares.
-    pub(crate) kept: Option<String>,
+    /// Whether the agent's host runs it.
+    pub(crate) is_away: bool,
+    /// Whether it served on the host that it left, which has to go on.
+    pub(crate) has_left_page: bool,
+    /// All volumes that its containers ever had, on each host.
+    pub(crate) volumes: [BTreeSet<String>; 2],
+    /// The volume of the path that only the image declares, on each host.
+    pub(crate) kept: [Option<String>; 2],
     renames: u32,
 }
 
@@ -129,8 +150,10 @@ impl Slot {
             newest: 0,
             seen: BTreeMap::new(),
             last_page: None,
-            volumes: BTreeSet::new(),
-            kept: None,
+            is_away: false,
+            has_left_page: false,
+            volumes: Default::default(),
+            kept: Default::default(),
             renames: 0,
         }
     }
@@ -141,12 +164,26 @@ impl Slot {
     }
 
     /// A new record begins: under another name, or after the old one was forgotten.
-    pub(crate) fn begin_anew(&mut self) {
+    pub(crate) fn reset_record(&mut self) {
         self.acked.clear();
         self.attempts = 0;
         self.hold = Hold::Free;
         self.newest = 0;
         self.seen.clear();
+    }
+
+    /// The host name that the proxy serves it by.
+    pub(crate) fn hostname(&self) -> String {
+        format!("place-{}.example", self.place)
+    }
+
+    /// It moves to the other host: what runs here stays.
+    pub(crate) fn moves(&mut self) {
+        self.is_away = !self.is_away;
+        self.has_left_page = self.last_page.take().is_some();
+        if let Hold::Held(shown) = &mut self.hold {
+            *shown = None;
+        }
     }
 
     /// A hand was laid on its containers. Nobody heals what left the manifest.
@@ -160,7 +197,7 @@ impl Slot {
     pub(crate) fn rename(&mut self) {
         self.renames += 1;
         self.name = format!("{}-{}", ["dev", "test", "prod"][self.place], self.renames);
-        self.begin_anew();
+        self.reset_record();
     }
 
     /// Changes one key.
@@ -183,14 +220,14 @@ impl Slot {
         }
     }
 
-    fn declaration(&self, prefix: &str) -> String {
+    fn declaration(&self, prefix: &str, has_front: bool) -> String {
         let Self { name, container, options, place, .. } = self;
         let (port, env) = (self.port(), options.env);
         let mut text = format!(
             "[environment.{name}]\ncontainer = \"{container}\"\nport = {SITE_PORT}\npublish = {port}\nenv = {{ MODEL = \"{env}\""
         );
         text.push_str(if options.has_secret {
-            ", TOKEN = { secret_env = \"ABIDE_MODEL_SECRET\" } }\n"
+            ", TOKEN = { secret_env = \"MODEL_SECRET\" } }\n"
         } else {
             " }\n"
         });
@@ -211,6 +248,9 @@ impl Slot {
         );
         line(options.command > 0, format!("command = [\"name-{}\"]", options.command));
         line(options.is_stop_first, "update = \"stop-first\"".to_owned());
+        line(has_front && !options.is_stop_first, "update = \"start-first\"".to_owned());
+        line(has_front, format!("hostname = \"{}\"", self.hostname()));
+        line(self.is_away, format!("host = \"{AGENT}\""));
         let more = match options.has_more_volumes {
             true => format!(", \"{prefix}{place}-more:/more\""),
             false => String::new(),
@@ -230,7 +270,8 @@ impl Slot {
 
 impl<'a> World<'a> {
     /// A folder, a branch with one commit, and a daemon.
-    pub(crate) fn new(arena: &'a mut Arena) -> Result<Self, String> {
+    pub(crate) fn new(arena: &'a mut Arena, parts: WorldParts) -> Result<Self, String> {
+        arena.add(parts);
         arena.count += 1;
         let prefix = format!("m{}-", arena.count);
         let folder = arena.folder(&prefix);
@@ -241,7 +282,11 @@ impl<'a> World<'a> {
         std::fs::write(&clock, "+0\n").unwrap();
         let slots = (0..3).map(|place| Slot::new(place, &prefix)).collect();
         let branch = format!("{prefix}branch");
+        let agent = parts.has_agent.then(|| ModelAgent::new(arena, &folder, parts));
         let mut world = Self {
+            parts,
+            agent,
+            witness: parts.has_front.then(Witness::start),
             arena,
             prefix,
             desired_state,
@@ -259,6 +304,10 @@ impl<'a> World<'a> {
         };
         let mischief = Arc::clone(&world.mischief);
         world.proxy.rule(move |_| strike(&mischief));
+        if let Some(agent) = &world.agent {
+            let mischief = Arc::clone(&world.mischief);
+            agent.engine.rule(move |_| strike(&mischief));
+        }
         let stranger = format!("{}stranger", world.prefix);
         let image = &world.arena.versions[0].id;
         let run = ["run", "--detach", "--network", "none", "--name", &stranger, image];
@@ -266,7 +315,62 @@ impl<'a> World<'a> {
         world.commit(None);
         world.declare();
         world.start(None)?;
+        if let Some(agent) = &mut world.agent {
+            let ran = verb(&world.desired_state, &["token", "create", "--agent", AGENT]);
+            let made: Value =
+                serde_json::from_str(&ran.stdout).map_err(|error| format!("{error}: {ran:?}"))?;
+            agent.token = made["token"].as_str().ok_or_else(|| format!("no token: {made}"))?.to_owned();
+            world.start_agent(None);
+        }
         Ok(world)
+    }
+
+    /// Where the daemon listens. Only an agent comes from another host.
+    fn listen(&self) -> String {
+        let address = if self.parts.has_agent { Cable::FIRST } else { "127.0.0.1" };
+        format!("{address}:{LISTEN}")
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start_agent(&mut self, failpoint: Option<String>) {
+        let controller = self.listen();
+        let (Some(agent), Some(other)) = (&mut self.agent, &self.arena.other) else { return };
+        let start = AgentStart {
+            folder: &agent.folder,
+            engine: agent.engine.host(),
+            controller,
+            token: &agent.token,
+            failpoint,
+        };
+        agent.process = Some(Process::start_agent(&other.host, &start));
+    }
+
+    /// Kills the agent, if one runs.
+    pub(crate) fn kill_agent(&mut self) {
+        if let Some(process) = self.agent.as_mut().and_then(|agent| agent.process.take()) {
+            process.kill();
+        }
+    }
+
+    /// The agent's host or the controller's.
+    pub(crate) fn host(&self, is_away: bool) -> &Host {
+        let other = self.arena.other.as_ref().filter(|_| is_away);
+        other.map_or(&self.arena.host, |other| &other.host)
+    }
+
+    /// The host that an environment is declared on.
+    pub(crate) fn host_of(&self, slot: &Slot) -> &Host {
+        self.host(slot.is_away)
+    }
+
+    /// Whether each host has an environment's containers: the controller's, and the agent's.
+    pub(crate) fn sides(&self) -> &'static [bool] {
+        if self.parts.has_agent { &[false, true] } else { &[false] }
+    }
+
+    /// The place of an environment at the proxy.
+    pub(crate) fn target(&self, slot: &Slot) -> SiteAddress {
+        SiteAddress { address: self.host_of(slot).address().to_owned(), port: HTTP, name: slot.hostname() }
     }
 
     /// Commits a new page to the branch.
@@ -293,8 +397,11 @@ impl<'a> World<'a> {
             "[docker]\nnetwork = \"{prefix}net\"\n[repository.{REPOSITORY}]\nurl = \"{url}\"\npoll = \"5s\"\n\
              webhook = {{ provider = \"github\", secret_env = \"ABIDE_TEST_WEBHOOK_SECRET\" }}\n"
         );
+        if self.parts.has_front {
+            text.push_str(&front(self.arena));
+        }
         for slot in self.slots.iter().filter(|slot| slot.is_declared) {
-            text.push_str(&slot.declaration(prefix));
+            text.push_str(&slot.declaration(prefix, self.parts.has_front));
             match slot.place {
                 0 => {
                     writeln!(text, "source = {{ repository = \"{REPOSITORY}\", branch = \"{branch}\" }}")
@@ -323,7 +430,7 @@ impl<'a> World<'a> {
         let start = Start {
             desired_state: &self.desired_state,
             engine: self.proxy.host(),
-            port: LISTEN,
+            listen: self.listen(),
             clock: &self.clock,
             failpoint,
         };
@@ -346,9 +453,13 @@ impl<'a> World<'a> {
     /// Announces a commit of the branch; gives the status of the answer.
     pub(crate) fn announce(&self, commit: &str) -> Option<u16> {
         let message = super::common::push_message(REPOSITORY, super::common::SECRET, &self.branch, commit);
-        let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && cat >&3 && cat <&3";
         let mut command = self.arena.host.command("timeout");
-        command.args(["10", "bash", "-c", script, &LISTEN.to_string()]);
+        if self.parts.has_agent {
+            command.args(["10", "openssl", "s_client", "-quiet", "-connect", &self.listen()]);
+        } else {
+            let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && cat >&3 && cat <&3";
+            command.args(["10", "bash", "-c", script, &LISTEN.to_string()]);
+        }
         let piped = std::process::Stdio::piped;
         let mut child =
             command.stdin(piped()).stdout(piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -361,8 +472,7 @@ impl<'a> World<'a> {
     pub(crate) fn version(&self, entry: &Value) -> Option<(String, Option<Flaw>)> {
         let revision = entry["revision"].as_str();
         let of_commit = self.commits.iter().find(|commit| Some(commit.id.as_str()) == revision);
-        let image = entry["image"]["id"].as_str();
-        let of_image = self.arena.versions.iter().find(|version| Some(version.id.as_str()) == image);
+        let of_image = self.arena.versions.iter().find(|version| version.is_named_by(&entry["image"]));
         of_commit
             .map(|commit| (commit.page.clone(), commit.flaw))
             .or_else(|| of_image.map(|version| (version.page.clone(), version.flaw)))
@@ -379,17 +489,24 @@ impl<'a> World<'a> {
         answer.as_array().cloned()
     }
 
-    /// The end of the daemon's log.
+    /// The end of the daemon's log, and of the agent's.
     pub(crate) fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.desired_state.with_extension("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"DEBUG\"")).collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        let end = |log: String| {
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"DEBUG\"")).collect();
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        };
+        self.logs().map(end).collect::<Vec<_>>().join("\n--- the agent's log\n")
     }
 
-    /// Whether the daemon panicked.
+    fn logs(&self) -> impl Iterator<Item = String> {
+        let folders =
+            std::iter::once(&self.desired_state).chain(self.agent.iter().map(|agent| &agent.folder));
+        folders.map(|folder| std::fs::read_to_string(folder.with_extension("log")).unwrap_or_default())
+    }
+
+    /// Whether the daemon or the agent panicked.
     pub(crate) fn has_panicked(&self) -> bool {
-        let log = std::fs::read_to_string(self.desired_state.with_extension("log")).unwrap_or_default();
-        log.contains("panicked at")
+        self.logs().any(|log| log.contains("panicked at"))
     }
 
     /// The folder of running builds is empty.
@@ -404,15 +521,36 @@ impl Drop for World<'_> {
             self.arena.host.signal_engine(rustix::process::Signal::CONT);
         }
         *self.mischief.lock().unwrap() = None;
+        self.witness = None;
+        self.kill_agent();
         self.kill();
         self.arena.disk.free();
         super::play::bring_source_back(self);
-        self.arena.clear();
-        for version in &self.arena.versions {
-            version.restore(&self.arena.host);
+        if let Some(other) = &self.arena.other {
+            other.cable.repair();
         }
+        self.arena.clear();
+        self.arena.restore();
         let _ = std::fs::remove_dir_all(&self.desired_state);
     }
+}
+
+impl ModelAgent {
+    fn new(arena: &Arena, folder: &Path, parts: WorldParts) -> Self {
+        let (folder, sockets) = (folder.join("agent"), folder.join("sockets"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&sockets).unwrap();
+        if parts.has_front {
+            std::fs::write(folder.join("policy.toml"), front(arena)).unwrap();
+        }
+        let engine = Proxy::before(&sockets, arena.other.as_ref().unwrap().host.socket());
+        Self { process: None, folder, token: String::new(), engine }
+    }
+}
+
+/// The declaration of a proxy, in a manifest or a policy.
+fn front(arena: &Arena) -> String {
+    format!("[front]\nimage = \"{}\"\nhttp = {HTTP}\ndrain = \"1s\"\n", arena.nginx())
 }
 
 fn is_empty(dir: &Path) -> bool {

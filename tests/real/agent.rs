@@ -5,6 +5,7 @@ mod away;
 mod end_to_end;
 mod front;
 mod left;
+mod moves;
 mod people;
 mod promote;
 mod tokens;

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -73,7 +74,7 @@ fn status_and_history_have_the_shape_that_scripts_rely_on() {
 }
 
 #[test]
-fn logs_events_and_why_tell_what_happened() {
+fn logs_events_and_why_show_what_happened() {
     let Some(scene) = Scene::dev() else { return };
     let commit = scene.site.repo.head("dev");
     let short = &commit[..12];
@@ -105,7 +106,7 @@ fn logs_events_and_why_tell_what_happened() {
 }
 
 #[test]
-fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
+fn followed_logs_span_containers_and_previous_output_is_kept() {
     let Some(scene) = Scene::dev() else { return };
     let nothing = scene.daemon.abide(&["logs", "dev", "--previous"]);
     assert!(nothing.code != 0 && nothing.stderr.contains("has been replaced yet"), "{nothing:?}");
@@ -126,14 +127,18 @@ fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
     scene.abide(&["sync", "dev"]);
     scene.ready_at("dev", &next);
     shows("/second", 2);
-    // The engine selects output by whole seconds, so a restart in the second of the start would repeat it.
-    eventually("the second of the start is over", PATIENCE, || {
-        let second = |at: &Value| at.as_str().unwrap().split(['.', 'Z']).next().unwrap().to_owned();
-        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        second(&json!(now)) > second(&scene.view("dev")["running"]["started_at"])
-    });
+    // The engine selects output by whole seconds, and this is in the second of the start.
     docker(&["restart", "--time", "0", &scene.container("dev")]);
     shows("/third", 3);
+    let stamps = |arguments: &[&str]| {
+        let ran = scene.abide(&[&["logs", "dev", "--timestamps"], arguments].concat());
+        let stamp = |line: &str| humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
+        ran.stdout.lines().map(stamp).collect::<Vec<SystemTime>>()
+    };
+    let all = stamps(&[]);
+    let middle = all[all.len() / 2] + Duration::from_millis(1);
+    let since = stamps(&["--since", &humantime::format_rfc3339_millis(middle).to_string()]);
+    assert!(all.len() > since.len() && since.iter().all(|stamp| *stamp >= middle - Duration::from_millis(1)));
     child.kill().unwrap();
     child.wait().unwrap();
     let previous = scene.abide(&["logs", "dev", "--previous"]).stdout;
@@ -141,7 +146,7 @@ fn a_follower_gets_the_output_of_each_container_and_the_one_before_is_kept() {
 }
 
 #[test]
-fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
+fn commands_use_the_record_without_a_daemon_and_report_it() {
     let Some(Scene { daemon, site, space: _space }) = Scene::dev() else { return };
     assert!(daemon.terminate().success());
     let offline = |arguments: &[&str]| {
@@ -171,7 +176,7 @@ fn the_record_is_worked_on_without_a_daemon_and_the_verbs_say_so() {
 }
 
 #[test]
-fn an_export_makes_the_same_record_in_a_fresh_folder() {
+fn an_export_recreates_the_same_record_in_an_empty_folder() {
     let Some(scene) = Scene::dev() else { return };
     scene.deploy("dev", "dev", "second");
     scene.abide(&["hold", "dev", "--reason", "it moves"]);
@@ -197,14 +202,14 @@ fn an_export_makes_the_same_record_in_a_fresh_folder() {
 }
 
 #[test]
-fn a_bad_edit_of_the_manifest_is_named_and_the_last_good_one_stays() {
+fn an_invalid_manifest_edit_is_reported_and_not_applied() {
     let Some(scene) = Scene::dev() else { return };
     let container = scene.inspect("dev", "{{.Id}}");
     let good = scene.site.manifest();
     scene.site.declare(&format!("{good}\n[environment.dev.lables]\n"));
     eventually("status names what is wrong", PATIENCE, || {
-        let said = scene.abide(&["status"]).stderr;
-        said.contains("keepwork.toml:") && said.contains("lables")
+        let output = scene.abide(&["status"]).stderr;
+        output.contains("keepwork.toml:") && output.contains("lables")
     });
     assert_eq!(scene.view("dev")["status"], "Ready");
     let check = scene.daemon.abide(&["check"]);
@@ -227,7 +232,7 @@ fn a_bad_edit_of_the_manifest_is_named_and_the_last_good_one_stays() {
 }
 
 #[test]
-fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
+fn a_daemon_does_not_start_with_an_invalid_manifest() {
     let Some(space) = Space::new() else { return };
     let site = Standard::new(&space);
     let good = site.manifest();
@@ -239,7 +244,7 @@ fn a_daemon_does_not_start_on_a_bad_manifest_and_names_every_problem() {
     for (words, of) in [("did you mean `port`?", "prot      = 8900"), ("a..b", "a..b")] {
         let line = bad.lines().position(|line| line.contains(of)).unwrap() + 1;
         let place = format!("keepwork.toml:{line}");
-        let named = ran.stderr.lines().any(|said| said.contains(&place) && said.contains(words));
+        let named = ran.stderr.lines().any(|line| line.contains(&place) && line.contains(words));
         assert!(named, "no `{place}: ...{words}...` in\n{}", ran.stderr);
     }
     assert!(space.containers().is_empty());

@@ -27,7 +27,7 @@ fn wait(spot: &Spot) -> (i32, String) {
 }
 
 #[test]
-fn an_update_that_is_no_good_in_any_way_is_rolled_back_and_costs_one_gap() {
+fn a_bad_update_of_any_kind_is_rolled_back_with_one_gap() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, HASTY);
     let good = made_image(&space, "good", "");
@@ -39,9 +39,9 @@ fn an_update_that_is_no_good_in_any_way_is_rolled_back_and_costs_one_gap() {
         let bad = bad_image(&space, lines);
         let watcher = Watcher::start(&space, spot.port);
         assert_eq!(spot.set(&bad).code, 0);
-        let (code, said) = wait(&spot);
-        assert_eq!(code, 1, "{lines}: {said}");
-        assert!(said.contains("RolledBack"), "{lines}: {said}");
+        let (code, output) = wait(&spot);
+        assert_eq!(code, 1, "{lines}: {output}");
+        assert!(output.contains("RolledBack"), "{lines}: {output}");
         let status = spot.until("it is rolled back", |status| status["status"] == "RolledBack");
         assert_eq!(status["image"]["id"], good.as_str(), "{lines}: {status}");
         let failed = outcome(&spot, &bad);
@@ -84,7 +84,7 @@ fn note(spot: &Spot) -> String {
 }
 
 #[test]
-fn a_first_version_that_crashes_is_tried_again_with_backoff_through_restarts_until_a_good_one_is_named() {
+fn a_crashing_first_version_backs_off_until_a_good_one_is_set() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, HASTY);
     let bad = made_image(&space, "bad", "ENV SITE_CRASH_AFTER=1s SITE_EXIT_CODE=9");
@@ -98,8 +98,8 @@ fn a_first_version_that_crashes_is_tried_again_with_backoff_through_restarts_unt
             && status["message"].as_str().is_some_and(|message| message.contains("code 9"))
     };
     spot.until("it crashes again and again", |status| is_looping(status));
-    let (code, said) = wait(&spot);
-    assert_eq!(code, 1, "{said}");
+    let (code, output) = wait(&spot);
+    assert_eq!(code, 1, "{output}");
     let before = spot.until("it was restarted twice", |status| restarts(status) >= 2);
     daemon.kill();
     let _daemon = spot.daemon();
@@ -116,7 +116,7 @@ fn a_first_version_that_crashes_is_tried_again_with_backoff_through_restarts_unt
 }
 
 #[test]
-fn a_version_that_leaks_is_rolled_back_once_the_kernel_has_ended_it_three_times() {
+fn a_version_killed_three_times_for_memory_is_rolled_back() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, &format!("{HASTY}\nmemory = \"16MiB\""));
     let good = made_image(&space, "good", "");
@@ -133,7 +133,7 @@ fn a_version_that_leaks_is_rolled_back_once_the_kernel_has_ended_it_three_times(
 }
 
 #[test]
-fn a_version_that_starts_slowly_is_waited_for_and_one_that_ignores_sigterm_is_killed_in_its_time() {
+fn slow_starts_are_awaited_and_ignored_sigterm_ends_in_a_kill() {
     let Some(space) = Space::new() else { return };
     // Without an init in front of it, the program gets the signal itself.
     let spot = Spot::new(&space, "init = false\nstop_timeout = \"1s\"");
@@ -183,7 +183,7 @@ extra_hosts = [\"db:10.0.0.9\"]
 stop_timeout = \"1s\"";
 
 #[test]
-fn what_an_image_says_of_itself_is_no_difference() {
+fn image_defaults_are_not_a_difference() {
     let Some(space) = Space::new() else { return };
     let volume = format!("volumes = [\"{}:/kept\"]", space.name("data"));
     let spot = Spot::new(&space, "");

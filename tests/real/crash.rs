@@ -26,7 +26,7 @@ fn builds(space: &Space) -> Vec<String> {
 }
 
 /// Asserts that a kill at any moment leaves nothing behind, once the next daemon has converged.
-pub(crate) fn is_whole(space: &Space, solo: &Solo, commits: &[String]) -> Life {
+pub(crate) fn assert_recovered(space: &Space, solo: &Solo, commits: &[String]) -> Life {
     let life = solo.await_ready();
     let commit = commits.last().unwrap();
     eventually("its container is the only one left", PATIENCE, || {
@@ -64,31 +64,31 @@ fn with_two_steps(space: &Space) -> Solo {
 }
 
 #[test]
-fn a_daemon_killed_at_any_moment_of_a_deployment_leaves_one_that_converges() {
+fn a_deployment_converges_after_a_daemon_kill_at_any_moment() {
     let Some(space) = Space::new() else { return };
     let solo = with_two_steps(&space);
     let mut commits = vec![solo.repo.head("dev")];
     let mut daemon = solo.daemon(&[]);
-    is_whole(&space, &solo, &commits);
+    assert_recovered(&space, &solo, &commits);
     let page = |commit: usize| format!("<h1>page {commit}</h1>");
     let began = Instant::now();
     commits.push(solo.push(&daemon, &[("www/index.html", &page(0))]));
-    is_whole(&space, &solo, &commits);
-    let whole = began.elapsed();
+    assert_recovered(&space, &solo, &commits);
+    let duration = began.elapsed();
 
     for kill in 0..KILLS {
         commits.push(solo.push(&daemon, &[("www/index.html", &page(commits.len()))]));
-        sleep(whole * kill / KILLS);
+        sleep(duration * kill / KILLS);
         daemon.kill();
         daemon = solo.daemon(&[]);
-        is_whole(&space, &solo, &commits);
+        assert_recovered(&space, &solo, &commits);
     }
     let log = daemon.log();
     assert!(!log.contains("repaired the record") && !log.contains("panicked"), "{log}");
 }
 
 #[test]
-fn what_someone_runs_by_hand_of_a_steps_image_is_not_taken_for_a_leftover() {
+fn a_manually_run_step_image_is_not_treated_as_a_leftover() {
     let Some(space) = Space::new() else { return };
     let solo = with_two_steps(&space);
     let daemon = solo.daemon(&[]);
@@ -130,7 +130,7 @@ ENTRYPOINT ["/bin/site", "serve", "--root", "/site/www", "--log", "/site/log/acc
 }
 
 #[test]
-fn a_daemon_told_to_end_in_mid_build_ends_at_once_and_the_next_one_builds() {
+fn a_daemon_stopped_during_a_build_exits_at_once() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);
@@ -148,11 +148,11 @@ fn a_daemon_told_to_end_in_mid_build_ends_at_once_and_the_next_one_builds() {
 
     let quick = solo.repo.commit_and_push("dev", &[("Dockerfile", &slow_dockerfile(&space, 1))]);
     let _daemon = solo.daemon(&[]);
-    is_whole(&space, &solo, &[first, slow, quick]);
+    assert_recovered(&space, &solo, &[first, slow, quick]);
 }
 
 #[test]
-fn a_second_daemon_on_the_same_folder_says_so_and_ends() {
+fn a_second_daemon_on_the_same_folder_exits_with_an_error() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -164,7 +164,7 @@ fn a_second_daemon_on_the_same_folder_says_so_and_ends() {
 }
 
 #[test]
-fn a_daemon_that_starts_anew_finds_all_as_it_left_it_and_touches_nothing() {
+fn a_restarted_daemon_changes_nothing() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);

@@ -135,7 +135,7 @@ pub(super) fn is_ready(status: &serde_json::Value) -> bool {
 }
 
 #[test]
-fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
+fn an_engine_outage_is_reported_and_containers_heal_afterwards() {
     let Some(space) = Space::new() else { return };
     let mut engine = PrivateEngine::start(&space);
     let solo = PrivateEngine::declare_without_probes(&space);
@@ -164,7 +164,7 @@ fn an_engine_that_stops_or_freezes_is_told_of_and_what_died_meanwhile_heals() {
 }
 
 #[test]
-fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() {
+fn an_engine_stop_does_not_fail_the_version_being_deployed() {
     let Some(space) = Space::new() else { return };
     let mut engine = PrivateEngine::start(&space);
     let mut solo = Solo::undeclared(&space);
@@ -197,7 +197,7 @@ fn a_version_whose_engine_stops_or_is_killed_before_it_is_ready_is_not_blamed() 
 pub(super) const LOAD: &[Point] = &[Point::LoadHolder];
 
 #[test]
-fn the_image_of_holders_is_loaded_wherever_that_was_cut_short() {
+fn loading_the_sandbox_image_resumes_after_a_kill_at_any_failpoint() {
     for failpoint in around(LOAD) {
         let Some(space) = Space::new() else { return };
         let engine = PrivateEngine::start(&space);
@@ -279,12 +279,12 @@ fn converges_though_each_call_fails_once(fault: Fault) {
 }
 
 #[test]
-fn each_call_lost_on_its_way_to_the_engine_once_ends_in_one_right_container() {
+fn a_lost_request_of_any_engine_call_is_recovered_from() {
     converges_though_each_call_fails_once(Fault::Refuse);
 }
 
 #[test]
-fn each_answer_lost_on_its_way_back_once_ends_in_one_right_container() {
+fn a_lost_response_to_any_engine_call_is_recovered_from() {
     converges_though_each_call_fails_once(Fault::Cut(0));
 }
 
@@ -306,7 +306,7 @@ health = {{ {health} }}
 }
 
 #[test]
-fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
+fn a_container_with_failing_inspects_does_not_block_healing() {
     for fault in [Fault::Answer(500, r#"{"message":"it is half removed"}"#), Fault::Answer(200, "{")] {
         let Some(space) = Space::new() else { return };
         let (proxy, solo, beside) = (Proxy::start(space.dir()), Solo::new(&space), space.name("beside"));
@@ -325,8 +325,9 @@ fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
             });
         };
 
-        let untold = format!("GET /containers/{}/json", before.id);
-        let (ruled, looks) = (untold.clone(), || proxy.seen().iter().filter(|seen| **seen == untold).count());
+        let request_line = format!("GET /containers/{}/json", before.id);
+        let (ruled, looks) =
+            (request_line.clone(), || proxy.seen().iter().filter(|seen| **seen == request_line).count());
         proxy.rule(move |request| if request == ruled { fault } else { Fault::None });
         docker(&["kill", &solo.name]);
         heals("while that is heard");
@@ -336,8 +337,8 @@ fn a_container_that_the_engine_cannot_tell_of_keeps_no_other_from_healing() {
         let so_far = looks();
         eventually("each resync looks again", PATIENCE, || looks() > so_far + 2);
         // Both daemons write to this log.
-        let told = daemon.log().matches("cannot inspect a container").count();
-        assert_eq!(told, 2, "it is told once, not with each resync: {}", daemon.log());
+        let count = daemon.log().matches("cannot inspect a container").count();
+        assert_eq!(count, 2, "it is told once, not with each resync: {}", daemon.log());
 
         proxy.rule(|_| Fault::None);
         let after = solo.await_ready();
@@ -400,7 +401,7 @@ impl AtRest {
 }
 
 #[test]
-fn a_resync_with_nothing_to_do_is_one_list_and_nothing_else() {
+fn an_idle_resync_makes_only_one_list_request() {
     let Some(space) = Space::new() else { return };
     let rest = AtRest::new(&space, "300ms");
     // After a start, each of the first lists is followed by an inspection of each container, and so
@@ -410,7 +411,7 @@ fn a_resync_with_nothing_to_do_is_one_list_and_nothing_else() {
 }
 
 #[test]
-fn an_event_about_one_container_is_one_inspect_and_nothing_else() {
+fn a_container_event_causes_exactly_one_inspect() {
     let Some(space) = Space::new() else { return };
     let rest = AtRest::new(&space, "1h");
     rest.engine.try_docker(&["network", "create", "beside"]).unwrap();

@@ -4,18 +4,17 @@
 //! Each test covers the points of one kind of action; together they cover all points. A point that
 //! is never reached fails its test, because the daemon lives on.
 
+mod backups;
 mod builds;
+mod commands;
 mod mends;
+mod reports;
 mod swaps;
 mod updates;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-
 use abide::failpoint::Point;
 
-use crate::common::{Daemon, PATIENCE, Space, Spot, eventually, made_image};
+use crate::common::{Daemon, Space, Spot, made_image};
 use crate::engine::LOAD;
 use crate::registry::PUSH;
 
@@ -30,13 +29,17 @@ fn every_failpoint_has_a_test() {
     let of_updates = [updates::FIRST, updates::UPDATE, updates::ROLLBACK, updates::PULL];
     let tested = [
         of_updates.concat().as_slice(),
-        mends::MENDS,
+        mends::REPAIRS,
+        commands::COMMAND,
+        backups::JOB,
+        backups::BACKUP,
+        backups::RESTORE,
         swaps::SWAP,
         builds::BUILDS,
         PUSH,
         LOAD,
         FOLDER,
-        DELIVER,
+        reports::REPORTS,
     ]
     .concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
@@ -47,7 +50,7 @@ fn every_failpoint_has_a_test() {
 const FOLDER: &[Point] = &[Point::CreateFolder];
 
 #[test]
-fn a_declared_folder_is_made_wherever_that_was_cut_short() {
+fn creating_a_folder_resumes_after_a_kill_at_any_failpoint() {
     for failpoint in around(FOLDER) {
         let Some(space) = Space::new() else { return };
         let folder = space.dir().join("data");
@@ -59,68 +62,5 @@ fn a_declared_folder_is_made_wherever_that_was_cut_short() {
         let _daemon = spot.daemon();
         assert_eq!(spot.await_ready(), image, "{failpoint}");
         assert!(folder.is_dir(), "{failpoint}");
-    }
-}
-
-/// The delivery of a message.
-const DELIVER: &[Point] = &[Point::Deliver];
-
-/// A receiver of webhooks: accepts all of them, and returns their ids as they come.
-fn receiver() -> (u16, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (port, ids) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<String>>>::default());
-    let received = Arc::clone(&ids);
-    std::thread::spawn(move || {
-        // A daemon that was killed in mid-request sends no complete one.
-        let requests = listener.incoming().flatten().filter_map(|stream| receive(&stream));
-        requests.for_each(|id| received.lock().unwrap().push(id));
-    });
-    (port, ids)
-}
-
-/// Reads one request, answers it, and returns its id.
-fn receive(mut stream: &TcpStream) -> Option<String> {
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut reader = BufReader::new(stream);
-    let (mut id, mut length) = (None, 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let line = line.trim().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        id = id.or(line.strip_prefix("webhook-id: ").map(str::to_owned));
-        length = line.strip_prefix("content-length: ").map_or(length, |length| length.parse().unwrap_or(0));
-    }
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").ok()?;
-    id
-}
-
-#[test]
-fn a_notification_arrives_wherever_its_delivery_was_cut_short() {
-    for failpoint in around(DELIVER) {
-        let Some(space) = Space::new() else { return };
-        let (port, ids) = receiver();
-        let key = space.dir().join("key");
-        std::fs::write(&key, "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-        let spot = Spot::new(
-            &space,
-            &format!(
-                "[notify.team]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{port}/\"\n\
-                 secret_file = \"{}\"\nallow_private = true\non = [\"ready\"]",
-                key.display()
-            ),
-        );
-        let image = made_image(&space, "announced", "");
-        assert_eq!(spot.set(&image).code, 0);
-        Daemon::start_doomed(&spot.desired_state, &failpoint, &[]).await_doom(&failpoint);
-        let _daemon = spot.daemon();
-        assert_eq!(spot.await_ready(), image, "{failpoint}");
-        eventually("the notification arrives", PATIENCE, || !ids.lock().unwrap().is_empty());
-        let mut ids = ids.lock().unwrap().clone();
-        ids.dedup();
-        assert_eq!(ids.len(), 1, "{failpoint}: one message, whatever its attempts: {ids:?}");
     }
 }

@@ -43,7 +43,7 @@ fn goes_live(scene: &Scene, http: u16, words: &str) {
 }
 
 #[test]
-fn a_push_is_served_by_port_and_by_name_and_the_front_outlives_the_daemon() {
+fn the_proxy_serves_by_port_and_name_and_outlives_the_daemon() {
     let Some((scene, http)) = Scene::fronted(&["dev"]) else { return };
     scene.ready("dev");
     eventually("dev is served by its name", PATIENCE, || page(http, "dev.example").0 == 200);
@@ -66,7 +66,7 @@ fn a_push_is_served_by_port_and_by_name_and_the_front_outlives_the_daemon() {
 }
 
 #[test]
-fn a_script_of_push_wait_and_promote_is_never_refused_while_the_old_container_drains() {
+fn push_wait_and_promote_succeed_while_the_old_container_drains() {
     let Some((scene, _)) = Scene::fronted(&["test", "prod"]) else { return };
     scene.ready("test");
     for number in 0..6 {
@@ -80,7 +80,7 @@ fn a_script_of_push_wait_and_promote_is_never_refused_while_the_old_container_dr
 }
 
 #[test]
-fn a_frozen_front_is_made_anew_and_the_events_of_what_it_serves_say_so() {
+fn a_frozen_proxy_is_recreated_and_events_report_it() {
     let Some(space) = Space::new() else { return };
     let (spot, _) = Spot::fronted(&space, "");
     let [first, second] = ["one", "two"].map(|words| made_image(&space, words, ""));

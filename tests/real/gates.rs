@@ -45,6 +45,13 @@ impl Gated {
         self.json(&["status", environment])[0].clone()
     }
 
+    /// For how long `dev` was healthy with this image, in milliseconds, as the record knows.
+    fn soaked(&self, image: &str) -> Option<u64> {
+        let evidence = self.json(&["evidence", "dev"])["evidence"].as_array()?.clone();
+        let of_image = |found: &&Value| found["kind"] == "healthy" && found.to_string().contains(image);
+        evidence.iter().find(of_image)?["millis"].as_u64()
+    }
+
     /// Waits until `prod` runs the image that `dev` runs now.
     fn await_promoted(&self) -> Value {
         let image = self.solo.await_ready().image;
@@ -68,7 +75,7 @@ impl Gated {
 }
 
 #[test]
-fn abide_promotes_what_was_verified_and_has_soaked_and_nothing_that_was_rolled_back() {
+fn auto_promotion_requires_verification_and_soak_time() {
     let Some(gated) = Gated::new("soak = \"3s\", verified = true, auto = true") else { return };
     let first = gated.await_promoted();
     assert_eq!((&first["origin"], &first["generation"]), (&"promotion".into(), &1.into()));
@@ -101,7 +108,7 @@ fn abide_promotes_what_was_verified_and_has_soaked_and_nothing_that_was_rolled_b
 }
 
 #[test]
-fn a_rejected_version_stays_on_dev_and_an_approved_one_goes_to_prod() {
+fn only_an_approved_version_is_promoted_to_prod() {
     let Some(gated) = Gated::new("approvals = 1") else { return };
     gated.solo.await_ready();
     let promote = |more: &[&str]| gated.abide(&[&["promote", "dev", "prod", "--yes"], more].concat());
@@ -127,4 +134,22 @@ fn a_rejected_version_stays_on_dev_and_an_approved_one_goes_to_prod() {
     assert_eq!(passed.code, 0, "{passed:?}");
     let events = gated.abide(&["events", "prod"]).stdout;
     assert!(events.contains("overrode the gates (0 of 1 approval): outage"), "{events}");
+}
+
+#[test]
+fn soak_time_survives_a_daemon_kill() {
+    let Some(gated) = Gated::new("soak = \"30s\", auto = true") else { return };
+    let image = gated.solo.await_ready().image;
+    let before = eventually_some("dev has soaked for a while", PATIENCE, || {
+        gated.soaked(&image).filter(|millis| *millis >= 8_000)
+    });
+    gated.await_message("soak");
+    let Gated { daemon, solo, _space } = gated;
+    daemon.kill();
+    let gated = Gated { daemon: solo.daemon(&[("ABIDE_RESYNC", "1s")]), solo, _space };
+    let after = eventually_some("dev has soaked", PATIENCE, || gated.soaked(&image));
+    assert!(after >= before, "the time before the restart counts: {before} ms, then {after} ms");
+    let promoted = gated.await_promoted();
+    assert_eq!((&promoted["origin"], &promoted["generation"]), (&"promotion".into(), &1.into()));
+    assert!(gated.soaked(&image) >= Some(30_000), "it was not promoted early");
 }

@@ -77,7 +77,7 @@ impl Guarded {
 }
 
 #[test]
-fn what_runs_is_restarted_without_abide_and_left_alone_once_it_is_back() {
+fn the_guard_restarts_containers_only_while_abide_is_down() {
     let Some(space) = Space::new() else { return };
     let mut guarded = Guarded::new(space);
     let name = guarded.solo.name.clone();
@@ -103,7 +103,7 @@ fn what_runs_is_restarted_without_abide_and_left_alone_once_it_is_back() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_for_good_is_replaced_by_the_guard() {
+fn the_guard_takes_over_after_a_permanent_daemon_kill() {
     let Some(space) = Space::new() else { return };
     let mut guarded = Guarded::new(space);
     let name = guarded.solo.name.clone();
@@ -124,7 +124,7 @@ fn a_daemon_that_is_killed_for_good_is_replaced_by_the_guard() {
 }
 
 #[test]
-fn a_daemon_that_is_back_within_the_lease_finds_everything_as_it_left_it() {
+fn a_daemon_that_returns_within_the_lease_changes_nothing() {
     let Some(space) = Space::new() else { return };
     let mut guarded = Guarded::new(space);
     eventually("the guard runs", PATIENCE, || guarded.guards() == 1);
@@ -167,7 +167,7 @@ impl Drop for There {
 }
 
 #[test]
-fn the_front_passes_traffic_to_the_right_containers_after_a_restart_of_the_engine() {
+fn the_proxy_routes_correctly_after_an_engine_restart() {
     const PORTS: [(&str, u16); 3] = [("one", 8101), ("two", 8102), ("three", 8103)];
     let Some(space) = Space::new() else { return };
     let (mut host, nginx) = (Host::new(&space), space.name("nginx"));

@@ -27,7 +27,7 @@ fn is_same_container(before: &Life, now: &Life) -> bool {
 }
 
 #[test]
-fn whatever_is_done_to_a_container_it_serves_again_from_the_same_image_with_its_data() {
+fn a_manually_changed_container_is_restored_with_its_data() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -50,7 +50,7 @@ fn whatever_is_done_to_a_container_it_serves_again_from_the_same_image_with_its_
 }
 
 #[test]
-fn an_image_that_was_removed_is_brought_back_and_the_data_is_kept() {
+fn a_removed_image_is_restored_and_the_data_is_kept() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);
@@ -77,7 +77,7 @@ fn an_image_that_was_removed_is_brought_back_and_the_data_is_kept() {
 }
 
 #[test]
-fn a_container_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_that_and_heals_with_its_manifest() {
+fn an_out_of_memory_crash_loop_is_reported_until_the_limit_is_raised() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::undeclared(&space);
     solo.declare("memory = \"16MiB\"\nenv = { SITE_LEAK = \"1\" }");
@@ -94,7 +94,7 @@ fn a_container_that_the_kernel_ends_for_lack_of_memory_is_said_to_be_that_and_he
 }
 
 #[test]
-fn limits_and_restart_policies_that_someone_changed_are_put_back_in_place() {
+fn changed_limits_and_restart_policies_are_restored_in_place() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::undeclared(&space);
     solo.declare("memory = \"64MiB\"\npids = 100");
@@ -125,7 +125,7 @@ fn asked_from_beside(solo: &Solo, image: &str) -> Option<String> {
 }
 
 #[test]
-fn a_container_cut_off_its_network_is_reached_there_again() {
+fn a_disconnected_container_is_reconnected_to_its_network() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -149,7 +149,7 @@ fn a_container_cut_off_its_network_is_reached_there_again() {
 }
 
 #[test]
-fn a_foreign_container_of_our_name_is_named_and_never_removed() {
+fn an_unmanaged_container_of_that_name_is_reported_but_not_removed() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);
@@ -174,7 +174,7 @@ fn a_foreign_container_of_our_name_is_named_and_never_removed() {
 }
 
 #[test]
-fn a_foreign_container_on_our_port_is_waited_for() {
+fn an_unmanaged_container_on_the_port_is_waited_for() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);
@@ -229,7 +229,7 @@ fn two_daemons_on_one_engine_never_touch_each_others_containers() {
 }
 
 #[test]
-fn a_volume_that_held_data_and_is_gone_is_never_made_anew_empty() {
+fn a_missing_volume_with_data_is_never_recreated_empty() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let daemon = solo.daemon(&[]);
@@ -275,7 +275,7 @@ CMD ["local", "--port", "1"]
 }
 
 #[test]
-fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
+fn an_image_with_every_setting_is_deployed_once() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     solo.repo.commit_and_push("dev", &[("Dockerfile", &dockerfile_of_everything(&space))]);
@@ -303,7 +303,7 @@ fn an_image_that_sets_everything_is_deployed_once_and_nothing_flaps() {
 }
 
 #[test]
-fn a_crash_loop_is_slowed_down_and_told_and_a_new_commit_ends_it() {
+fn a_crash_loop_backs_off_until_a_new_commit() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     solo.repo.commit_and_push("dev", &[("site.env", "SITE_CRASH_AFTER=1s\nSITE_EXIT_CODE=7\n")]);
@@ -333,7 +333,7 @@ fn millis(moment: &str) -> u64 {
 }
 
 #[test]
-fn an_environment_that_left_the_manifest_keeps_its_container_and_is_named() {
+fn an_undeclared_environment_keeps_its_container_and_is_reported() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[("ABIDE_RESYNC", "1s")]);
@@ -360,7 +360,7 @@ fn an_environment_that_left_the_manifest_keeps_its_container_and_is_named() {
 }
 
 #[test]
-fn a_secret_that_is_gone_blocks_what_is_new_and_touches_nothing_that_runs() {
+fn a_missing_secret_blocks_updates_but_keeps_the_container() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::undeclared(&space);
     let secret = space.dir().join("token");

@@ -7,7 +7,7 @@ use crate::common::{Life, PATIENCE, Solo, Space, docker, eventually, eventually_
 const ADDRESS: &str = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
 
 /// Waits until it serves in another life than `before`.
-fn serves_anew(solo: &Solo, what: &str, before: &Life) -> Life {
+fn await_other_life(solo: &Solo, what: &str, before: &Life) -> Life {
     eventually_some(&format!("it serves after {what}"), PATIENCE, || {
         solo.life().filter(|now| now.is_running() && now != before && solo.serves())
     })
@@ -24,9 +24,9 @@ fn crashes_and_updates_keep_the_namespace_and_its_address() {
     assert_eq!(inspected(&solo.name, "{{.HostConfig.NetworkMode}}"), format!("container:{}", holder.id));
 
     kill_process(Pid::from_raw(first.pid).unwrap(), Signal::KILL).unwrap();
-    let second = serves_anew(&solo, "a kill", &first);
+    let second = await_other_life(&solo, "a kill", &first);
     docker(&["rm", "--force", &solo.name]);
-    let third = serves_anew(&solo, "a removal", &second);
+    let third = await_other_life(&solo, "a removal", &second);
     solo.push(&daemon, &[("www/index.html", "another page")]);
     solo.await_ready();
     assert_ne!(solo.life().unwrap().id, third.id);
@@ -37,7 +37,7 @@ fn crashes_and_updates_keep_the_namespace_and_its_address() {
 }
 
 #[test]
-fn a_holder_that_is_killed_stopped_paused_or_removed_comes_back_with_its_container() {
+fn a_killed_stopped_paused_or_removed_sandbox_is_restored() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -50,7 +50,7 @@ fn a_holder_that_is_killed_stopped_paused_or_removed_comes_back_with_its_contain
     {
         let before = solo.await_ready();
         docker(harm);
-        serves_anew(&solo, &harm.join(" "), &before);
+        await_other_life(&solo, &harm.join(" "), &before);
     }
     let before = solo.await_ready();
     docker(&["pause", &holder]);
@@ -61,7 +61,7 @@ fn a_holder_that_is_killed_stopped_paused_or_removed_comes_back_with_its_contain
 }
 
 #[test]
-fn another_port_is_published_by_another_holder_and_the_one_before_is_taken_away() {
+fn a_changed_port_replaces_the_sandbox() {
     let Some(space) = Space::new() else { return };
     let mut solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -69,13 +69,13 @@ fn another_port_is_published_by_another_holder_and_the_one_before_is_taken_away(
     let [other] = crate::common::free_ports();
     solo.port = other;
     solo.declare("");
-    serves_anew(&solo, "an edit of its port", &before);
+    await_other_life(&solo, "an edit of its port", &before);
     solo.await_ready();
     eventually("one holder is left", PATIENCE, || space.holders().len() == 1);
 }
 
 #[test]
-fn logs_exec_and_stats_are_those_of_the_program() {
+fn docker_logs_exec_and_stats_show_the_program() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let _daemon = solo.daemon(&[]);
@@ -88,7 +88,7 @@ fn logs_exec_and_stats_are_those_of_the_program() {
 }
 
 #[test]
-fn a_registry_that_freezes_while_the_image_of_holders_is_pulled_is_waited_for_no_longer_than_any() {
+fn a_frozen_pull_of_the_sandbox_image_times_out() {
     let Some(space) = Space::new() else { return };
     // Accepts connections and never answers.
     let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

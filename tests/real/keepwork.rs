@@ -132,7 +132,7 @@ fn await_ready(daemon: &Daemon, environment: &str, commit: &str) -> Value {
 }
 
 #[test]
-fn a_push_is_seen_on_dev_then_on_test_and_promoted_to_prod_with_all_data_kept() {
+fn keepwork_goes_from_dev_to_test_to_prod_with_its_data() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let beside = Space::new().unwrap();

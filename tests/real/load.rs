@@ -35,13 +35,13 @@ fn serving(spot: &Spot, image: &str) -> Daemon {
 }
 
 #[test]
-fn no_request_fails_over_deployments_through_the_front_and_a_kill_at_every_point() {
+fn no_request_fails_in_deployments_with_kills_at_every_point() {
     deploy(2 * KILLED_AT.len(), 2);
 }
 
 #[test]
 #[ignore = "slow: .ci/slow runs it"]
-fn no_request_fails_over_fifty_deployments_through_the_front_and_kills_of_the_daemon() {
+fn no_request_fails_in_fifty_deployments_with_daemon_kills() {
     deploy(50, 5);
 }
 
@@ -117,7 +117,7 @@ fn await_moment(space: &Space, at_rest: usize, moment: u32) {
 }
 
 #[test]
-fn no_request_fails_whatever_comes_in_the_middle_of_an_update_behind_the_front() {
+fn no_request_fails_if_an_update_behind_the_proxy_is_interrupted() {
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");
     let images = THREE.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
@@ -154,7 +154,7 @@ fn no_request_fails_whatever_comes_in_the_middle_of_an_update_behind_the_front()
 }
 
 #[test]
-fn on_a_published_port_no_kill_in_the_middle_of_an_update_costs_more_than_the_updates_do() {
+fn a_kill_during_an_update_adds_no_gap_on_a_published_port() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let images = THREE.map(|page| made_image(&space, page, ""));

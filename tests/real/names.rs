@@ -1,4 +1,5 @@
-//! Environments that exchange their container names and published ports in one edit.
+//! Environments that exchange their container names and published ports in one edit, and environments that are
+//! renamed.
 
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ fn await_served(daemon: &Daemon, environments: Declared<'_>) {
 }
 
 #[test]
-fn two_environments_exchange_names_and_ports_in_one_edit_with_and_without_a_daemon() {
+fn two_environments_can_swap_names_and_ports_in_one_edit() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let [low, high] = free_ports();
@@ -74,4 +75,35 @@ fn two_environments_exchange_names_and_ports_in_one_edit_with_and_without_a_daem
     let names: Vec<_> = names.iter().map(|name| name.trim_end_matches(char::is_numeric)).collect();
     let nets = [&left, &right].map(|name| format!("{name}.net"));
     assert_eq!(names, [&left, &nets[0], &right, &nets[1]], "something is left over");
+}
+
+/// The former name remains only on the sandbox, which is not replaced.
+#[test]
+fn a_renamed_environment_survives_a_replacement_and_a_restart() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let [port, other] = free_ports();
+    let [container, beside] = ["web", "beside"].map(|name| space.name(name));
+    let rename =
+        |name| declare(&spot, [(name, container.as_str(), port), ("beside", beside.as_str(), other)]);
+    rename("one");
+    let mut daemon = spot.daemon();
+    for (environment, page) in [("one", "one"), ("beside", "beside")] {
+        assert_eq!(daemon.abide(&["set", environment, &made_image(&space, page, "")]).code, 0);
+    }
+    await_served(&daemon, [("one", &container, port), ("beside", &beside, other)]);
+    let holder = || docker(&["inspect", "--format", "{{.Id}}", &format!("{container}.net")]);
+    let sandbox = holder();
+    let mut replaced = String::new();
+    for name in ["two", "three"] {
+        rename(name);
+        assert_eq!(daemon.abide(&["set", name, &made_image(&space, name, "")]).code, 0);
+        await_served(&daemon, [(name, &container, port), ("beside", &beside, other)]);
+        replaced = docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", &container]);
+        daemon.kill();
+        daemon = spot.daemon();
+        await_served(&daemon, [(name, &container, port), ("beside", &beside, other)]);
+    }
+    let now = docker(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", &container]);
+    assert_eq!((now, holder()), (replaced, sandbox), "what served is not replaced by a restart of abide");
 }

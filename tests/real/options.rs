@@ -1,5 +1,11 @@
 //! Container options by compose's names, on a real engine: created, read back, kept, and repaired.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
 use serde_json::Value;
 
 use crate::common::{
@@ -137,7 +143,7 @@ impl Kept {
 }
 
 #[test]
-fn further_ports_are_published_kept_and_published_again() {
+fn additional_ports_are_published_and_restored() {
     let [tcp, udp] = free_ports();
     let lines = format!("ports = [\"127.0.0.1:{tcp}:{SITE_PORT}\", \"127.0.0.1:{udp}:53/udp\", \"9999\"]");
     let Some(kept) = Kept::new(&lines) else { return };
@@ -169,7 +175,7 @@ fn further_ports_are_published_kept_and_published_again() {
 }
 
 /// Options of the container, and what the engine shows of each: a format and the expected text.
-const OF_CONTAINER: [(&str, &str, &str); 22] = [
+const OF_CONTAINER: [(&str, &str, &str); 27] = [
     (
         "entrypoint = [\"/site\", \"serve\", \"--root\", \"/www\", \"--port\", \"8080\"]",
         "{{len .Config.Entrypoint}}",
@@ -212,6 +218,15 @@ const OF_CONTAINER: [(&str, &str, &str); 22] = [
     ),
     ("device_cgroup_rules = [\"c 1:3 rwm\"]", "{{json .HostConfig.DeviceCgroupRules}}", "[\"c 1:3 rwm\"]"),
     ("ipc = \"shareable\"", "{{.HostConfig.IpcMode}}", "shareable"),
+    ("tty = true", "{{.Config.Tty}}", "true"),
+    ("cgroup = \"private\"", "{{.HostConfig.CgroupnsMode}}", "private"),
+    ("userns_mode = \"host\"", "{{.HostConfig.UsernsMode}}", "host"),
+    ("memory = \"64m\"\nmemswap_limit = \"96m\"", "{{.HostConfig.MemorySwap}}", "100663296"),
+    (
+        "cpu_quota = 50000\ncpu_period = 100000",
+        "{{.HostConfig.CpuQuota}} {{.HostConfig.CpuPeriod}}",
+        "50000 100000",
+    ),
 ];
 
 /// The same for the sandbox, which has the network namespace.
@@ -260,17 +275,17 @@ fn each_is_kept(options: &[(&str, &str, &str)], which: Which) {
 }
 
 #[test]
-fn every_option_of_a_container_is_read_back_kept_and_repaired() {
+fn every_container_option_is_read_back_and_repaired() {
     each_is_kept(&OF_CONTAINER, program);
 }
 
 #[test]
-fn every_option_of_a_sandbox_is_read_back_kept_and_repaired() {
+fn every_sandbox_option_is_read_back_and_repaired() {
     each_is_kept(&OF_SANDBOX, sandbox);
 }
 
 #[test]
-fn without_a_sandbox_the_container_has_all_of_them() {
+fn without_a_sandbox_the_container_has_all_options() {
     let options = format!("{}{}", lines(&OF_CONTAINER), lines(&OF_SANDBOX));
     let Some(kept) =
         Kept::edited(&options, |manifest| manifest.replace("[docker]\n", "[docker]\nholder = false\n"))
@@ -285,7 +300,149 @@ fn without_a_sandbox_the_container_has_all_of_them() {
 }
 
 #[test]
-fn a_right_that_a_hand_gave_is_taken_back() {
+fn memory_and_swap_limits_are_changed_in_place() {
+    let Some(kept) = Kept::new("memory = \"64m\"\nmemswap_limit = \"256m\"") else { return };
+    let before = kept.spot.container();
+    let limits = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}";
+    kept.until_inspected(program, limits, "67108864 268435456", None);
+    kept.spot.declare("memory = \"96m\"\nmemswap_limit = \"256m\"");
+    kept.until_inspected(program, limits, "100663296 268435456", None);
+    assert_eq!(kept.spot.container(), before);
+    kept.at_rest();
+}
+
+#[test]
+fn a_privileged_container_starts_or_the_engines_error_is_reported() {
+    let Some(kept) = Kept::new("") else { return };
+    let before = kept.spot.container().unwrap();
+    kept.spot.declare("privileged = true");
+    let is_granted = std::cell::Cell::new(false);
+    // An engine that lacks rights itself cannot grant them.
+    kept.spot.until("it is decided", |status| {
+        is_granted.set(program(&kept.spot).is_some_and(|id| {
+            id != before
+                && try_docker(&["container", "inspect", "--format", "{{.HostConfig.Privileged}}", &id])
+                    .as_deref()
+                    == Some("true")
+        }));
+        status["reason"] == "OptionRefused" || (status["status"] == "Ready" && is_granted.get())
+    });
+    assert_eq!(kept.spot.page().as_deref(), Some("site"));
+    if is_granted.get() {
+        kept.at_rest();
+    }
+}
+
+#[test]
+fn a_host_network_container_is_probed_and_can_leave_the_network() {
+    let [port] = free_ports();
+    let lines = format!(
+        "network_mode = \"host\"\nentrypoint = [\"/site\", \"serve\", \"--root\", \"/www\", \"--port\", \"{port}\"]"
+    );
+    let on_host = |manifest: String| {
+        let lines = manifest.lines().filter(|line| !line.starts_with("publish"));
+        lines
+            .map(|line| line.replace(&format!("port = {SITE_PORT}"), &format!("port = {port}")) + "\n")
+            .collect()
+    };
+    let Some(kept) = Kept::edited(&lines, on_host) else { return };
+    let mode = "{{.HostConfig.NetworkMode}}";
+    kept.until_inspected(program, mode, "host", None);
+    assert_eq!(sandbox(&kept.spot), None);
+    let is_served = || http_get(port, "/").is_ok_and(|(status, page)| status == 200 && page == "site");
+    assert!(is_served());
+    let kept = kept.at_rest();
+    let before = kept.spot.container().unwrap();
+    let kept = kept.recreate_with(&before, &["--env", "A=B"]);
+    kept.spot.until("it is ready again", |status| status["status"] == "Ready");
+    assert!(is_served());
+    let kept = kept.at_rest();
+    kept.spot.declare("");
+    eventually("it has a sandbox", PATIENCE, || sandbox(&kept.spot).is_some());
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    assert_eq!(kept.spot.page().as_deref(), Some("site"));
+    let kept = kept.at_rest();
+    kept.spot.declare("network_mode = \"none\"\npublish = false\nhealth = { none = true }");
+    let path = kept.spot.desired_state.join("spot.toml");
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    let lines =
+        manifest.lines().filter(|line| !line.starts_with("publish = \"") && !line.starts_with("port"));
+    std::fs::write(&path, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    kept.until_inspected(program, mode, "none", None);
+    kept.spot.until("it is ready", |status| status["status"] == "Ready");
+    kept.at_rest();
+}
+
+/// A program of this host that answers every request on a port until dropped.
+struct Stranger {
+    port: u16,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stranger {
+    fn new(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let ends = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&ends);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                let Ok(mut stream) = stream else { continue };
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nother");
+            }
+        });
+        Self { port, ends, thread: Some(thread) }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_program_of_the_host_that_answers_in_place_of_the_container_makes_nothing_ready() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root sees whose sockets other users have");
+        return;
+    }
+    let Some(space) = Space::new() else { return };
+    let [port, elsewhere] = free_ports();
+    let stranger = Stranger::new(port);
+    let spot = Spot::new(&space, "");
+    let declare = |listens: u16, probe: &str| {
+        let (name, network) = (&spot.name, &spot.network);
+        let manifest = format!(
+            "[docker]\nnetwork = \"{network}\"\n[environment.dev]\ncontainer = \"{name}\"\nport = {port}\n\
+             network_mode = \"host\"\nentrypoint = [\"/site\", \"serve\", \"--root\", \"/www\", \"--port\", \
+             \"{listens}\"]\nhealth = {{ {probe}, interval = \"50ms\", start_deadline = \"2s\", healthy_for = \
+             \"100ms\" }}\n"
+        );
+        std::fs::write(spot.desired_state.join("spot.toml"), manifest).unwrap();
+    };
+    declare(elsewhere, "http = \"/\"");
+    let image = made_image(&space, "site", "");
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&image).code, 0);
+    for probe in ["http = \"/\"", "tcp = true"] {
+        declare(elsewhere, probe);
+        let status = spot.until("the stranger is noticed", |status| {
+            status["message"].as_str().unwrap().contains("another program of this host answers")
+        });
+        assert_ne!(status["status"], "Ready", "{status}");
+    }
+    drop(stranger);
+    declare(port, "http = \"/\"");
+    spot.await_ready();
+    assert_eq!(http_get(port, "/").unwrap().1, "site");
+}
+
+#[test]
+fn manually_added_privileges_are_removed() {
     let Some(kept) = Kept::new("") else { return };
     let name = kept.spot.name.clone();
     let kept = kept.recreate_with(&name, &["--cap-add", "NET_ADMIN", "--pid", "host"]);
@@ -295,7 +452,7 @@ fn a_right_that_a_hand_gave_is_taken_back() {
 }
 
 #[test]
-fn an_option_that_the_engine_refuses_has_a_name_and_stops_nothing() {
+fn an_option_rejected_by_the_engine_is_reported_and_stops_nothing() {
     let Some(kept) = Kept::new("") else { return };
     let serves = Life::of(&kept.spot.name);
     for (line, words) in [
@@ -309,8 +466,8 @@ fn an_option_that_the_engine_refuses_has_a_name_and_stops_nothing() {
     ] {
         kept.spot.declare(line);
         kept.spot.until(line, |status| {
-            let says = status["message"].as_str().is_some_and(|message| message.contains(words));
-            status["reason"] == "OptionRefused" && status["status"] == "Degraded" && says
+            let has_words = status["message"].as_str().is_some_and(|message| message.contains(words));
+            status["reason"] == "OptionRefused" && status["status"] == "Degraded" && has_words
         });
         assert_eq!(kept.spot.page().as_deref(), Some("site"), "{line}");
     }
@@ -321,7 +478,7 @@ fn an_option_that_the_engine_refuses_has_a_name_and_stops_nothing() {
 }
 
 #[test]
-fn a_file_of_variables_and_a_mounted_file_lie_beside_the_manifest() {
+fn env_files_and_mounted_files_can_lie_beside_the_manifest() {
     let Some(kept) = Kept::with_files(
         "env_file = [\"./shop.env\", { path = \"./none.env\", required = false }]\nenv = { B = \"own\" }\n\
          volumes = [\"./note.txt:/www/note.txt:ro\"]",
@@ -346,7 +503,7 @@ fn a_file_of_variables_and_a_mounted_file_lie_beside_the_manifest() {
 }
 
 #[test]
-fn an_external_volume_is_awaited_and_options_of_mounts_are_kept() {
+fn an_external_volume_is_waited_for_and_mount_options_are_kept() {
     let Some(kept) = Kept::new("") else { return };
     let volume = format!("{}-external", kept.spot.name);
     let folder = kept.spot.desired_state.display().to_string();
@@ -377,7 +534,7 @@ fn an_external_volume_is_awaited_and_options_of_mounts_are_kept() {
 }
 
 #[test]
-fn a_secret_is_a_file_in_the_container_and_a_new_one_replaces_it() {
+fn a_secret_is_mounted_as_a_file_and_updated() {
     let lines = "secrets = { note = { secret_file = \"FOLDER/secret\", target = \"/www/note.txt\", mode = \"0404\" } }";
     let Some(kept) = Kept::with_files(lines, &[("secret", "the first secret\n")]) else { return };
     let note = |kept: &Kept| http_get(kept.spot.port, "/note.txt").ok().map(|(_, text)| text);
@@ -397,7 +554,7 @@ fn a_secret_is_a_file_in_the_container_and_a_new_one_replaces_it() {
 }
 
 #[test]
-fn further_networks_names_and_addresses_are_kept_and_connected_again() {
+fn additional_networks_and_addresses_are_kept_and_reconnected() {
     let Some(kept) = Kept::new("") else { return };
     let (back, fixed) = (format!("{}-back", kept.spot.name), format!("{}-fixed", kept.spot.name));
     docker(&["network", "create", "--subnet", "10.213.77.0/24", &fixed]);

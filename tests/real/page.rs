@@ -1,6 +1,9 @@
 //! The web page in a real browser, as developers, testers and operators use it.
 
-use crate::common::{Browser, PATIENCE, Scene, axe, eventually, http_get};
+mod proxied;
+mod walks;
+
+use crate::common::{Browser, PATIENCE, Scene, axe, docker, eventually, http_get};
 
 /// The sign that a page follows changes.
 const LIVE: &str = "#live";
@@ -30,7 +33,7 @@ fn sign_in_with(browser: &Browser, token: &str) {
 }
 
 #[test]
-fn a_push_goes_live_on_the_open_page_without_a_reload() {
+fn an_open_page_shows_a_push_without_a_reload() {
     let Some(browser) = Browser::start() else { return };
     let Some(scene) = Scene::dev() else { return };
     signed_in(&scene, &browser);
@@ -118,7 +121,7 @@ fn everything_works_without_scripts_and_a_deep_link_survives_the_login() {
 }
 
 #[test]
-fn an_open_page_notices_the_end_of_its_session_and_of_the_daemon() {
+fn an_open_page_detects_the_end_of_its_session_or_the_daemon() {
     let Some(browser) = Browser::start() else { return };
     let Some(scene) = Scene::dev() else { return };
     let root = login_link(&scene).split_once("/login").unwrap().0.to_owned();
@@ -146,6 +149,19 @@ fn an_open_page_notices_the_end_of_its_session_and_of_the_daemon() {
 }
 
 #[test]
+fn the_hosts_page_shows_this_host_and_the_version_of_its_engine() {
+    let Some(browser) = Browser::start() else { return };
+    let Some(scene) = Scene::dev() else { return };
+    let root = signed_in(&scene, &browser);
+    browser.open(&format!("{root}/hosts"));
+    let engine = docker(&["version", "--format", "{{.Server.Version}}"]);
+    let shown = browser.text("tbody tr");
+    for part in ["this host", "Engine answers", engine.trim(), env!("CARGO_PKG_VERSION"), "dev"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
 fn every_page_meets_the_accessibility_rules_and_fits_narrow_screens() {
     let Some(browser) = Browser::start() else { return };
     let Some(axe) = axe() else { return };
@@ -167,7 +183,21 @@ fn every_page_meets_the_accessibility_rules_and_fits_narrow_screens() {
     };
     check("/login");
     signed_in(&scene, &browser);
-    for page in ["/", "/environments/dev", "/environments/prod", "/promotions/prod"] {
+    for page in [
+        "/",
+        "/environments/dev",
+        "/environments/prod",
+        "/promotions/prod",
+        "/environments/dev/logs",
+        "/environments/dev/builds",
+        "/environments/dev/builds/1",
+        "/environments/dev/history",
+        "/environments/dev/events",
+        "/activity",
+        "/hosts",
+        "/outbox",
+        "/tokens",
+    ] {
         check(page);
     }
     assert_eq!(browser.errors(), Vec::<String>::new());

@@ -6,6 +6,7 @@ mod managed;
 mod managed_tls;
 mod midway;
 mod push;
+mod signed;
 mod tags;
 mod trouble;
 
@@ -72,12 +73,17 @@ impl Shop {
 
     /// Replaces the manifest. All timeouts are short.
     fn declare(&self, access: &str) {
+        self.declare_with(access, "promote_from = \"dev\"");
+    }
+
+    /// The same with another way to promote prod.
+    fn declare_with(&self, access: &str, promotion: &str) {
         let host = &self.host;
         let options = self.shop.options("dev", &self.prod, self.prod_port);
         let options =
             options.lines().filter(|line| !line.starts_with("source")).collect::<Vec<_>>().join("\n");
         self.shop.declare(&format!(
-            "push = \"{host}/{}\"\n[environment.dev.build]\n\n[environment.prod]\n{options}\npromote_from = \"dev\"\n\n\
+            "push = \"{host}/{}\"\n[environment.dev.build]\n\n[environment.prod]\n{options}\n{promotion}\n\n\
              [registry_access.\"{host}\"]\npoll = \"5s\"\npatience = \"2s\"\n{access}",
             self.path
         ));
@@ -111,12 +117,12 @@ impl Shop {
     }
 
     /// Waits until dev has this `reason`; returns the message.
-    fn says(&self, daemon: &Daemon, reason: &str) -> String {
-        self.says_of(daemon, "dev", reason)
+    fn await_reason(&self, daemon: &Daemon, reason: &str) -> String {
+        self.await_reason_of(daemon, "dev", reason)
     }
 
     /// The same for another environment.
-    fn says_of(&self, daemon: &Daemon, environment: &str, reason: &str) -> String {
+    fn await_reason_of(&self, daemon: &Daemon, environment: &str, reason: &str) -> String {
         let status = self.until(daemon, environment, reason, |status| status["reason"] == reason);
         status["message"].as_str().unwrap().to_owned()
     }

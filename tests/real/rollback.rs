@@ -29,7 +29,7 @@ fn is_rolled_back(scene: &Scene, files: &[(&str, &str)], reason: &str, words: &s
     assert!(wait.stderr.contains("RolledBack (RolledBack)"), "{wait:?}");
     assert!(wait.stderr.contains(words), "{wait:?}");
 
-    let view = scene.said("dev", "RolledBack", "RolledBack");
+    let view = scene.await_reason("dev", "RolledBack", "RolledBack");
     assert_eq!(view["origin"], "automatic rollback");
     assert_eq!((&view["image"], &view["revision"]), (&before["image"], &before["revision"]));
     assert_eq!(view["running"]["container_id"], container.as_str());
@@ -59,7 +59,7 @@ fn events(scene: &Scene) -> String {
 }
 
 #[test]
-fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends_it() {
+fn a_bad_image_is_tried_once_until_it_is_set_explicitly() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.site.repo.head("dev");
     let (bad, _) =
@@ -80,11 +80,11 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
     });
     scene.site.repo.force("dev", &bad);
     assert_eq!(scene.announce("dev").0, 202);
-    let view = scene.said("dev", "RolledBack", "RolledBack");
+    let view = scene.await_reason("dev", "RolledBack", "RolledBack");
     assert!(view["message"].as_str().unwrap().contains("failed before, in generation 2"), "{view}");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container, "what serves was touched");
     let scene = scene.restarted();
-    scene.said("dev", "RolledBack", "RolledBack");
+    scene.await_reason("dev", "RolledBack", "RolledBack");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.StartedAt}}"), container);
 
     // Named explicitly, it gets another chance.
@@ -102,7 +102,7 @@ fn a_bad_image_is_tried_once_until_a_person_names_it_and_the_next_good_push_ends
 }
 
 #[test]
-fn a_program_that_cannot_be_run_or_ends_at_once_is_rolled_back_with_its_last_words() {
+fn a_program_that_fails_at_start_is_rolled_back_with_its_output() {
     let Some(scene) = Scene::dev() else { return };
     let settings = "SITE_CRASH_AFTER=0s\nSITE_EXIT_CODE=7\nSITE_NEVER_LISTEN=1\n";
     is_rolled_back(&scene, &[("site.env", settings)], "StartFailed", "ends with 7, as told");
@@ -120,7 +120,7 @@ fn a_version_that_crashes_three_times_soon_after_it_was_ready_is_rolled_back() {
     let files = [("site.env", "SITE_CRASH_AFTER=2s\n"), ("www/index.html", "for a while")];
     let commit = push(&scene, &files);
     scene.ready_at("dev", &commit);
-    let view = scene.said("dev", "RolledBack", "RolledBack");
+    let view = scene.await_reason("dev", "RolledBack", "RolledBack");
     let message = view["message"].as_str().unwrap();
     assert!(message.contains("crashed 3 times within 10m of becoming ready"), "{message}");
     assert!(

@@ -35,7 +35,7 @@ fn is_never_ready(spot: &Spot, what: &str) -> String {
 }
 
 #[test]
-fn a_program_that_never_listens_is_not_ready_though_its_published_port_accepts() {
+fn a_program_that_never_listens_is_not_ready() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, &hasty("tcp = true"));
     let good = made_image(&space, "good", "");
@@ -54,18 +54,18 @@ fn a_program_that_never_listens_is_not_ready_though_its_published_port_accepts()
 }
 
 #[test]
-fn it_is_said_where_a_program_listens_in_place_of_its_port() {
+fn a_program_listening_on_another_port_is_reported() {
     let Some(space) = Space::new() else { return };
     for kind in ["tcp = true", "http = \"/\""] {
         let spot = Spot::new(&space, &format!("command = [\"--port\", \"3000\"]\n{}", hasty(kind)));
         let daemon = spot.daemon();
         assert_eq!(spot.set(&made_image(&space, "elsewhere", "")).code, 0);
-        let told = is_never_ready(&spot, "it listens elsewhere");
+        let reported = is_never_ready(&spot, "it listens elsewhere");
         let words = format!(
             "nothing listens on port {SITE_PORT} in the container (the program listens on \
                 0.0.0.0:3000)"
         );
-        assert!(told.contains(&words), "{kind}: {told}");
+        assert!(reported.contains(&words), "{kind}: {reported}");
         drop(daemon);
         space.clear();
         std::fs::remove_dir_all(&spot.desired_state).unwrap();
@@ -73,15 +73,15 @@ fn it_is_said_where_a_program_listens_in_place_of_its_port() {
 }
 
 #[test]
-fn what_was_asked_and_answered_is_said_and_another_host_and_port_can_be_asked() {
+fn a_failed_http_check_reports_its_request_host_and_port() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, &hasty("http = \"/up\""));
     let picky = made_image(&space, "picky", "ENV SITE_HTTP_STATUS=400");
     let _daemon = spot.daemon();
     assert_eq!(spot.set(&picky).code, 0);
-    let told = is_never_ready(&spot, "it answers 400");
+    let reported = is_never_ready(&spot, "it answers 400");
     let asked = format!("GET /up on port {SITE_PORT} with Host localhost answered 400");
-    assert!(told.contains(&asked) && told.contains("set one as `host` in `health`"), "{told}");
+    assert!(reported.contains(&asked) && reported.contains("set one as `host` in `health`"), "{reported}");
     spot.declare(&hasty("http = \"/\", host = \"shop.example\", port = 9999"));
     spot.until("another port and host are asked", |status| {
         message(status).contains("nothing listens on port 9999 in the container")
@@ -94,14 +94,14 @@ fn what_was_asked_and_answered_is_said_and_another_host_and_port_can_be_asked() 
 }
 
 #[test]
-fn a_command_in_the_container_can_say_that_it_is_ready() {
+fn a_command_health_check_runs_in_the_container() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, &hasty("command = [\"/site\", \"no-such-verb\"]"));
     let image = made_image(&space, "page", "");
     let _daemon = spot.daemon();
     assert_eq!(spot.set(&image).code, 0);
-    let told = is_never_ready(&spot, "the command fails");
-    assert!(told.contains("`/site no-such-verb` exited with 1"), "{told}");
+    let reported = is_never_ready(&spot, "the command fails");
+    assert!(reported.contains("`/site no-such-verb` exited with 1"), "{reported}");
     spot.declare(&hasty("command = [\"/nothing\"]"));
     spot.until("there is no such program", |status| message(status).contains("`/nothing`"));
     spot.declare(&hasty("command = [\"/site\", \"version\"]"));
@@ -109,7 +109,7 @@ fn a_command_in_the_container_can_say_that_it_is_ready() {
 }
 
 #[test]
-fn a_healthcheck_gets_the_time_that_it_needs_and_what_it_decides_counts() {
+fn a_healthcheck_gets_enough_time_and_its_result_counts() {
     let Some(space) = Space::new() else { return };
     let check = |command: &str| format!("HEALTHCHECK --interval=4s --timeout=4s --retries=2 CMD {command}");
     // As with Docker's own interval of 30 s: the deadline passes before the first check.
@@ -130,8 +130,11 @@ fn a_healthcheck_gets_the_time_that_it_needs_and_what_it_decides_counts() {
 
     assert_eq!(spot.set(&made_image(&space, "bad", &check("[\"/site\", \"no-such-verb\"]"))).code, 0);
     let status = is_rolled_back(&spot);
-    let told = message(&status);
-    assert!(told.contains("times in a row: site: usage: ") && told.contains("site version"), "{told}");
+    let reported = message(&status);
+    assert!(
+        reported.contains("times in a row: site: usage: ") && reported.contains("site version"),
+        "{reported}"
+    );
     assert_eq!(spot.page().as_deref(), Some("better"));
 
     assert_eq!(spot.set(&made_image(&space, "none", "HEALTHCHECK NONE")).code, 0);
@@ -186,24 +189,24 @@ fn candidate(spot: &Spot) -> String {
 }
 
 #[test]
-fn what_a_hand_does_to_a_new_container_is_no_verdict_on_its_version() {
+fn manual_interference_does_not_fail_a_new_version() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, SLOW);
     let good = made_image(&space, "good", "");
     let daemon = spot.daemon();
     assert_eq!(spot.set(&good).code, 0);
     assert_eq!(spot.await_ready(), good);
-    let deeds: [(&str, &[&str]); 4] = [
+    let commands: [(&str, &[&str]); 4] = [
         ("stopped", &["stop"]),
         ("killed", &["kill"]),
         ("restarted", &["restart"]),
         ("removed", &["rm", "--force"]),
     ];
-    for (page, deed) in deeds {
+    for (page, command) in commands {
         let image = made_image(&space, page, "");
         assert_eq!(spot.set(&image).code, 0);
         let name = candidate(&spot);
-        docker(&[deed, &[name.as_str()]].concat());
+        docker(&[command, &[name.as_str()]].concat());
         assert_eq!(spot.await_ready(), image, "{page}");
         assert_eq!(spot.page().as_deref(), Some(page));
     }
@@ -219,7 +222,7 @@ fn what_a_hand_does_to_a_new_container_is_no_verdict_on_its_version() {
 }
 
 #[test]
-fn a_container_that_is_removed_before_it_is_started_is_made_again() {
+fn a_container_removed_before_its_start_is_recreated() {
     let Some(space) = Space::new() else { return };
     let (proxy, spot) = (Proxy::start(space.dir()), Spot::new(&space, ""));
     let daemon = Daemon::start(&spot.desired_state, &[("DOCKER_HOST", &proxy.host())]);
@@ -247,7 +250,7 @@ fn a_container_that_is_removed_before_it_is_started_is_made_again() {
 }
 
 #[test]
-fn a_port_that_another_process_has_is_named_with_what_shows_it_and_waited_for() {
+fn a_port_used_by_another_process_is_reported_and_waited_for() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let image = made_image(&space, "page", "");
@@ -262,7 +265,7 @@ fn a_port_that_another_process_has_is_named_with_what_shows_it_and_waited_for() 
 }
 
 #[test]
-fn a_harmless_value_is_no_secret_and_a_declared_secret_is() {
+fn only_declared_secrets_are_redacted() {
     let Some(space) = Space::new() else { return };
     let secret = space.dir().join("secret");
     std::fs::write(&secret, "ends with\n").unwrap();
@@ -273,6 +276,6 @@ fn a_harmless_value_is_no_secret_and_a_declared_secret_is() {
     assert_eq!(spot.set(&good).code, 0);
     assert_eq!(spot.await_ready(), good);
     assert_eq!(spot.set(&made_image(&space, "bad", "ENV SITE_CRASH_AFTER=0s SITE_EXIT_CODE=7")).code, 0);
-    let told = message(&is_rolled_back(&spot));
-    assert!(told.contains("[redacted] 7, as told"), "{told}");
+    let reported = message(&is_rolled_back(&spot));
+    assert!(reported.contains("[redacted] 7, as told"), "{reported}");
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::common::{Daemon, PATIENCE, SITE_PORT, Space, Spot, docker, eventually, made_image, try_docker};
 
 /// Every form of the instruction; the site uses none of these paths.
-const LINES: &str = "VOLUME [\"/data/\", \"/deep/er/../x\"]\nVOLUME /a /b";
+const LINES: &str = "VOLUME [\"/data/\", \"/deep/er/../x\", \"/c:d\"]\nVOLUME /a /b";
 
 /// Writes a file at a path in the container, as its program would.
 fn write(space: &Space, container: &str, path: &str, text: &str) {
@@ -41,12 +41,12 @@ fn mounts(container: &str) -> String {
 fn warnings(spot: &Spot) -> Vec<String> {
     let ran = spot.abide(&["events", "dev", "--limit", "1000", "-o", "json"]);
     let events: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
-    let said = events.iter().filter_map(|event| event["message"].as_str().map(str::to_owned));
-    said.filter(|said| said.starts_with("warning:")).collect()
+    let logged = events.iter().filter_map(|event| event["message"].as_str().map(str::to_owned));
+    logged.filter(|logged| logged.starts_with("warning:")).collect()
 }
 
 #[test]
-fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
+fn data_in_an_undeclared_volume_survives_every_container() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let images: Vec<_> = ["one", "two"].iter().map(|page| made_image(&space, page, LINES)).collect();
@@ -54,7 +54,7 @@ fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
     let _daemon = spot.daemon();
     assert_eq!(spot.set(&images[0]).code, 0);
     spot.await_ready();
-    let paths = ["/data", "/deep/x", "/a", "/b"];
+    let paths = ["/data", "/deep/x", "/a", "/b", "/c:d"];
     for path in paths {
         write(&space, &spot.name, &format!("{path}/f"), path);
     }
@@ -96,8 +96,8 @@ fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
     spot.await_ready();
     holds("the loss of its holder");
 
-    let said = warnings(&spot);
-    assert_eq!(said.len(), paths.len(), "each is said once: {said:?}");
+    let logged = warnings(&spot);
+    assert_eq!(logged.len(), paths.len(), "each is said once: {logged:?}");
     let status = spot.status().unwrap();
     let shown = status["volumes"].as_array().unwrap();
     assert_eq!(shown.len(), paths.len(), "{status}");
@@ -106,18 +106,62 @@ fn data_in_a_volume_that_nobody_declared_outlives_every_container() {
         "volumes = [\"{}:/data\"]",
         shown.iter().find(|it| it["target"] == "/data").unwrap()["source"].as_str().unwrap()
     );
-    assert!(said.iter().any(|said| said.contains(&line)), "{line}: {said:?}");
+    assert!(logged.iter().any(|logged| logged.contains(&line)), "{line}: {logged:?}");
     let detail = spot.abide(&["status", "dev"]);
     assert!(detail.stdout.contains("not declared: a VOLUME of the image"), "{}", detail.stdout);
 
     // The lines that the warnings suggested.
-    let lines = shown
-        .iter()
-        .map(|it| format!("\"{}:{}\"", it["source"].as_str().unwrap(), it["target"].as_str().unwrap()));
+    let lines = shown.iter().map(|it| format!("{{ source = {}, target = {} }}", it["source"], it["target"]));
     spot.declare(&format!(
         "env = {{ EDITED = \"2\" }}\nvolumes = [{}]",
         lines.collect::<Vec<_>>().join(", ")
     ));
+    spot.until("nothing is left to say", |status| {
+        status["status"] == "Ready" && status["warnings"].as_array().is_some_and(Vec::is_empty)
+    });
+    holds("they are declared");
+}
+
+#[test]
+fn data_at_paths_with_control_characters_outlives_every_container() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let lines = r#"VOLUME ["/a\nb/", "/tab\there", "/c\u001b[31md"]"#;
+    let paths = ["/a\nb", "/tab\there", "/c\u{1b}[31md"];
+    let images: Vec<_> = ["one", "two"].iter().map(|page| made_image(&space, page, lines)).collect();
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&images[0]).code, 0);
+    spot.await_ready();
+    for path in paths {
+        write(&space, &spot.name, &format!("{path}/f"), path);
+    }
+    let before = space.kept_volumes();
+    assert_eq!(before.len(), paths.len(), "{before:?}");
+    let holds = |after: &str| {
+        for path in paths {
+            let found = read(&space, &spot.name, &format!("{path}/f"));
+            assert_eq!(found.as_deref(), Some(path), "after {after}");
+        }
+        assert_eq!(space.kept_volumes(), before, "after {after}");
+    };
+    assert_eq!(spot.set(&images[1]).code, 0);
+    assert_eq!(spot.await_ready(), images[1]);
+    holds("an update");
+    docker(&["rm", "--force", "--volumes", &spot.name]);
+    spot.await_ready();
+    holds("a removal by hand");
+    let table = spot.abide(&["status"]);
+    assert!(table.stderr.contains("dev: the image has 3 VOLUMEs"), "{}", table.stderr);
+    assert!(!table.stderr.contains("To declare it"), "{}", table.stderr);
+    let detail = spot.abide(&["status", "dev"]);
+    assert!(detail.stderr.contains("/a\\nb") && !detail.stderr.contains('\u{1b}'), "{}", detail.stderr);
+
+    // The lines that the warnings suggested.
+    let logged = warnings(&spot);
+    assert_eq!(logged.len(), paths.len(), "each is said once: {logged:?}");
+    let items =
+        logged.iter().map(|logged| logged.rsplit_once("volumes = [").unwrap().1.trim_end_matches(']'));
+    spot.declare(&format!("volumes = [{}]", items.collect::<Vec<_>>().join(", ")));
     spot.until("nothing is left to say", |status| {
         status["status"] == "Ready" && status["warnings"].as_array().is_some_and(Vec::is_empty)
     });
@@ -161,7 +205,7 @@ fn make_as_an_earlier_version(spot: &Spot, image: &str) {
 }
 
 #[test]
-fn what_the_engine_made_for_an_earlier_version_goes_to_the_replacement() {
+fn an_anonymous_volume_is_moved_to_the_replacement() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let plain = made_image(&space, "plain", "");
@@ -192,7 +236,7 @@ fn what_the_engine_made_for_an_earlier_version_goes_to_the_replacement() {
 }
 
 #[test]
-fn a_missing_source_is_refused_by_its_path_and_made_only_where_that_is_declared() {
+fn a_missing_bind_source_is_created_only_if_declared() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let image = made_image(&space, "served", "");

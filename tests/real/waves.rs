@@ -76,7 +76,7 @@ fn waits(status: &Value) -> bool {
 }
 
 #[test]
-fn an_edit_that_concerns_all_takes_few_down_at_once_and_a_crash_is_healed_meanwhile() {
+fn an_edit_of_all_environments_is_rolled_out_in_small_batches() {
     let Some(space) = Space::new() else { return };
     let Some(image) = busybox(&space) else { return };
     let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image]);

@@ -22,7 +22,7 @@ fn ends(scene: &Scene, code: i32, line: &str) -> String {
 }
 
 #[test]
-fn a_push_and_then_a_wait_ends_with_what_was_pushed_also_if_nobody_announced_it() {
+fn a_wait_covers_an_unannounced_push() {
     let Some((scene, git)) = Scene::with_git("10m", &["dev"], |manifest| manifest) else { return };
     scene.ready("dev");
     git.takes(SLOW);
@@ -38,7 +38,7 @@ fn a_push_and_then_a_wait_ends_with_what_was_pushed_also_if_nobody_announced_it(
 }
 
 #[test]
-fn from_the_answer_to_a_webhook_until_that_of_git_no_view_says_ready() {
+fn no_view_reports_ready_between_a_webhook_and_gits_answer() {
     let Some((scene, git)) = Scene::with_git("0s", &["dev"], |manifest| manifest) else { return };
     let before = scene.ready("dev");
     git.takes(SLOW);
@@ -79,7 +79,7 @@ fn from_the_answer_to_a_webhook_until_that_of_git_no_view_says_ready() {
 }
 
 #[test]
-fn nothing_old_is_promoted_while_a_push_is_not_looked_at_or_under_way() {
+fn a_pending_push_blocks_the_promotion_of_the_old_image() {
     let Some((scene, git)) = Scene::with_git("0s", &["test", "prod"], |manifest| manifest) else { return };
     let first = scene.ready("test")["image"]["id"].as_str().unwrap().to_owned();
     git.takes(SLOW);
@@ -101,7 +101,7 @@ fn nothing_old_is_promoted_while_a_push_is_not_looked_at_or_under_way() {
 }
 
 #[test]
-fn a_wait_for_one_commit_ends_with_it_or_with_why_it_does_not_come() {
+fn a_wait_for_a_commit_ends_with_it_or_with_a_reason() {
     let Some((scene, _git)) = Scene::with_git("10m", &["dev"], |manifest| manifest) else { return };
     let first = scene.ready("dev")["revision"].as_str().unwrap().to_owned();
     let second = scene.push_page("dev", "second");
@@ -137,7 +137,7 @@ fn a_wait_for_one_commit_ends_with_it_or_with_why_it_does_not_come() {
 }
 
 #[test]
-fn an_edit_that_moves_the_port_is_not_ready_while_neither_port_answers() {
+fn a_port_edit_is_not_ready_while_neither_port_answers() {
     let Some((scene, _git)) = Scene::with_git("0s", &["dev"], |manifest| manifest) else { return };
     scene.ready("dev");
     let before = scene.site.ports[0];
@@ -163,7 +163,7 @@ fn an_edit_that_moves_the_port_is_not_ready_while_neither_port_answers() {
 }
 
 #[test]
-fn an_edit_is_waited_for_and_what_was_seen_before_a_restart_is_not_ready() {
+fn a_wait_covers_a_manifest_edit_and_a_daemon_restart() {
     let Some((scene, git)) = Scene::with_git("0s", &["dev"], |manifest| manifest) else { return };
     scene.ready("dev");
     let manifest = scene.site.manifest();

@@ -20,11 +20,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::super::{Acme, Pair, Wanted, now};
+use super::super::{Acme, CertificateOwner, DesiredCertificates, Pair, now};
 use crate::model::name::{EnvironmentName, SiteName};
 use crate::model::spec::{AcmeSpec, DnsSpec};
 use crate::pebble::Pebble;
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{Connector, Trust};
 use crate::tls::identity::{Files, Identity};
 
@@ -48,7 +48,7 @@ pub(super) struct Rig {
     pebble: Arc<Pebble>,
     pub(super) acme: Acme,
     dir: tempfile::TempDir,
-    wanted: Option<Wanted>,
+    wanted: Option<DesiredCertificates>,
     spec: AcmeSpec,
     proxy: Arc<Mutex<Proxy>>,
     staging: Arc<Mutex<Proxy>>,
@@ -126,18 +126,21 @@ impl Rig {
         let name = |text: &&str| SiteName::new(*text).unwrap();
         let sets: BTreeMap<_, _> = sets
             .iter()
-            .map(|(environment, names)| {
-                (EnvironmentName::new(*environment).unwrap(), names.iter().map(name).collect())
-            })
+            .map(|(environment, names)| (owner(environment), names.iter().map(name).collect()))
             .collect();
-        let wanted = Wanted { spec: self.spec.clone(), http: self.pebble.http_port(), answers: true, sets };
+        let wanted = DesiredCertificates {
+            spec: self.spec.clone(),
+            http: self.pebble.http_port(),
+            answers: true,
+            sets,
+        };
         self.wanted = Some(wanted);
-        self.tell();
+        self.request_sets();
     }
 
-    fn tell(&self) {
+    fn request_sets(&self) {
         let Some(wanted) = self.wanted.clone() else { return };
-        self.acme.want(Some(Wanted { answers: false, ..wanted.clone() }));
+        self.acme.want(Some(DesiredCertificates { answers: false, ..wanted.clone() }));
         let began = std::time::Instant::now();
         let thumbprint = loop {
             if let Some(thumbprint) = self.acme.thumbprint() {
@@ -153,8 +156,8 @@ impl Rig {
     }
 
     /// Has the keeper look again now.
-    pub(super) fn hurry(&self) {
-        self.tell();
+    pub(super) fn check_now(&self) {
+        self.request_sets();
     }
 
     fn start(&mut self) {
@@ -173,7 +176,7 @@ impl Rig {
     pub(super) fn restart(&mut self) {
         self.crash();
         self.start();
-        self.tell();
+        self.request_sets();
     }
 
     /// Restarts as if all pauses were over.
@@ -187,7 +190,7 @@ impl Rig {
             std::fs::write(&path, value.to_string()).unwrap();
         }
         self.start();
-        self.tell();
+        self.request_sets();
     }
 
     /// Waits until the keeper has looked at everything again.
@@ -195,7 +198,7 @@ impl Rig {
         // A round may be under way that began before.
         for _ in 0..2 {
             let before = self.acme.rounds();
-            self.hurry();
+            self.check_now();
             self.until("a round is over", |rig| rig.acme.rounds() > before).await;
         }
     }
@@ -210,8 +213,8 @@ impl Rig {
     }
 
     pub(super) async fn problem(&self, environment: &str) -> String {
-        let environment = EnvironmentName::new(environment).unwrap();
-        let found = |rig: &Self| rig.acme.report(&environment).and_then(|report| report.problem);
+        let owner = owner(environment);
+        let found = |rig: &Self| rig.acme.report(&owner).and_then(|report| report.problem);
         self.until("there is a problem", |rig| found(rig).is_some_and(|why| !why.contains("challenges yet")))
             .await;
         found(self).unwrap()
@@ -219,7 +222,7 @@ impl Rig {
 
     fn problems(&self) -> Vec<Option<String>> {
         let sets = self.wanted.iter().flat_map(|wanted| wanted.sets.keys());
-        sets.map(|environment| self.acme.report(environment)?.problem).collect()
+        sets.map(|owner| self.acme.report(owner)?.problem).collect()
     }
 
     // --- what it has ----------------------------------------------------------------------------
@@ -327,7 +330,7 @@ fn serve(pebble: &Arc<Pebble>, proxy: &Arc<Mutex<Proxy>>) -> (u16, DropGuard) {
     let port = listener.local_addr().unwrap().port();
     let (certificate, key) = pebble.certificate();
     let acceptor = Identity::given(Files { certificate, key }).unwrap().acceptor().unwrap();
-    let connector = Connector::new(&Trust::File(pebble.root()), Protocol::Http1).unwrap();
+    let connector = Connector::new(&Trust::File(pebble.root()), AlpnProtocol::Http1).unwrap();
     let (upstream, proxy) = (pebble.port(), Arc::clone(proxy));
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -377,8 +380,8 @@ async fn pass_on(
         }
         if let Some(seconds) = proxy.refuses_for {
             proxy.orders += 1;
-            let told = "too many certificates already issued";
-            return Ok(problem(StatusCode::TOO_MANY_REQUESTS, "rateLimited", told, Some(seconds)));
+            let detail = "too many certificates already issued";
+            return Ok(problem(StatusCode::TOO_MANY_REQUESTS, "rateLimited", detail, Some(seconds)));
         }
     }
     let stream = connector.connect("127.0.0.1", upstream).await.unwrap();
@@ -389,7 +392,7 @@ async fn pass_on(
     let mut body = body.collect().await?.to_bytes();
     let is_held = {
         let mut proxy = proxy.lock().unwrap();
-        // A request that pebble refused for its nonce is sent again, and is no other order.
+        // A request that pebble refused for its nonce is sent again, and is not another order.
         if is_order && head.status.is_success() {
             proxy.orders += 1;
             proxy.replaced.extend(replaces.clone());
@@ -468,4 +471,9 @@ pub(super) async fn answering(address: &str, port: u16, answer: &'static str) ->
     };
     tokio::spawn(async move { stopped.run_until_cancelled(accept).await });
     stop.drop_guard()
+}
+
+/// An environment as the owner of certificates.
+pub(super) fn owner(environment: &str) -> CertificateOwner {
+    CertificateOwner::Environment(EnvironmentName::new(environment).unwrap())
 }

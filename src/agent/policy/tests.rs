@@ -69,7 +69,7 @@ fn spec() -> EnvironmentSpec {
 }
 
 #[test]
-fn without_a_policy_no_file_of_the_host_is_handed_out_and_the_rest_is_free() {
+fn without_a_policy_host_files_are_denied_and_the_rest_is_allowed() {
     let host = Host::new("");
     assert_eq!(host.about(|_| {}), None);
     assert_eq!(host.about_mount("prod-data"), None);
@@ -82,7 +82,7 @@ fn without_a_policy_no_file_of_the_host_is_handed_out_and_the_rest_is_free() {
 }
 
 #[test]
-fn a_folder_that_is_allowed_is_left_by_no_dots_and_no_links() {
+fn dots_and_links_cannot_escape_an_allowed_folder() {
     let host = Host::new("binds = [\"HOME/data\"]");
     symlink(host.path("elsewhere"), host.path("data/link")).unwrap();
     symlink(host.path("not-there"), host.path("data/dangling")).unwrap();
@@ -103,7 +103,7 @@ fn a_folder_that_is_allowed_is_left_by_no_dots_and_no_links() {
 }
 
 #[test]
-fn even_a_policy_that_allows_everything_hands_out_neither_engine_nor_agent_nor_kernel() {
+fn even_a_permissive_policy_protects_engine_agent_and_kernel() {
     let host = Host::new("binds = [\"/\"]\nsecret_files = [\"/\"]");
     assert_eq!(host.about_mount(&host.path("elsewhere")), None);
     let bad = ["/", "/var/run", "/run", "/var", "/run/docker.sock", "/proc", "/sys/fs", "/dev/sda"];
@@ -119,7 +119,7 @@ fn even_a_policy_that_allows_everything_hands_out_neither_engine_nor_agent_nor_k
 }
 
 #[test]
-fn images_volumes_ports_and_variables_are_held_to_their_lists() {
+fn images_volumes_ports_and_variables_are_checked_against_their_lists() {
     let host = Host::new(
         "images = [\"registry.example.com/keepwork/*\", \"localhost:5000/prod\"]\nvolumes = [\"prod-*\"]\n\
          ports = [\"8088\", \"9000-9010\"]\nsecret_env = [\"PROD_*\"]",
@@ -141,7 +141,7 @@ fn images_volumes_ports_and_variables_are_held_to_their_lists() {
 }
 
 #[test]
-fn networks_and_addresses_are_held_to_their_lists() {
+fn networks_and_addresses_are_checked_against_their_lists() {
     let host = Host::new("networks = [\"abide\", \"shop-*\"]\naddresses = [\"127.0.0.1\"]");
     let on = |network: &str| {
         let mut spec = spec();
@@ -161,7 +161,7 @@ fn networks_and_addresses_are_held_to_their_lists() {
 }
 
 #[test]
-fn an_id_is_no_name_of_a_network() {
+fn an_id_is_not_accepted_as_a_network_name() {
     let host = Host::new("");
     for id in ["0123456789ab", &"f".repeat(64)] {
         let network = NetworkName::new(id).unwrap();
@@ -171,14 +171,14 @@ fn an_id_is_no_name_of_a_network() {
 }
 
 #[test]
-fn what_the_agent_cannot_see_is_not_mounted() {
+fn a_path_the_agent_cannot_resolve_is_not_mounted() {
     // A part of a path that exceeds the maximum length neither exists nor is missing.
     let host = Host::new("binds = [\"HOME/data\"]");
     assert!(host.about_mount(&host.path(&format!("data/{}", "x".repeat(300)))).is_some());
 }
 
 #[test]
-fn a_link_that_is_put_in_the_place_of_a_folder_is_judged_when_it_is_mounted() {
+fn a_link_replacing_an_allowed_folder_is_rejected_at_mount_time() {
     let host = Host::new("binds = [\"HOME/data\"]");
     let path = AbsolutePath::parse("it", &host.path("data/app")).unwrap();
     assert_eq!(host.policy.bind(&path), None);
@@ -188,25 +188,25 @@ fn a_link_that_is_put_in_the_place_of_a_folder_is_judged_when_it_is_mounted() {
 }
 
 #[test]
-fn where_images_are_listed_nothing_runs_by_the_name_that_this_engine_has_for_it() {
+fn with_an_image_list_an_image_needs_a_repository_and_a_digest() {
     let (listed, free) = (Host::new("images = [\"localhost:5000/*\"]"), Host::new(""));
     let id = Some(Digest::of_sha256(&[2; 32]));
-    let whole = Image { id: id.clone(), ..of_repository("localhost:5000/prod") };
+    let complete = Image { id: id.clone(), ..of_repository("localhost:5000/prod") };
     for image in [
         Image { reference: None, digest: None, id: id.clone() },
-        Image { digest: None, ..whole.clone() },
-        Image { reference: None, ..whole.clone() },
+        Image { digest: None, ..complete.clone() },
+        Image { reference: None, ..complete.clone() },
     ] {
         let images = [image];
         let about = |host: &Host| host.policy.objection(&NetworkName::default(), &spec(), &images);
         assert!(about(&listed).unwrap().contains("without a repository and a digest"), "{images:?}");
         assert_eq!(about(&free), None);
     }
-    assert_eq!(listed.policy.objection(&NetworkName::default(), &spec(), &[whole]), None);
+    assert_eq!(listed.policy.objection(&NetworkName::default(), &spec(), &[complete]), None);
 }
 
 #[test]
-fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
+fn the_guides_policy_allows_only_the_guides_prod() {
     let guide = include_str!("../../../docs/install.md");
     let (_, rest) = guide.split_once("/etc/abide-agent/policy.toml <<'END'\n").unwrap();
     let host = Host::new(rest.split_once("\nEND\n").unwrap().0);
@@ -222,7 +222,7 @@ fn the_policy_of_the_guide_allows_the_prod_of_the_guide_and_no_more() {
 }
 
 #[test]
-fn the_networks_of_the_host_are_no_managed_networks() {
+fn the_engines_built_in_networks_cannot_be_managed() {
     let host = Host::new("");
     for network in NETWORKS {
         let network = NetworkName::new(network).unwrap();
@@ -231,10 +231,10 @@ fn the_networks_of_the_host_are_no_managed_networks() {
 }
 
 #[test]
-fn a_policy_that_is_not_understood_is_refused_with_its_line() {
+fn an_invalid_policy_is_rejected_with_its_line() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("policy.toml");
-    for (text, said) in [
+    for (text, expected) in [
         ("binds = [\"data\"]", "not an absolute path"),
         ("\nimage = [\"x\"]", "line 2"),
         ("ports = [\"9-1\"]", "a port or a range"),
@@ -242,7 +242,7 @@ fn a_policy_that_is_not_understood_is_refused_with_its_line() {
     ] {
         std::fs::write(&path, text).unwrap();
         let error = Policy::read(&path, Vec::new()).unwrap_err().to_string();
-        assert!(error.contains(said), "{text}: {error}");
+        assert!(error.contains(expected), "{text}: {error}");
     }
     assert!(matches!(
         Policy::read(&home.path().join("none"), Vec::new()),
@@ -252,7 +252,7 @@ fn a_policy_that_is_not_understood_is_refused_with_its_line() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_allowed_to_be_mounted_lies_in_an_allowed_folder(
+    fn every_allowed_mount_lies_in_an_allowed_folder(
         rest in "(/(app|link|[.]{1,2}|[.]{2}:|data|x y|:)){0,4}(:/host)?",
         target in "(/[a.:]{1,2}){1,2}|rw|/",
     ) {
@@ -273,7 +273,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_policy_that_everyone_may_change_is_none() {
+fn a_world_writable_policy_is_rejected() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("policy.toml");
@@ -287,7 +287,7 @@ fn a_policy_that_everyone_may_change_is_none() {
 }
 
 #[test]
-fn host_names_need_a_front_and_the_policys_consent() {
+fn host_names_require_a_front_and_a_policy_entry() {
     let about =
         |host: &Host, name: &str| host.about(|spec| spec.hostnames = vec![SiteName::new(name).unwrap()]);
     let none = Host::new("");
@@ -312,7 +312,37 @@ fn host_names_need_a_front_and_the_policys_consent() {
 }
 
 #[test]
-fn further_ports_are_held_to_the_same_lists() {
+fn site_settings_are_limited_by_the_policy_for_what_they_reach() {
+    let about = |host: &Host, json: serde_json::Value| {
+        host.about(|spec| spec.site = serde_json::from_value(json).unwrap())
+    };
+    assert!(about(&Host::new(""), json!({"gzip": true})).unwrap().contains("declares no `[front]`"));
+    let host = Host::new(
+        "hostnames = [\"*.b.example\"]\nsecret_files = [\"HOME/data\"]\nsecret_env = [\"SHOP_*\"]\n[front]",
+    );
+    for name in ["inside", "data/inside"] {
+        std::fs::write(host.path(name), "a:{SHA}x").unwrap();
+    }
+    let users = |users: serde_json::Value| json!({"basic_auth": {"realm": "x", "users": users}});
+    for (settings, is_allowed) in [
+        (json!({"gzip": true}), true),
+        (json!({"redirect_from": ["www.b.example"]}), true),
+        (json!({"redirect_from": ["www.a.example"]}), false),
+        (json!({"error_pages": {"502": host.path("data/inside")}}), true),
+        (json!({"error_pages": {"502": host.path("inside")}}), false),
+        (json!({"error_pages": {"502": "/etc/shadow"}}), false),
+        (users(json!({"secret_file": host.path("data/inside")})), true),
+        (users(json!({"secret_file": host.path("inside")})), false),
+        (users(json!({"secret_env": "SHOP_USERS"})), true),
+        (users(json!({"secret_env": "HOME"})), false),
+    ] {
+        let objection = about(&host, settings.clone());
+        assert_eq!(objection.is_none(), is_allowed, "{settings}: {objection:?}");
+    }
+}
+
+#[test]
+fn additional_ports_are_checked_against_the_same_lists() {
     let host = Host::new("ports = [\"8000-8099\"]\naddresses = [\"127.0.0.1\"]");
     let about = |port: &str| {
         host.about(|spec| {
@@ -328,7 +358,7 @@ fn further_ports_are_held_to_the_same_lists() {
 }
 
 #[test]
-fn a_wrong_front_keeps_the_agent_from_starting() {
+fn an_invalid_front_section_prevents_the_agent_from_starting() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("policy.toml");
     std::fs::write(&path, "binds = []\n[front]\nhttps = 443").unwrap();
@@ -353,6 +383,7 @@ fn options_that_reach_beyond_the_container_are_allowed_by_name_alone() {
         (json!({ "devices": ["/dev/dri/card0"] }), json!({ "devices": ["/dev/sda"] })),
         (json!({ "gpus": "all" }), json!({ "device_cgroup_rules": ["c 1:3 rwm"] })),
         (json!({ "pid": "host" }), json!({ "ipc": "host" })),
+        (json!({ "pid": "host" }), json!({ "network_mode": "host" })),
         (
             json!({ "security_opt": ["seccomp=unconfined"] }),
             json!({ "security_opt": ["apparmor=unconfined"] }),

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_too_often_waits_and_others_do_not() {
+    fn only_the_address_that_fails_too_often_is_delayed() {
         let (failures, now) = (Failures::default(), Instant::now());
         let taken = (0..100).filter(|_| failures.count(address("192.0.2.1"), now).is_ok()).count();
         assert_eq!(taken, 20);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_one_sender() {
+    fn addresses_of_one_ipv6_network_count_as_one_sender() {
         let (failures, now) = (Failures::default(), Instant::now());
         let senders = (0..100).map(|last| address(&format!("2001:db8::{last:x}")));
         assert_eq!(senders.filter(|sender| failures.count(*sender, now).is_ok()).count(), 20);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_freed() {
+    fn the_failure_table_is_bounded_and_freed() {
         let (failures, now) = (Failures::default(), Instant::now());
         let many = |count: u32| (0..count).map(|number| IpAddr::V4((0x0a00_0000 + number).into()));
         let taken = many(10_000).filter(|sender| failures.count(*sender, now).is_ok()).count();

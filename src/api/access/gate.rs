@@ -17,7 +17,7 @@ use super::lease::{RevocableBody, TokenGuard};
 use super::{Access, NotLetIn};
 use crate::api::ApiState;
 use crate::api::error::ApiError;
-use crate::api::serve::{Peer, Standing};
+use crate::api::serve::{AdmissionGuard, Peer};
 use crate::model::access::Token;
 use crate::model::credential::Credential;
 use crate::model::time::Timestamp;
@@ -93,22 +93,22 @@ pub async fn authenticate(State(gate): State<Gate>, mut request: Request, next: 
     let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
     let shown = shown(request.headers());
     let token = shown.as_ref().and_then(|shown| gate.verify(shown));
-    let lease = token.map(|token| {
-        let lease = TokenGuard { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
-        request.extensions_mut().insert(Access::of_token(token, peer, lease.clone()));
-        if let Some(standing) = request.extensions().get::<Standing>() {
+    let token_guard = token.map(|token| {
+        let token_guard = TokenGuard { id: token.id.clone(), tokens: gate.tokens.clone(), clock: gate.clock };
+        request.extensions_mut().insert(Access::of_token(token, peer, token_guard.clone()));
+        if let Some(standing) = request.extensions().get::<AdmissionGuard>() {
             standing.prove();
         }
-        lease
+        token_guard
     });
     let response = next.run(request).await;
     if response.extensions().get::<NotLetIn>().is_some() {
         return gate.refuse(response, peer.map(|peer| peer.ip()), shown.as_ref());
     }
-    match lease {
+    match token_guard {
         // A complete answer is sent whole, for example to a client that revokes its own token.
-        Some(lease) if response.body().size_hint().exact().is_none() => {
-            response.map(|body| Body::new(RevocableBody::new(body, lease)))
+        Some(token_guard) if response.body().size_hint().exact().is_none() => {
+            response.map(|body| Body::new(RevocableBody::new(body, token_guard)))
         }
         _ => response,
     }

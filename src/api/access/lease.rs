@@ -61,8 +61,8 @@ pub(in crate::api) struct RevocableBody {
 }
 
 impl RevocableBody {
-    pub(super) fn new(body: Body, lease: TokenGuard) -> Self {
-        Self::until(body, lease.ended().boxed())
+    pub(super) fn new(body: Body, token_guard: TokenGuard) -> Self {
+        Self::until(body, token_guard.ended().boxed())
     }
 
     /// The answer breaks off once `ended` returns.

@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Access;
-use crate::api::serve::{Peer, Standing};
+use crate::api::serve::{AdmissionGuard, Peer};
 
 /// The file with the users of this host.
 const USERS: &str = "/etc/passwd";
@@ -22,7 +22,7 @@ pub async fn name_caller(mut request: Request, next: Next) -> Response {
         None => "local".to_owned(),
     };
     request.extensions_mut().insert(Access::local(name));
-    if let Some(standing) = request.extensions().get::<Standing>() {
+    if let Some(standing) = request.extensions().get::<AdmissionGuard>() {
         standing.prove();
     }
     next.run(request).await
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_found_by_number_and_odd_lines_are_passed_over() {
+    fn a_user_is_found_by_uid_and_malformed_lines_are_skipped() {
         let users = "root:x:0:0:root:/root:/bin/sh\n\nbroken\nalice:x:1000:1000::/home/alice:/bin/bash\n";
         assert_eq!(user_name(users, 0), Some("root"));
         assert_eq!(user_name(users, 1000), Some("alice"));

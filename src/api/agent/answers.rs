@@ -25,18 +25,18 @@ pub(in crate::api) async fn answer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let nobody = || ApiError::not_found("no request is waiting for this answer");
+    let not_waiting = || ApiError::not_found("no request is waiting for this answer");
     if headers.contains_key(FAILED) {
         let why = axum::body::to_bytes(body, LONGEST_FAILURE).await;
         let why =
             why.map_or_else(|_| "no reason given".into(), |why| String::from_utf8_lossy(&why).into_owned());
-        let told = api.desk.answer(&caller.agent, &id, Err(ControllerError(why)));
-        return told.then_some(StatusCode::NO_CONTENT).ok_or_else(nobody);
+        let is_delivered = api.hub.answer(&caller.agent, &id, Err(ControllerError(why)));
+        return is_delivered.then_some(StatusCode::NO_CONTENT).ok_or_else(not_waiting);
     }
     let (pass, pieces) = mpsc::channel(WAITING);
     let stream: LogStream = unfold(pieces, async |mut pieces| Some((pieces.recv().await?, pieces))).boxed();
-    if !api.desk.answer(&caller.agent, &id, Ok(stream)) {
-        return Err(nobody());
+    if !api.hub.answer(&caller.agent, &id, Ok(stream)) {
+        return Err(not_waiting());
     }
     // A followed log lasts as long as a client follows it.
     caller.lift_deadline();
@@ -44,11 +44,11 @@ pub(in crate::api) async fn answer(
     loop {
         let piece = tokio::select! {
             piece = body.next() => piece,
-            () = pass.closed() => return Err(nobody()),
+            () = pass.closed() => return Err(not_waiting()),
         };
         let Some(piece) = piece else { return Ok(StatusCode::NO_CONTENT) };
         if pass.send(piece.map_err(std::io::Error::other)).await.is_err() {
-            return Err(nobody());
+            return Err(not_waiting());
         }
     }
 }

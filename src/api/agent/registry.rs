@@ -118,7 +118,7 @@ impl ApiState {
     /// several only if two registries have the same path.
     fn repositories(&self, agent: &AgentName, name: &str) -> Result<BTreeSet<ImageRepository>, RecordError> {
         let mut found = BTreeSet::new();
-        for environment in self.desk.environments(agent) {
+        for environment in self.hub.environments(agent) {
             let desired = self.desired.get(&environment)?;
             let held = desired.hold.as_ref().and_then(|hold| hold.generation);
             let held = held.map(|held| self.desired.entry(&environment, held)).transpose()?.flatten();
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_digests_of_repositories_name_something() {
+    fn only_manifests_and_blobs_by_digest_are_routed() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for kind in ["manifests", "blobs"] {
             let path = format!("keepwork/prod/{kind}/{digest}");

@@ -6,7 +6,7 @@ use super::AgentCaller;
 use crate::api::ApiState;
 use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
-use crate::model::link::{Receipt, Report};
+use crate::model::link::{AgentReport, Receipt};
 
 /// Stores a report. Only the newest session may report, and only about environments that the
 /// manifest assigns to this agent. The answer reveals nothing about others, not even their
@@ -14,19 +14,19 @@ use crate::model::link::{Receipt, Report};
 pub(in crate::api) async fn report(
     State(api): State<ApiState>,
     caller: AgentCaller,
-    JsonBody(mut report): JsonBody<Report>,
+    JsonBody(mut report): JsonBody<AgentReport>,
 ) -> Result<axum::Json<Receipt>, ApiError> {
-    if !api.desk.is_live(&caller.agent, &report.instance, report.epoch) {
+    if !api.hub.is_live(&caller.agent, &report.instance, report.epoch) {
         return Err(ApiError::conflict("this session is not the agent's current one: start a new session"));
     }
     if let Some(left) = report.left.take() {
         let volumes = report.left_volumes.take().unwrap_or_default();
-        api.desk.note_left(&caller.agent, left, volumes).await?;
+        api.hub.note_left(&caller.agent, left, volumes).await?;
     }
-    let environments = api.desk.environments(&caller.agent);
+    let environments = api.hub.environments(&caller.agent);
     let runs = report.environments.iter().filter(|one| one.status.running.is_some());
     let runs = runs.map(|one| one.status.environment.clone()).filter(|name| environments.contains(name));
-    api.desk.note_runs(&caller.agent, runs.collect()).await?;
-    let receipt = api.desk.hearer().hear(environments, report, (api.clock)()).await?;
+    api.hub.note_runs(&caller.agent, runs.collect()).await?;
+    let receipt = api.hub.reports().record(environments, report, (api.clock)()).await?;
     Ok(axum::Json(receipt))
 }

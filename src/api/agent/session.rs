@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::AgentCaller;
-use super::desk::AgentSession;
+use super::connections::AgentSession;
 use crate::api::ApiState;
 use crate::api::body::JsonBody as Json;
 use crate::api::error::ApiError;
@@ -49,13 +49,13 @@ pub(in crate::api) async fn session(
             "`instance` must have at most {LONGEST_INSTANCE} bytes"
         )));
     }
-    let Ok(session) = api.desk.enter(caller.agent.clone(), &hello) else {
+    let Ok(session) = api.hub.enter(caller.agent.clone(), &hello) else {
         return Err(ApiError::conflict(format!(
             "another agent with the token of `{}` connected later: give each host its own token",
             caller.agent
         )));
     };
-    let talk = Talk { api, session, told: None, beat: Instant::now() + BEAT, is_over: false };
+    let talk = Talk { api, session, last_sent: None, beat: Instant::now() + BEAT, is_over: false };
     let lines = unfold(talk, |mut talk| async move {
         let line = talk.next().await?;
         Some((Ok::<_, std::convert::Infallible>(line), talk))
@@ -68,7 +68,7 @@ struct Talk {
     api: ApiState,
     session: AgentSession,
     /// The last assignment sent; an equal one is not sent again.
-    told: Option<Arc<Assignment>>,
+    last_sent: Option<Arc<Assignment>>,
     beat: Instant,
     is_over: bool,
 }
@@ -79,13 +79,13 @@ impl Talk {
         if self.is_over {
             return None;
         }
-        if self.told.is_none()
+        if self.last_sent.is_none()
             && let Some(line) = self.assignment()
         {
             return Some(line);
         }
         loop {
-            let AgentSession { bell, questions, superseded, closed, .. } = &mut self.session;
+            let AgentSession { wakeup, questions, superseded, closed, .. } = &mut self.session;
             tokio::select! {
                 // The end of the session takes precedence over pending messages.
                 biased;
@@ -95,7 +95,7 @@ impl Talk {
                     return self.line(&ToAgent::Superseded);
                 }
                 ask = questions.recv() => return self.line(&ToAgent::Ask(ask?)),
-                () = bell.notified() => if let Some(line) = self.assignment() {
+                () = wakeup.notified() => if let Some(line) = self.assignment() {
                     return Some(line);
                 },
                 () = sleep_until(self.beat) => {
@@ -117,18 +117,18 @@ impl Talk {
                 return None;
             }
         };
-        if self.told.as_ref() == Some(&assignment) {
+        if self.last_sent.as_ref() == Some(&assignment) {
             return None;
         }
         let line = self.line(&ToAgent::Assignment(Box::new(assignment.as_ref().clone())));
-        self.told = Some(assignment);
+        self.last_sent = Some(assignment);
         line
     }
 
     /// A message that cannot be serialized, which does not happen, ends the session.
-    fn line(&mut self, say: &ToAgent) -> Option<String> {
+    fn line(&mut self, message: &ToAgent) -> Option<String> {
         self.beat = Instant::now() + BEAT;
-        let mut line = serde_json::to_string(say).ok()?;
+        let mut line = serde_json::to_string(message).ok()?;
         line.push('\n');
         Some(line)
     }
@@ -142,7 +142,7 @@ impl ApiState {
         let of_agent = all.filter(|(_, spec)| spec.host.as_ref() == Some(agent));
         let environments = of_agent
             .map(|(name, spec)| {
-                let mark = state.manifest.mark(name);
+                let mark = state.mark(name);
                 self.assigned(name, EnvironmentSpec { mark, ..spec.clone() })
             })
             .collect::<Result<_, _>>()?;
@@ -153,14 +153,15 @@ impl ApiState {
     /// Returns what users asked to remove on the host of an agent, of environments that it does not run.
     fn to_forget(&self, agent: &AgentName, manifest: &Manifest) -> Result<Vec<ForgetThere>, RecordError> {
         let mut found = Vec::new();
-        for environment in self.desk.left_on(agent) {
+        for environment in self.hub.left_on(agent) {
             let Some(Forget { stop, left, by, at }) = self.desired.get(&environment)?.forget else {
                 continue;
             };
-            let is_meant = match (manifest.environments.get(&environment), left) {
-                (None, _) => true,
-                (Some(spec), Some(left)) => spec.host.as_ref() != Some(agent) && left.agents.contains(agent),
-                (Some(_), None) => false,
+            let declared = manifest.environments.get(&environment);
+            let runs_there = declared.is_some_and(|spec| spec.host.as_ref() == Some(agent));
+            let is_meant = match left {
+                None => declared.is_none(),
+                Some(left) => !runs_there && left.agents.contains(agent),
             };
             if is_meant {
                 found.push(ForgetThere { environment, stop, by, at });
@@ -176,7 +177,7 @@ impl ApiState {
             Some(held) => self.desired.entry(name, held)?,
             None => None,
         };
-        let heard = self.desk.hearer().heard(name)?;
-        Ok(Assigned { spec, desired, held, heard })
+        let cursor = self.hub.reports().cursor(name)?;
+        Ok(Assigned { spec, desired, held, heard: cursor })
     }
 }

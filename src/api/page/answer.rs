@@ -103,7 +103,7 @@ pub(super) fn see_other(path: &str) -> Response {
 
 #[derive(Template)]
 #[template(path = "failure.html")]
-struct Failure {
+struct FailurePage {
     frame: Frame,
     heading: &'static str,
     message: String,
@@ -123,6 +123,6 @@ pub(super) fn failure(visit: &Visit, api: &ApiState, error: &ApiError) -> Respon
     };
     let frame = Frame::new(visit, api, heading, "");
     let (message, status) = (super::text::sentence(&error.view.message), error.status.as_u16());
-    let page = Failure { frame, heading, message, status };
+    let page = FailurePage { frame, heading, message, status };
     page_with(visit, error.status, &page).unwrap_or_else(|_| error.status.into_response())
 }

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_keep_to_their_budgets() {
+    fn assets_stay_within_their_size_budgets() {
         let size = |asset: &Asset| asset.packed.as_ref().unwrap().len();
         assert!(size(&ASSETS.style) <= 6 * 1024, "{}", size(&ASSETS.style));
         assert!(size(&ASSETS.script) <= 6 * 1024, "{}", size(&ASSETS.script));

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::answer::{self, part};
 use super::card::{Card, CardPlace};
+use super::environment;
 use super::frame::Frame;
 use super::guard::Visit;
 use super::lanes::{Group, LaneStage, groups};
@@ -32,8 +33,6 @@ use crate::record::RecordError;
 const MANY: usize = 30;
 /// The most environments in trouble that are shown with a sentence; the others are named.
 const MOST_TROUBLED: usize = 20;
-/// The most environments in the timeline.
-const MOST_LANES: usize = 8;
 /// The cards in one row of a lane.
 const IN_A_ROW: usize = 3;
 
@@ -83,9 +82,9 @@ impl BoardOverview {
         api.apart(move |api| {
             let recorded = api.desired.all()?.into_iter();
             let recorded = recorded.map(|desired| (desired.environment.clone(), desired)).collect();
-            let views = api.names()?;
+            let (views, rejections) = (api.names()?, api.desired.rejections()?);
             let views = views.iter().map(|name| {
-                let (view, build) = api.view_apart_from_build(name)?;
+                let (view, build) = api.view_among(name, &rejections)?;
                 Ok::<_, RecordError>(EnvironmentView { build, ..view })
             });
             let views: Vec<EnvironmentView> = views.collect::<Result<_, _>>()?;
@@ -110,7 +109,7 @@ fn first_lane(manifest: &Manifest, views: &[EnvironmentView]) -> Option<(String,
     let groups = groups(manifest, views.iter().map(|view| &view.environment));
     let is_single = views.len() == 1;
     let lane = groups.into_iter().find(|group| group.steps.len() > 1 || is_single)?;
-    Some((lane.title, lane.steps.into_iter().map(|step| step.name).take(MOST_LANES).collect()))
+    Some((lane.title, lane.steps.into_iter().map(|step| step.name).take(timeline::MOST_LANES).collect()))
 }
 
 /// `GET /?q=&status=&host=`
@@ -166,6 +165,9 @@ pub(in crate::api) async fn board(
         })?);
     } else {
         parts.extend(lanes(&visit, clock, manifest, &cards, is_large)?);
+        if let [only] = overview.views.as_slice() {
+            parts.extend(environment::alone(&api, &visit.site.prefix, clock, &only.environment).await?);
+        }
         parts.extend(drawn(&overview, clock)?);
     }
     let page = Board { frame, query, is_large, is_empty: cards.is_empty(), parts };
@@ -187,7 +189,8 @@ fn drawn(overview: &BoardOverview, clock: PageClock) -> Result<Option<Safe<Strin
         Some((name.to_string(), overview.histories.get(name)?.as_slice()))
     };
     let lanes: Vec<_> = names.iter().filter_map(lane).collect();
-    let lanes: Vec<_> = lanes.iter().map(|(name, history)| timeline::Lane { name, history }).collect();
+    let lanes: Vec<_> =
+        lanes.iter().map(|(name, history)| timeline::TimelineLane { name, history }).collect();
     timeline::timeline("timeline", &format!("What ran when · {title}"), &lanes, clock.0)
 }
 
@@ -211,6 +214,8 @@ fn notices(api: &ApiState, overview: &BoardOverview) -> Vec<String> {
         format!("The edited manifest is not applied, and the last valid one is in use. {}", sentence(problem))
     });
     notices.extend(problem);
+    // The outbox is not what the board is for, so an unreadable one does not hide the board.
+    notices.extend(api.outbox_warnings().unwrap_or_default().iter().map(|warning| sentence(warning)));
     let warnings = api.controller.iter().flat_map(|controller| controller.warnings());
     notices.extend(warnings.map(|warning| sentence(&warning)));
     notices
@@ -245,7 +250,7 @@ fn lanes(
                 cards: cards_of,
             })?);
         } else {
-            parts.push(part(&Lane::new(root, clock, &group, cards))?);
+            parts.push(part(&BoardLane::new(root, clock, &group, cards))?);
         }
     }
     if alone.is_empty() {
@@ -383,7 +388,7 @@ pub(super) fn last_good(history: &[HistoryEntry], current: Generation) -> Option
 
 #[derive(Template)]
 #[template(path = "lane.html")]
-struct Lane<'a> {
+struct BoardLane<'a> {
     root: &'a str,
     clock: PageClock,
     id: &'a str,
@@ -407,7 +412,7 @@ enum Between {
     Apart,
 }
 
-impl<'a> Lane<'a> {
+impl<'a> BoardLane<'a> {
     fn new(
         root: &'a str,
         clock: PageClock,

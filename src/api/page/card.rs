@@ -1,5 +1,6 @@
 //! One environment in a few lines.
 
+use super::evidence;
 use super::status::Badge;
 use super::text::sentence;
 use crate::model::commits::CommitLine;
@@ -76,7 +77,10 @@ impl Card {
             subject: title.filter(|title| !title.is_empty()).unwrap_or_else(|| subject(view)),
             author: author.filter(|author| !author.is_empty()),
             ahead: None,
-            message: message(view),
+            message: match view.generation.0 {
+                0 => waiting(view).or_else(|| message(view)),
+                _ => message(view).or_else(|| waiting(view)),
+            },
             version: version(view),
             generation: view.generation.0,
             last,
@@ -131,6 +135,11 @@ fn version(view: &EnvironmentView) -> String {
     let revision = view.revision.as_ref().map(CommitId::as_str);
     let digest = view.image.as_ref().and_then(|image| image.shown_digest()).map(Digest::hex);
     revision.or(digest).and_then(|text| text.get(..7)).unwrap_or("none").to_owned()
+}
+
+/// What a promotion to it waits for.
+fn waiting(view: &EnvironmentView) -> Option<String> {
+    view.waiting.as_ref().map(|message| evidence::waiting(&view.environment, message))
 }
 
 fn message(view: &EnvironmentView) -> Option<String> {
@@ -199,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_author_is_named_without_the_address() {
+    fn an_author_is_shown_without_the_address() {
         for (by, expected) in [
             ("alice", "alice"),
             ("token anna (192.0.2.7, page)", "anna"),

@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 const MOST_ASKED: usize = 200;
 
 /// The history of repositories, as far as this host has it.
-pub trait Commits: Send + Sync {
+pub trait CommitHistory: Send + Sync {
     /// Returns those of `commits` that the repository of an environment has here.
     fn lines(
         &self,
@@ -46,12 +46,12 @@ pub trait Commits: Send + Sync {
 /// What is known of commits. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct KnownCommits {
-    source: Option<Arc<dyn Commits>>,
-    known: Arc<Mutex<Known>>,
+    source: Option<Arc<dyn CommitHistory>>,
+    known: Arc<Mutex<CommitCache>>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CommitCache {
     lines: HashMap<CommitId, CommitLine>,
     missing: HashMap<CommitId, Instant>,
     compared: HashMap<(CommitId, CommitId), Arc<Comparison>>,
@@ -64,7 +64,7 @@ impl fmt::Debug for KnownCommits {
 }
 
 impl KnownCommits {
-    pub(super) fn new(source: Arc<dyn Commits>) -> Self {
+    pub(super) fn new(source: Arc<dyn CommitHistory>) -> Self {
         Self { source: Some(source), known: Arc::default() }
     }
 
@@ -139,7 +139,12 @@ impl KnownCommits {
         answer.map_err(|_| "git did not answer within five seconds".to_owned())?
     }
 
-    async fn learn_lines(&self, source: &dyn Commits, environment: EnvironmentName, commits: Vec<CommitId>) {
+    async fn learn_lines(
+        &self,
+        source: &dyn CommitHistory,
+        environment: EnvironmentName,
+        commits: Vec<CommitId>,
+    ) {
         let found = source.lines(environment, commits.clone()).await.unwrap_or_default();
         let mut known = self.known();
         if known.lines.len() + found.len() > REMEMBERED {
@@ -160,7 +165,7 @@ impl KnownCommits {
 
     async fn compare_by(
         &self,
-        source: &dyn Commits,
+        source: &dyn CommitHistory,
         environment: EnvironmentName,
         old: CommitId,
         new: CommitId,
@@ -181,27 +186,27 @@ impl KnownCommits {
         !known.lines.contains_key(commit) && !is_missing
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, CommitCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Where a repository is shown by the forge that hosts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Forge {
+pub(super) struct ForgeWeb {
     base: String,
     pub(super) host: String,
-    kind: ForgeKind,
+    kind: ForgeWebKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ForgeKind {
+enum ForgeWebKind {
     GithubLike,
     Gitlab,
     Bitbucket,
 }
 
-impl Forge {
+impl ForgeWeb {
     /// The forge of an environment's repository, by its webhook or by the name of its host. Only `https`.
     pub(super) fn of(manifest: &Manifest, environment: &EnvironmentName) -> Option<Self> {
         use crate::model::spec::Provider;
@@ -217,14 +222,14 @@ impl Forge {
         }
         let named = |word: &str| host.split('.').any(|part| part == word);
         let kind = match spec.webhook.as_ref().map(|webhook| webhook.provider) {
-            Some(Provider::Github | Provider::Gitea) => ForgeKind::GithubLike,
-            Some(Provider::Gitlab) => ForgeKind::Gitlab,
-            Some(Provider::Bitbucket) => ForgeKind::Bitbucket,
+            Some(Provider::Github | Provider::Gitea) => ForgeWebKind::GithubLike,
+            Some(Provider::Gitlab) => ForgeWebKind::Gitlab,
+            Some(Provider::Bitbucket) => ForgeWebKind::Bitbucket,
             None if named("github") || named("gitea") || named("codeberg") || named("forgejo") => {
-                ForgeKind::GithubLike
+                ForgeWebKind::GithubLike
             }
-            None if named("gitlab") => ForgeKind::Gitlab,
-            None if named("bitbucket") => ForgeKind::Bitbucket,
+            None if named("gitlab") => ForgeWebKind::Gitlab,
+            None if named("bitbucket") => ForgeWebKind::Bitbucket,
             None => return None,
         };
         Some(Self { base: format!("https://{path}"), host, kind })
@@ -234,9 +239,9 @@ impl Forge {
     pub(super) fn commit(&self, commit: &CommitId) -> String {
         let base = &self.base;
         match self.kind {
-            ForgeKind::GithubLike => format!("{base}/commit/{commit}"),
-            ForgeKind::Gitlab => format!("{base}/-/commit/{commit}"),
-            ForgeKind::Bitbucket => format!("{base}/commits/{commit}"),
+            ForgeWebKind::GithubLike => format!("{base}/commit/{commit}"),
+            ForgeWebKind::Gitlab => format!("{base}/-/commit/{commit}"),
+            ForgeWebKind::Bitbucket => format!("{base}/commits/{commit}"),
         }
     }
 
@@ -244,9 +249,9 @@ impl Forge {
     pub(super) fn compare(&self, old: &CommitId, new: &CommitId) -> String {
         let base = &self.base;
         match self.kind {
-            ForgeKind::GithubLike => format!("{base}/compare/{old}...{new}"),
-            ForgeKind::Gitlab => format!("{base}/-/compare/{old}...{new}"),
-            ForgeKind::Bitbucket => format!("{base}/branches/compare/{new}%0D{old}"),
+            ForgeWebKind::GithubLike => format!("{base}/compare/{old}...{new}"),
+            ForgeWebKind::Gitlab => format!("{base}/-/compare/{old}...{new}"),
+            ForgeWebKind::Bitbucket => format!("{base}/branches/compare/{new}%0D{old}"),
         }
     }
 }
@@ -258,7 +263,7 @@ mod tests {
     use crate::model::name::RepositoryName;
     use crate::model::spec::RepositorySpec;
 
-    fn forge(url: &str) -> Option<Forge> {
+    fn forge(url: &str) -> Option<ForgeWeb> {
         let mut manifest = manifest().manifest;
         let spec = RepositorySpec {
             url: url.to_owned(),
@@ -268,11 +273,11 @@ mod tests {
             forge: None,
         };
         manifest.repositories.insert(RepositoryName::new("keepwork").unwrap(), spec);
-        Forge::of(&manifest, &name("prod"))
+        ForgeWeb::of(&manifest, &name("prod"))
     }
 
     #[test]
-    fn commits_lead_to_the_forge_that_hosts_them() {
+    fn commits_link_to_the_forge_that_hosts_them() {
         let (old, new) = (CommitId::new("a".repeat(40)).unwrap(), CommitId::new("b".repeat(40)).unwrap());
         let github = forge("https://github.com/example/shop.git").unwrap();
         assert_eq!(github.commit(&old), format!("https://github.com/example/shop/commit/{old}"));

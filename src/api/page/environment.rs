@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::StreamExt as _;
 
-use super::act::{self, Act, Form, Noted, Notice, Typed};
+use super::act::{self, Act, ActionForm, Noted, Notice, Typed};
 use super::answer::{self, part};
 use super::board::last_good;
 use super::card::{CardAddress, CardPlace, address, moved, short_name};
+use super::evidence;
 use super::frame::Frame;
 use super::guard::Visit;
 use super::lanes::shown;
@@ -23,15 +24,17 @@ use crate::api::ApiState;
 use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
 use crate::api::find::FoundEnvironment;
+use crate::metrics::{RECENT, RecentRequests};
 use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::event::{Event, EventKind};
+use crate::model::job::JobView;
 use crate::model::link::Question;
 use crate::model::logs::LogOptions;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
-use crate::model::view::EnvironmentView;
+use crate::model::view::{EnvironmentView, EvidenceView};
 
 /// The generations on the page.
 const GENERATIONS: usize = 8;
@@ -54,8 +57,8 @@ pub(in crate::api) async fn environment(
     QueryParams(noted): QueryParams<Noted>,
 ) -> Result<Response, ApiError> {
     let name = found.name.clone();
-    let (evidence, tail) = tokio::join!(why::evidence(&api, &name), tail(&api, &found));
-    let seen = Seen::read(&api, &name).await?;
+    let (causes, tail) = tokio::join!(why::evidence(&api, &name), tail(&api, &found));
+    let seen = SeenEnvironment::read(&api, &name).await?;
     let view = &seen.view;
     let badge = Badge::of(view);
     let is_bad = urgency(view).is_some();
@@ -70,34 +73,79 @@ pub(in crate::api) async fn environment(
     let good = last_good(&seen.history, view.generation);
     let parts = Parts {
         head: part(&Head { clock, name: name.as_str(), badge, view })?,
-        said: part(&Banner::new(clock, view, good, visit.may_move(&name) && found.spec().is_some()))?,
-        why: why::why(clock, &evidence?)?,
+        said: part(&Banner::new(
+            &visit.site.prefix,
+            clock,
+            view,
+            good,
+            visit.may_move(&name) && found.spec().is_some(),
+        ))?,
+        why: why::why(clock, &causes?)?,
         acts: acts(&visit, &found, &seen, is_bad)?,
-        tail: part(&Tail { name: name.as_str(), tail })?,
-        history: part(&History { clock, rows: rows(&api, &seen.history, view, GENERATIONS) })?,
-        facts: part(&Facts {
+        evidence: evidence::on_environment(&visit.site.prefix, clock, &seen.evidence)?,
+        judge: evidence::judgement(
+            &visit,
+            view,
+            &seen.evidence.evidence,
+            !seen.evidence.onward.is_empty(),
+            None,
+        )?,
+        tail: part(&Tail { root: &visit.site.prefix, name: name.as_str(), tail })?,
+        history: part(&GenerationHistory {
+            root: &visit.site.prefix,
+            name: name.as_str(),
+            clock,
+            rows: rows(&api, &seen.history, view, GENERATIONS),
+        })?,
+        facts: part(&FactsView {
             root: &visit.site.prefix,
             name: name.as_str(),
             is_promoted: found.spec().is_some_and(|spec| matches!(spec.supply, Supply::Promotion { .. })),
             clock,
             view,
-            rows: facts(&manifest.manifest, found.spec(), view),
+            rows: {
+                let mut rows = facts(&manifest.manifest, found.spec(), view);
+                let recent = api.metrics.recent_requests(&name, (api.clock)());
+                rows.extend(recent.map(|recent| ("Requests", requests(&recent))));
+                rows
+            },
             address: found.spec().and_then(|spec| address(spec, &place)),
         })?,
-        events: part(&Events { clock, events: &seen.events })?,
+        jobs: jobs(clock, &api.jobs_of(&name)?)?,
+        events: part(&Events {
+            root: &visit.site.prefix,
+            name: name.as_str(),
+            clock,
+            events: &seen.events,
+            is_whole: false,
+        })?,
     };
-    let notice = act::notice(&noted, view, &seen.history);
-    answer::page(&visit, &Page { may_move: visit.may_move(&name), frame, notice, parts })
+    let notice = act::notice(&noted, view, &seen.history)
+        .or_else(|| evidence::notice(&noted, view, &seen.evidence.evidence));
+    answer::page(&visit, &EnvironmentPage { may_move: visit.may_move(&name), frame, notice, parts })
+}
+
+/// The causes and the last output of the only environment, for the board.
+pub(super) async fn alone(
+    api: &ApiState,
+    root: &str,
+    clock: PageClock,
+    name: &EnvironmentName,
+) -> Result<[Safe<String>; 2], ApiError> {
+    let found = api.find(name.as_str())?;
+    let (causes, tail) = tokio::join!(why::evidence(api, name), tail(api, &found));
+    Ok([why::why(clock, &causes?)?, part(&Tail { root, name: name.as_str(), tail })?])
 }
 
 /// What the record has about one environment.
-pub(super) struct Seen {
+pub(super) struct SeenEnvironment {
     pub(super) view: EnvironmentView,
     pub(super) history: Vec<HistoryEntry>,
     pub(super) events: Vec<Event>,
+    pub(super) evidence: EvidenceView,
 }
 
-impl Seen {
+impl SeenEnvironment {
     /// Reads it.
     pub(super) async fn read(api: &ApiState, name: &EnvironmentName) -> Result<Self, ApiError> {
         let name = name.clone();
@@ -106,7 +154,8 @@ impl Seen {
             let mut events = api.status.events(Some(&name), None, EVENTS)?;
             events.reverse();
             let (view, build) = api.view_apart_from_build(&name)?;
-            Ok(Self { view: EnvironmentView { build, ..view }, history, events })
+            let evidence = api.evidence_view(&name)?;
+            Ok(Self { view: EnvironmentView { build, ..view }, history, events, evidence })
         })
         .await
     }
@@ -114,7 +163,7 @@ impl Seen {
 
 #[derive(Template)]
 #[template(path = "environment.html")]
-struct Page {
+struct EnvironmentPage {
     frame: Frame,
     notice: Option<Notice>,
     may_move: bool,
@@ -126,10 +175,28 @@ struct Parts {
     said: Safe<String>,
     why: Safe<String>,
     acts: Option<Safe<String>>,
+    evidence: Option<Safe<String>>,
+    judge: Option<Safe<String>>,
     tail: Safe<String>,
     history: Safe<String>,
     facts: Safe<String>,
+    /// `None`: it has no jobs.
+    jobs: Option<Safe<String>>,
     events: Safe<String>,
+}
+
+#[derive(Template)]
+#[template(path = "environment-jobs.html")]
+struct JobsPart<'a> {
+    clock: PageClock,
+    jobs: &'a [JobView],
+}
+
+fn jobs(clock: PageClock, jobs: &[JobView]) -> Result<Option<Safe<String>>, ApiError> {
+    if jobs.is_empty() {
+        return Ok(None);
+    }
+    part(&JobsPart { clock, jobs }).map(Some)
 }
 
 #[derive(Template)]
@@ -144,6 +211,7 @@ struct Head<'a> {
 #[derive(Template)]
 #[template(path = "environment-said.html")]
 struct Banner<'a> {
+    root: &'a str,
     clock: PageClock,
     view: &'a EnvironmentView,
     /// The class of the banner.
@@ -156,7 +224,13 @@ struct Banner<'a> {
 }
 
 impl<'a> Banner<'a> {
-    fn new(clock: PageClock, view: &'a EnvironmentView, good: Option<Generation>, may_move: bool) -> Self {
+    fn new(
+        root: &'a str,
+        clock: PageClock,
+        view: &'a EnvironmentView,
+        good: Option<Generation>,
+        may_move: bool,
+    ) -> Self {
         let look = match view.status {
             Condition::Degraded | Condition::Blocked => "bad",
             Condition::RolledBack => "warn",
@@ -166,14 +240,14 @@ impl<'a> Banner<'a> {
         let warnings = view.warnings.iter().map(|warning| sentence(warning)).collect();
         let (message, is_bad) = (sentence(&view.message), urgency(view).is_some());
         let good = good.filter(|_| is_bad);
-        Self { clock, view, look, message, good, warnings, may_move, is_bad }
+        Self { root, clock, view, look, message, good, warnings, may_move, is_bad }
     }
 }
 
 #[derive(Template)]
 #[template(path = "acts.html")]
 struct Acts {
-    acts: Vec<Form>,
+    acts: Vec<ActionForm>,
     /// Whether the first form is the remedy.
     is_bad: bool,
 }
@@ -182,7 +256,7 @@ struct Acts {
 fn acts(
     visit: &Visit,
     found: &FoundEnvironment,
-    seen: &Seen,
+    seen: &SeenEnvironment,
     is_bad: bool,
 ) -> Result<Option<Safe<String>>, ApiError> {
     if !visit.may_move(&found.name) || found.spec().is_none() {
@@ -190,7 +264,7 @@ fn acts(
     }
     let all = [Act::Resume, Act::Rollback, Act::Hold, Act::Set, Act::Sync];
     let (view, root) = (&seen.view, visit.site.prefix.as_str());
-    let form = |act| Form::new(act, root, view, &seen.history, found.spec(), Typed::default());
+    let form = |act| ActionForm::new(act, root, view, &seen.history, found.spec(), Typed::default());
     let acts = all.into_iter().map(form).filter(|form| form.is_possible(view)).collect();
     part(&Acts { acts, is_bad }).map(Some)
 }
@@ -198,18 +272,19 @@ fn acts(
 #[derive(Template)]
 #[template(path = "environment-tail.html")]
 struct Tail<'a> {
+    root: &'a str,
     name: &'a str,
     tail: Result<Vec<String>, String>,
 }
 
 /// The last lines of an environment's output, or why there are none.
 async fn tail(api: &ApiState, found: &FoundEnvironment) -> Result<Vec<String>, String> {
-    let options = LogOptions { follow: false, tail: Some(TAIL), since: None, previous: false };
+    let options = LogOptions { tail: Some(TAIL), ..LogOptions::default() };
     let name = found.name.clone();
     let asking = async {
         let mut stream = match (found.host(), &api.controller) {
             (Some(host), _) => {
-                api.desk.ask(host, name, Question::Logs(options)).await.map_err(|error| error.to_string())?
+                api.hub.ask(host, name, Question::Logs(options)).await.map_err(|error| error.to_string())?
             }
             (None, Some(controller)) => {
                 controller.logs(name, options).await.map_err(|error| error.to_string())?
@@ -241,7 +316,9 @@ fn lines(output: &[u8]) -> Vec<String> {
 
 #[derive(Template)]
 #[template(path = "environment-history.html")]
-struct History {
+struct GenerationHistory<'a> {
+    root: &'a str,
+    name: &'a str,
     clock: PageClock,
     rows: Vec<HistoryRow>,
 }
@@ -300,7 +377,7 @@ pub(super) fn rows(
 
 #[derive(Template)]
 #[template(path = "environment-facts.html")]
-struct Facts<'a> {
+struct FactsView<'a> {
     root: &'a str,
     name: &'a str,
     is_promoted: bool,
@@ -317,6 +394,10 @@ fn facts(
     view: &EnvironmentView,
 ) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
+    rows.extend(view.group.as_ref().map(|group| ("Group", group.to_string())));
+    let needed: Vec<_> =
+        view.needs.iter().map(|(name, state)| format!("{name} {}", state.as_str())).collect();
+    rows.extend((!needed.is_empty()).then(|| ("Needs", needed.join(", "))));
     rows.push(("Recorded", format!("generation {}", view.generation)));
     let seen = view
         .observed_generation
@@ -362,6 +443,18 @@ fn facts(
     rows
 }
 
+/// `120 in the last 5 min, 2 of them with a status from 500; half took up to 12ms, 95 % up to 60ms`.
+fn requests(recent: &RecentRequests) -> String {
+    let minutes = RECENT.as_secs() / 60;
+    let failed = match recent.failed {
+        0 => String::new(),
+        1 => ", 1 of them with a status from 500".to_owned(),
+        failed => format!(", {failed} of them with a status from 500"),
+    };
+    let [median, p95] = [recent.median, recent.p95].map(humantime::format_duration);
+    format!("{} in the last {minutes} min{failed}; half took up to {median}, 95 % up to {p95}", recent.count)
+}
+
 /// `512 MiB`.
 pub(super) fn bytes_in_words(bytes: u64) -> String {
     for (unit, size) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
@@ -374,17 +467,21 @@ pub(super) fn bytes_in_words(bytes: u64) -> String {
 
 /// `1.5`.
 pub(super) fn cpus_in_words(nano: u64) -> String {
-    let (whole, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
+    let (integer, rest) = (nano / 1_000_000_000, nano % 1_000_000_000);
     let rest = format!("{rest:09}");
     let rest = rest.trim_end_matches('0');
-    if rest.is_empty() { whole.to_string() } else { format!("{whole}.{rest}") }
+    if rest.is_empty() { integer.to_string() } else { format!("{integer}.{rest}") }
 }
 
 #[derive(Template)]
 #[template(path = "environment-events.html")]
-struct Events<'a> {
-    clock: PageClock,
-    events: &'a [Event],
+pub(super) struct Events<'a> {
+    pub(super) root: &'a str,
+    pub(super) name: &'a str,
+    pub(super) clock: PageClock,
+    pub(super) events: &'a [Event],
+    /// Whether this is the page of all events.
+    pub(super) is_whole: bool,
 }
 
 impl Events<'_> {
@@ -415,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_in_words() {
+    fn sizes_are_formatted_with_units() {
         assert_eq!(bytes_in_words(512 << 20), "512 MiB");
         assert_eq!(bytes_in_words(3 << 30), "3 GiB");
         assert_eq!(bytes_in_words(1_500), "1500 bytes");

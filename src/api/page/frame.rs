@@ -17,6 +17,8 @@ pub(super) struct Frame {
     pub(super) is_bad: bool,
     /// The visitor's name and role; `None` before the login.
     pub(super) who: Option<String>,
+    /// Whether the visitor may see the tokens.
+    pub(super) is_admin: bool,
     /// Whether the visitor has a session that can be ended.
     pub(super) may_sign_out: bool,
     /// The address of the hints, for pages that are live.
@@ -42,6 +44,7 @@ impl Frame {
             is_bad: false,
             may_sign_out: visit.session.is_some(),
             who,
+            is_admin: visit.may_administer(),
             hints: None,
             assets: &ASSETS,
             host: visit.site.host.clone(),
@@ -55,6 +58,13 @@ impl Frame {
         let about = environment.map_or_else(String::new, |name| format!("?environment={name}"));
         self.hints = Some(format!("{}/hints{about}", self.root));
         self
+    }
+
+    /// The places of the navigation: key, word and path.
+    pub(super) fn places(&self) -> Vec<(char, &'static str, &'static str)> {
+        let mut places = vec![('b', "Board", ""), ('a', "Activity", "activity"), ('h', "Hosts", "hosts")];
+        places.extend(self.is_admin.then_some(('t', "Tokens", "tokens")));
+        places
     }
 
     /// Shows trouble in the tab.

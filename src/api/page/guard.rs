@@ -14,8 +14,8 @@ use super::{answer, headers};
 use crate::api::ApiState;
 use crate::api::access::{Access, AccessRule, SessionAccess, audit, environment};
 use crate::api::error::ApiError;
-use crate::api::serve::{Peer, Standing};
-use crate::model::access::{Holder, Role, Session};
+use crate::api::serve::{AdmissionGuard, Peer};
+use crate::model::access::{BrowserSession, Holder, Role};
 use crate::model::credential::SessionSecret;
 use crate::model::name::EnvironmentName;
 use crate::record::TokenReader;
@@ -27,7 +27,7 @@ pub(in crate::api) struct Visit {
     /// The visitor; `None` before the login.
     pub(super) access: Option<Access>,
     /// The session of the cookie.
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<BrowserSession>,
     /// The address of the client.
     pub(super) from: Option<String>,
     /// The path and query of the request, without the site's prefix.
@@ -59,6 +59,16 @@ impl Visit {
         self.access.as_ref().is_some_and(|access| access.role().may_move(environment))
     }
 
+    /// Whether the visitor may approve and reject the images of `environment`.
+    pub(super) fn may_judge(&self, environment: &EnvironmentName) -> bool {
+        self.access.as_ref().is_some_and(|access| access.role().may_judge(environment))
+    }
+
+    /// Whether the visitor may do what concerns the whole daemon.
+    pub(super) fn may_administer(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| access.role().may_administer())
+    }
+
     /// Gives the visitor the access of the cookie's session.
     async fn sign_in(&mut self, api: &ApiState, parts: &mut Parts) {
         let now = (api.clock)();
@@ -67,7 +77,7 @@ impl Visit {
             if TokenReader::is_session_worth_noting(&session, now) {
                 note_use(api, secret);
             }
-            if let Some(standing) = parts.extensions.get::<Standing>() {
+            if let Some(standing) = parts.extensions.get::<AdmissionGuard>() {
                 standing.prove();
             }
             // A token in a header is more explicit than a cookie.
@@ -99,7 +109,7 @@ fn takes_gzip(codings: &str) -> bool {
 }
 
 /// The session with this secret and its access, if both the session and its token are valid.
-fn access_of(api: &ApiState, secret: &SessionSecret, from: Option<&str>) -> Option<(Session, Access)> {
+fn access_of(api: &ApiState, secret: &SessionSecret, from: Option<&str>) -> Option<(BrowserSession, Access)> {
     let now = (api.clock)();
     let found = api.tokens.session(secret, now).and_then(|session| {
         let Some(session) = session else { return Ok(None) };
@@ -171,7 +181,9 @@ pub(in crate::api) async fn guard(
             parts.extensions.insert(Arc::clone(&visit));
             let (method, named) = (parts.method.clone(), environment(&mut parts).await);
             let response = next.run(Request::from_parts(parts, body)).await;
-            if let (AccessRule::Move | AccessRule::Administer, Some(access)) = (rule, &visit.access) {
+            if let (AccessRule::Move | AccessRule::Judge | AccessRule::Administer, Some(access)) =
+                (rule, &visit.access)
+            {
                 audit(access, &method, route, named.as_ref(), response.status());
             }
             response
@@ -204,7 +216,7 @@ async fn refusal(
     }
     let Some(access) = &visit.access else {
         // A stream follows no redirect, and its script has to know that the session has ended.
-        let is_stream = route == "/hints";
+        let is_stream = route == "/hints" || route.ends_with("/follow");
         return Some(if is_stream {
             StatusCode::UNAUTHORIZED.into_response()
         } else {

@@ -2,28 +2,25 @@
 //! itself. A new tab costs one line, however many environments there are.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderName;
-use axum::response::sse::{Event as Line, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use axum::response::sse::Event;
 use futures::stream::unfold;
 use serde::Deserialize;
-use tokio::sync::broadcast::Receiver as BellReceiver;
+use tokio::sync::broadcast::Receiver as BroadcastReceiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
+use super::stream::streamed;
 use crate::api::body::QueryParams;
 use crate::api::{ApiState, ManifestState};
 use crate::model::name::EnvironmentName;
 use crate::record::Wakeup;
 
-/// The interval of comments, so that no proxy closes a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Changes within this time are announced together.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -42,18 +39,15 @@ pub(in crate::api) async fn hints(
 ) -> Response {
     let mut manifest = api.manifest.clone();
     manifest.mark_unchanged();
-    let hints = Hints { bells: api.bells.subscribe(), manifest, only: query.environment };
-    let lines = unfold(hints, |mut hints| async move {
+    let hints = Hints { wakeups: api.wakeups.subscribe(), manifest, only: query.environment };
+    streamed(unfold(hints, |mut hints| async move {
         let names = hints.next().await?;
-        Some((Ok::<_, Infallible>(Line::default().event("changed").data(names)), hints))
-    });
-    let stream = Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    // nginx would hold the lines back.
-    ([(HeaderName::from_static("x-accel-buffering"), "no")], stream).into_response()
+        Some((Event::default().event("changed").data(names), hints))
+    }))
 }
 
 struct Hints {
-    bells: BellReceiver<Wakeup>,
+    wakeups: BroadcastReceiver<Wakeup>,
     manifest: Receiver<Arc<ManifestState>>,
     only: Option<EnvironmentName>,
 }
@@ -63,18 +57,18 @@ impl Hints {
     async fn next(&mut self) -> Option<String> {
         let mut names = BTreeSet::new();
         while names.is_empty() {
-            self.hear(&mut names).await?;
+            self.receive(&mut names).await?;
         }
         let until = Instant::now() + GATHER;
-        while let Ok(heard) = tokio::time::timeout_at(until, self.hear(&mut names)).await {
-            heard?;
+        while let Ok(received) = tokio::time::timeout_at(until, self.receive(&mut names)).await {
+            received?;
         }
         Some(names.into_iter().collect::<Vec<_>>().join(" "))
     }
 
-    async fn hear(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
+    async fn receive(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
         tokio::select! {
-            bell = self.bells.recv() => match bell {
+            wakeup = self.wakeups.recv() => match wakeup {
                 Ok(Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name) | Wakeup::Event(name)) => {
                     if self.only.as_ref().is_none_or(|only| *only == name) {
                         names.insert(name.to_string());

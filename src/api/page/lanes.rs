@@ -1,6 +1,6 @@
 //! Groups of environments: those of one repository, and those that are promoted from each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::name::EnvironmentName;
 use crate::model::remote_url::RemoteUrl;
@@ -66,32 +66,28 @@ fn source(manifest: &Manifest, name: &EnvironmentName) -> (u8, String) {
 
 /// Roots without followers first, then each root with everything that is promoted from it.
 fn in_order(manifest: &Manifest, names: &[EnvironmentName]) -> Vec<LaneStage> {
-    let from = |name: &EnvironmentName| match manifest.environments.get(name).map(|spec| &spec.supply) {
-        Some(Supply::Promotion { from }) if names.contains(from) => Some(from.clone()),
-        _ => None,
-    };
-    let followers =
-        |of: &EnvironmentName| names.iter().filter(|name| from(name).as_ref() == Some(of)).count();
-    let mut roots: Vec<&EnvironmentName> = names.iter().filter(|name| from(name).is_none()).collect();
-    roots.sort_by_key(|name| (followers(name) > 0, name.as_str()));
-    let (mut steps, mut open) = (Vec::new(), Vec::new());
-    for root in roots {
-        open.push(root.clone());
-        while let Some(name) = open.pop() {
-            let mut next: Vec<_> =
-                names.iter().filter(|next| from(next).as_ref() == Some(&name)).cloned().collect();
-            next.reverse();
-            open.extend(next);
-            steps.push(LaneStage { from: from(&name), name });
-        }
-    }
-    // A cycle of promotions has no root.
+    let known: BTreeSet<&EnvironmentName> = names.iter().collect();
+    let from = |name: &EnvironmentName| manifest.promoted_from(name).filter(|from| known.contains(from));
+    let mut followers: BTreeMap<&EnvironmentName, Vec<&EnvironmentName>> = BTreeMap::new();
     for name in names {
-        if !steps.iter().any(|step| step.name == *name) {
-            steps.push(LaneStage { name: name.clone(), from: from(name) });
+        if let Some(from) = from(name) {
+            followers.entry(from).or_default().push(name);
         }
     }
-    steps
+    let mut roots: Vec<&EnvironmentName> = names.iter().filter(|name| from(name).is_none()).collect();
+    roots.sort_by_key(|name| (followers.contains_key(name), name.as_str()));
+    let (mut order, mut placed) = (Vec::new(), BTreeSet::new());
+    // A cycle of promotions has no root.
+    for begin in roots.into_iter().chain(names) {
+        let mut open = vec![begin];
+        while let Some(name) = open.pop() {
+            if placed.insert(name) {
+                order.push(name);
+                open.extend(followers.get(name).into_iter().flatten().rev());
+            }
+        }
+    }
+    order.into_iter().map(|name| LaneStage { name: name.clone(), from: from(name).cloned() }).collect()
 }
 
 #[cfg(test)]
@@ -100,7 +96,7 @@ mod tests {
     use crate::api::tests::manifest;
 
     #[test]
-    fn environments_of_a_repository_are_one_lane_in_the_order_of_promotion() {
+    fn environments_of_a_repository_form_one_lane_in_promotion_order() {
         let manifest = manifest().manifest;
         let groups = groups(&manifest, manifest.environments.keys());
         let names = |group: &Group| group.steps.iter().map(|step| step.name.to_string()).collect::<Vec<_>>();
@@ -108,6 +104,19 @@ mod tests {
         let lane = ["dev", "test", "prod"].map(str::to_owned).to_vec();
         assert_eq!(all, [("keepwork", lane), ("lab", vec!["lab".to_owned()])]);
         assert_eq!(groups[0].steps[2].from.as_ref().map(ToString::to_string), Some("test".to_owned()));
+    }
+
+    #[test]
+    fn environments_that_are_promoted_in_a_circle_are_shown_once() {
+        let mut manifest = manifest().manifest;
+        let name = |text: &str| EnvironmentName::new(text).unwrap();
+        let from = |from: &str| Supply::Promotion { from: name(from) };
+        for (one, other) in [("dev", "prod"), ("test", "dev"), ("prod", "test")] {
+            manifest.environments.get_mut(&name(one)).unwrap().supply = from(other);
+        }
+        let steps = in_order(&manifest, &["dev", "prod", "test"].map(name));
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["dev", "test", "prod"]);
     }
 
     #[test]

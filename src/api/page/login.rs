@@ -156,7 +156,7 @@ pub(in crate::api) async fn login_link(
     State(api): State<ApiState>,
     By(user): By,
 ) -> Result<Response, ApiError> {
-    let public = api.manifest.borrow().manifest.page.clone();
+    let public = api.manifest.borrow().manifest.page.as_ref().map(|page| page.url.clone());
     let link = api.pages.link(public.as_ref(), &user, VALID_FOR);
     let (url, local_url) = link.ok_or_else(ApiError::no_daemon)?;
     tracing::info!(by = user, "a login link was made");

@@ -4,69 +4,70 @@
 //! and nothing else. `guard` decides who may see a page; the cookie of a session opens no other route.
 
 mod act;
+mod activity;
 mod answer;
 mod assets;
 mod board;
+mod build;
 mod card;
 mod commits;
 mod environment;
+mod evidence;
 mod form;
 mod frame;
 pub(super) mod guard;
 mod headers;
 mod hints;
+mod hosts;
 mod lanes;
+mod log;
 mod login;
 mod one_time;
+mod outbox;
 mod promotion;
+mod send;
 mod site;
 mod status;
+mod stopped;
+mod stream;
 pub(crate) mod text;
 mod timeline;
+mod tokens;
 mod why;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use commits::Commits;
+pub use commits::CommitHistory;
 
-pub(super) use act::{hold, promote, resume, rollback, set, sync};
+pub(super) use activity::{activity, events, history};
 pub(super) use assets::asset;
 pub(super) use board::board;
+pub(super) use build::{build, build_download, build_follow, builds};
 pub(super) use environment::environment;
 pub(super) use hints::hints;
+pub(super) use hosts::hosts;
+pub(super) use log::{download as log_download, follow as log_follow, log};
 pub(super) use login::{login, login_form, login_link, logout};
+pub(super) use outbox::{outbox, outbox_retry};
 pub(super) use promotion::promotion;
+pub(super) use send::{approve, hold, promote, reject, resume, rollback, set, sync, withdraw};
+
+pub(super) use tokens::{session_end, token_create, token_revoke, tokens};
 
 use crate::model::container::Secret;
+use crate::model::listener::DaemonListener;
 use crate::model::public_url::PublicUrl;
 use commits::KnownCommits;
 use one_time::Codes;
-
-/// The listener that received a request; an extension of every request that came over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageListener {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether it uses TLS.
-    pub is_tls: bool,
-}
-
-impl PageListener {
-    /// Whether only programs of this host can connect.
-    fn is_local(&self) -> bool {
-        self.address.ip().to_canonical().is_loopback()
-    }
-}
 
 /// The state of the pages beyond the record.
 #[derive(Debug, Default)]
 pub struct Pages {
     /// The network listener; `None` without a daemon.
-    listener: Option<PageListener>,
+    listener: Option<DaemonListener>,
     codes: Codes,
     /// What is known of commits.
     history: KnownCommits,
@@ -74,7 +75,7 @@ pub struct Pages {
 
 impl Pages {
     /// The pages of a daemon that listens on `listener`, with the history of its repositories.
-    pub fn new(listener: PageListener, history: Arc<dyn Commits>) -> Self {
+    pub fn new(listener: DaemonListener, history: Arc<dyn CommitHistory>) -> Self {
         Self { listener: Some(listener), codes: Codes::default(), history: KnownCommits::new(history) }
     }
 
@@ -83,8 +84,8 @@ impl Pages {
     /// Programs on other ports of `localhost` get its cookies, because ports do not separate them. No other program
     /// gets those of `abide.localhost`, which browsers resolve by themselves.
     fn local_url(&self) -> Option<String> {
-        let PageListener { address, is_tls } = self.listener?;
-        let scheme = if is_tls { "https" } else { "http" };
+        let listener = self.listener?;
+        let (address, scheme) = (listener.address, listener.scheme());
         let ip = address.ip().to_canonical();
         let is_reached_locally = ip.is_loopback() || ip.is_unspecified();
         let host = if is_reached_locally {

@@ -17,11 +17,11 @@ const MOST: usize = 32;
 /// The unused codes.
 #[derive(Debug, Default)]
 pub(super) struct Codes {
-    issued: Mutex<Vec<Issued>>,
+    issued: Mutex<Vec<IssuedLink>>,
 }
 
 #[derive(Debug)]
-struct Issued {
+struct IssuedLink {
     hash: [u8; 32],
     user: String,
     until: Instant,
@@ -38,7 +38,7 @@ impl Codes {
         if issued.len() >= MOST {
             issued.remove(0);
         }
-        issued.push(Issued { hash: hash(&code), user: user.to_owned(), until: now + lifetime });
+        issued.push(IssuedLink { hash: hash(&code), user: user.to_owned(), until: now + lifetime });
         Some(code)
     }
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_opens_once_and_only_for_a_minute() {
+    fn a_code_works_once_and_only_for_a_minute() {
         let (codes, now) = (Codes::default(), Instant::now());
         let code = codes.issue("alice", now, VALID_FOR).unwrap();
         assert_eq!(codes.redeem(&code[1..], now), None);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_long_and_their_number_is_bounded() {
+    fn codes_are_long_and_limited_in_number() {
         let (codes, now) = (Codes::default(), Instant::now());
         let issued: Vec<String> = (0..100).map(|_| codes.issue("alice", now, VALID_FOR).unwrap()).collect();
         assert!(issued.iter().all(|code| code.len() == 22), "16 bytes");

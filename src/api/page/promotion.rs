@@ -5,40 +5,64 @@ use std::sync::Arc;
 
 use askama::Template;
 use askama::filters::Safe;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
 
-use super::act::shown_image;
+use super::act::{Noted, Notice, full_image, shown_image};
 use super::answer::{self, part};
 use super::board::counted;
 use super::card::{CardAddress, CardPlace, address};
-use super::commits::Forge;
+use super::commits::ForgeWeb;
+use super::evidence::{self, EvidenceRow};
 use super::frame::Frame;
 use super::guard::Visit;
 use super::status::Badge;
 use super::text::{PageClock, sentence};
 use crate::api::ApiState;
+use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
 use crate::model::build::BuildRecord;
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::declared;
 use crate::model::desired::Image;
+use crate::model::evidence::Evidence;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
-use crate::model::view::EnvironmentView;
+use crate::model::view::{EnvironmentView, PromotionView};
 
 /// The builds that are searched for the one that made the image.
 const BUILDS: usize = 50;
+
+/// The environment in the path.
+#[derive(serde::Deserialize)]
+pub(in crate::api) struct PromotionPath {
+    environment: String,
+}
+
+/// The target of the promotion that `FROM-TO` names. Names may have dashes, so the manifest decides and not the text.
+fn named_by_both(api: &ApiState, text: &str) -> Option<EnvironmentName> {
+    let state = Arc::clone(&api.manifest.borrow());
+    let is_meant = |(to, spec): &(&EnvironmentName, &EnvironmentSpec)| match &spec.supply {
+        Supply::Promotion { from } => format!("{from}-{to}") == text,
+        _ => false,
+    };
+    state.manifest.environments.iter().find(is_meant).map(|(to, _)| to.clone())
+}
 
 /// `GET /promotions/{environment}`; the path names the target.
 pub(in crate::api) async fn promotion(
     visit: Visit,
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    Path(PromotionPath { environment: text }): Path<PromotionPath>,
+    QueryParams(noted): QueryParams<Noted>,
 ) -> Result<Response, ApiError> {
+    let found = match (api.find(&text), named_by_both(&api, &text)) {
+        (Ok(found), _) => found,
+        (Err(_), Some(to)) => return Ok(answer::see_other(&visit.site.path(&format!("/promotions/{to}")))),
+        (Err(error), None) => return Err(error),
+    };
     let to = found.name.clone();
     let spec = found.declared()?;
     let Supply::Promotion { from } = &spec.supply else {
@@ -47,11 +71,8 @@ pub(in crate::api) async fn promotion(
         )));
     };
     let from = from.clone();
-    let (source, target) = {
-        let (from, to) = (from.clone(), to.clone());
-        api.apart(move |api| Ok((api.view_apart_from_build(&from)?.0, api.view_apart_from_build(&to)?.0)))
-            .await?
-    };
+    let BothSides { source, target, promotion, evidence: found_about } =
+        BothSides::read(&api, &from, &to, spec).await?;
     let manifest = Arc::clone(&api.manifest.borrow());
     let manifest = &manifest.manifest;
     let commits: Vec<_> = [&source, &target]
@@ -66,44 +87,85 @@ pub(in crate::api) async fn promotion(
     let title = format!("Promote {from} to {to}");
     let frame = Frame::new(&visit, &api, &title, "").live(None);
     let (clock, root) = (frame.clock, visit.site.prefix.as_str());
-    let forge = Forge::of(manifest, &to);
+    let forge = ForgeWeb::of(manifest, &to);
     let site = from_spec.and_then(|spec| address(spec, &place));
-    let side = |view: &EnvironmentView| Side::new(&api, view);
-    let is_same = is_same(&source, &target);
-    let can = source.status == Condition::Ready && !is_same;
+    let side = |view: &EnvironmentView| VersionSide::new(&api, view);
+    let is_same = promotion.there || is_same(&source, &target);
+    let may_begin = source.status == Condition::Ready && promotion.problem.is_none() && !is_same;
+    let can = may_begin && promotion.open;
     let sides = part(&Sides { clock, root, now: side(&target), next: side(&source), site })?;
     let parts = vec![
-        part(&Commits::new(clock, compared, forge.as_ref(), &source, &target))?,
+        part(&CommitLists::new(clock, compared, forge.as_ref(), &source, &target))?,
         part(&Apart {
             root,
             to: to.as_str(),
             differences: from_spec.map(|from| differences(from, spec)).unwrap_or_default(),
         })?,
     ];
-    let evidence = part(&Evidence { clock, rows: evidence(&source, build.as_ref()) })?;
+    let mut rows = evidence(&source, build.as_ref());
+    rows.extend(evidence::about(&found_about, source.image.as_ref()));
+    let shown = part(&ShownEvidence { clock, to: to.as_str(), rows, gates: evidence::gates(&promotion) })?;
     let form = part(&PromoteForm {
         root,
         from: from.as_str(),
         to: to.as_str(),
-        digest: source
-            .image
-            .as_ref()
-            .and_then(Image::shown_digest)
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        digest: full_image(source.image.as_ref()),
         seen: target.generation,
         next: shown_image(source.image.as_ref()),
         now: shown_image(target.image.as_ref()),
         deadline: humantime::format_duration(spec.health.start_deadline).to_string(),
-        obstacle: obstacle(&source, is_same, &target),
+        obstacle: obstacle(&source, is_same, &target, &promotion),
         held: target.held.is_some(),
         may_move: visit.may_move(&to),
         can,
+        can_override: may_begin && !promotion.open && visit.may_administer(),
+        auto: promotion.auto,
+        there: is_same,
     })?;
-    answer::page(
-        &visit,
-        &Page { frame, title, may_move: visit.may_move(&to) && can, sides, parts, evidence, form },
-    )
+    let judge = evidence::judgement(&visit, &source, &found_about, true, Some(&to))?;
+    let page = PromotionPage {
+        notice: evidence::notice(&noted, &source, &found_about),
+        frame,
+        title,
+        may_move: visit.may_move(&to) && can,
+        may_judge: judge.is_some(),
+        sides,
+        parts,
+        evidence: shown,
+        judge,
+        form,
+    };
+    answer::page(&visit, &page)
+}
+
+/// Both environments of a promotion at one moment.
+struct BothSides {
+    source: EnvironmentView,
+    target: EnvironmentView,
+    promotion: PromotionView,
+    /// The evidence about the images of the source.
+    evidence: Vec<Evidence>,
+}
+
+impl BothSides {
+    async fn read(
+        api: &ApiState,
+        from: &EnvironmentName,
+        to: &EnvironmentName,
+        spec: &EnvironmentSpec,
+    ) -> Result<Self, ApiError> {
+        let (from, to, spec) = (from.clone(), to.clone(), spec.clone());
+        api.apart(move |api| {
+            let manifest = Arc::clone(&api.manifest.borrow());
+            Ok(Self {
+                source: api.view_apart_from_build(&from)?.0,
+                target: api.view_apart_from_build(&to)?.0,
+                promotion: api.promotion((&from, &to), &spec, &manifest.manifest)?,
+                evidence: api.desired.evidence(&from)?,
+            })
+        })
+        .await
+    }
 }
 
 /// Whether the target has the image already.
@@ -115,13 +177,15 @@ fn is_same(source: &EnvironmentView, target: &EnvironmentView) -> bool {
 }
 
 /// Why nothing can be promoted now.
-fn obstacle(source: &EnvironmentView, is_same: bool, target: &EnvironmentView) -> Option<String> {
+fn obstacle(
+    source: &EnvironmentView,
+    is_same: bool,
+    target: &EnvironmentView,
+    promotion: &PromotionView,
+) -> Option<String> {
     let (from, to) = (&source.environment, &target.environment);
     if is_same {
         return Some(format!("{to} has this image already, as generation {}.", target.generation));
-    }
-    if let Some(waiting) = &target.waiting {
-        return Some(sentence(waiting));
     }
     if source.status != Condition::Ready {
         return Some(format!(
@@ -130,7 +194,10 @@ fn obstacle(source: &EnvironmentView, is_same: bool, target: &EnvironmentView) -
             sentence(&source.message)
         ));
     }
-    None
+    if let Some(problem) = &promotion.problem {
+        return Some(sentence(problem));
+    }
+    (!promotion.open).then(|| evidence::waiting(to, &promotion.message))
 }
 
 async fn compare(
@@ -172,18 +239,21 @@ fn differences(from: &EnvironmentSpec, to: &EnvironmentSpec) -> Vec<String> {
 
 #[derive(Template)]
 #[template(path = "promotion.html")]
-struct Page {
+struct PromotionPage {
     frame: Frame,
+    notice: Option<Notice>,
     title: String,
     may_move: bool,
+    may_judge: bool,
     sides: Safe<String>,
     parts: Vec<Safe<String>>,
     evidence: Safe<String>,
+    judge: Option<Safe<String>>,
     form: Safe<String>,
 }
 
 /// One of two versions.
-struct Side {
+struct VersionSide {
     name: String,
     badge: Badge,
     subject: String,
@@ -193,7 +263,7 @@ struct Side {
     since: Option<Timestamp>,
 }
 
-impl Side {
+impl VersionSide {
     fn new(api: &ApiState, view: &EnvironmentView) -> Self {
         let line = view.revision.as_ref().and_then(|commit| api.pages.history.line(commit));
         let reference = view.image.as_ref().and_then(|image| image.reference.clone());
@@ -214,14 +284,14 @@ impl Side {
 struct Sides<'a> {
     clock: PageClock,
     root: &'a str,
-    now: Side,
-    next: Side,
+    now: VersionSide,
+    next: VersionSide,
     site: Option<CardAddress>,
 }
 
 #[derive(Template)]
 #[template(path = "promotion-commits.html")]
-struct Commits {
+struct CommitLists {
     clock: PageClock,
     heading: String,
     compare: Option<(String, String)>,
@@ -238,11 +308,11 @@ struct CommitRow {
     url: Option<String>,
 }
 
-impl Commits {
+impl CommitLists {
     fn new(
         clock: PageClock,
         compared: Result<Arc<Comparison>, String>,
-        forge: Option<&Forge>,
+        forge: Option<&ForgeWeb>,
         source: &EnvironmentView,
         target: &EnvironmentView,
     ) -> Self {
@@ -308,23 +378,18 @@ struct Apart<'a> {
 
 #[derive(Template)]
 #[template(path = "promotion-evidence.html")]
-struct Evidence {
+struct ShownEvidence<'a> {
     clock: PageClock,
+    to: &'a str,
     rows: Vec<EvidenceRow>,
-}
-
-struct EvidenceRow {
-    look: &'static str,
-    class: &'static str,
-    text: String,
-    since: Option<Timestamp>,
+    gates: Vec<EvidenceRow>,
 }
 
 /// What is known about the image.
 fn evidence(source: &EnvironmentView, build: Option<&BuildRecord>) -> Vec<EvidenceRow> {
     let name = &source.environment;
-    let good = |text: String, since| EvidenceRow { look: "ready", class: "yes", text, since };
-    let open = |text: String| EvidenceRow { look: "unsure", class: "soft", text, since: None };
+    let good = |text: String, since| EvidenceRow { since, ..EvidenceRow::good(text) };
+    let open = EvidenceRow::open;
     let mut rows = Vec::new();
     let runs = source.running.as_ref().and_then(|running| running.image_id.as_ref());
     let recorded = source.image.as_ref().and_then(|image| image.id.as_ref());
@@ -340,12 +405,7 @@ fn evidence(source: &EnvironmentView, build: Option<&BuildRecord>) -> Vec<Eviden
             good(format!("{name} runs exactly this image, {restarted}, Ready for"), source.since)
         }
         (Condition::Ready, ..) => good(format!("{name} is Ready with it, {restarted}, for"), source.since),
-        _ => EvidenceRow {
-            look: "degraded",
-            class: "no",
-            text: format!("{name} is {}", source.status.as_str()),
-            since: None,
-        },
+        _ => EvidenceRow::bad(format!("{name} is {}", source.status.as_str())),
     });
     rows.push(match build {
         Some(build) => {
@@ -377,6 +437,9 @@ struct PromoteForm<'a> {
     held: bool,
     may_move: bool,
     can: bool,
+    can_override: bool,
+    auto: bool,
+    there: bool,
 }
 
 /// Used by the board: the number of commits that a promotion brings.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
-use super::PageListener;
 use crate::api::ApiState;
 use crate::model::container::Secret;
 use crate::model::credential::SessionSecret;
+use crate::model::listener::DaemonListener;
 use crate::model::public_url::{PublicUrl, host_and_port};
 
 /// The most cookies of one name that are tried. Another program of the same host may have set one too.
@@ -35,8 +35,8 @@ impl PageSite {
     /// The site of a request; `None` if the host that it names is not one of this listener. Such a request comes from
     /// a page whose host name was made to point to this host.
     pub(super) fn of(api: &ApiState, parts: &Parts) -> Option<Self> {
-        let public = api.manifest.borrow().manifest.page.clone();
-        let listener = parts.extensions.get::<PageListener>();
+        let public = api.manifest.borrow().manifest.page.as_ref().map(|page| page.url.clone());
+        let listener = parts.extensions.get::<DaemonListener>();
         let asked = asked_host(parts);
         let host = asked.as_deref().and_then(host_and_port).map(|(host, _)| host.trim_end_matches('.'));
         let host = host.map(str::to_ascii_lowercase).unwrap_or_default();
@@ -44,7 +44,7 @@ impl PageSite {
             return Some(Self::public(&public, host));
         }
         // The kernel has named the user of a Unix socket, and browsers cannot connect to one.
-        if listener.is_some_and(PageListener::is_local) && !is_local_name(&host) {
+        if listener.is_some_and(DaemonListener::is_local) && !is_local_name(&host) {
             return None;
         }
         let is_secure = listener.is_some_and(|listener| listener.is_tls);
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_path_of_this_site_is_continued_at() {
+    fn a_login_redirects_only_to_a_path_on_this_site() {
         for good in ["/", "/environments/dev", "/?q=a%20b", "/environments/dev?moved=3#log"] {
             assert_eq!(safe_next(good), Some(good));
         }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_this_host_are_few() {
+    fn only_loopback_host_names_are_local() {
         for good in ["localhost", "abide.localhost", "127.0.0.1", "127.8.8.8", "[::1]", "[::ffff:127.0.0.1]"]
         {
             assert!(is_local_name(good), "{good}");

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use askama::filters::{Escaper, Safe};
 
+use crate::model::redact::is_deceptive;
 use crate::model::time::Timestamp;
 
 /// Escapes every expression of every template. Characters that would hide or reorder text are shown by their number.
@@ -21,7 +22,7 @@ impl Escaper for Visible {
                 '>' => dest.write_str("&gt;")?,
                 '"' => dest.write_str("&quot;")?,
                 '\'' => dest.write_str("&#39;")?,
-                c if is_bidi(c) => write!(dest, "⟨U+{:04X}⟩", u32::from(c))?,
+                c if !c.is_control() => write!(dest, "⟨U+{:04X}⟩", u32::from(c))?,
                 _ => dest.write_char('\u{fffd}')?,
             }
             from = at + c.len_utf8();
@@ -31,12 +32,7 @@ impl Escaper for Visible {
 }
 
 fn is_special(c: char) -> bool {
-    matches!(c, '&' | '<' | '>' | '"' | '\'') || is_bidi(c) || (c.is_control() && !matches!(c, '\n' | '\t'))
-}
-
-/// Whether `c` changes the direction of the text around it.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '&' | '<' | '>' | '"' | '\'') || (is_deceptive(c) && !matches!(c, '\n' | '\t'))
 }
 
 /// Cuts foreign text after `longest` characters.
@@ -154,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_foreign_becomes_markup_or_reorders_a_line() {
+    fn untrusted_text_cannot_add_markup_or_reorder_a_line() {
         let hostile = "<script>alert(1)</script>\u{202e}gpj.exe\u{2066}\" onload='x' & \u{1b}[31m\r\u{9b}";
         let Safe(text) = escaped(hostile);
         assert_eq!(
@@ -173,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_an_age_then_a_time_then_a_date() {
+    fn a_time_is_shown_as_an_age_then_a_time_then_a_date() {
         let now = Timestamp::parse("2026-11-28T12:00:00Z").unwrap();
         for (at, expected) in [
             ("2026-11-28T12:00:00Z", "now"),
@@ -189,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_times_do_not_count_as_a_change() {
+    fn relative_times_do_not_count_as_a_page_change() {
         let (one, other) = (PageClock(Timestamp::from_millis(0)), PageClock(Timestamp::from_millis(60_000)));
         let at = Timestamp::from_millis(0);
         let page = |clock: PageClock, name: &str| format!("<p>{name} {} x</p>", clock.ago(&at).0);

@@ -22,14 +22,17 @@ const LABELLED: u64 = 60;
 /// The most segments of one lane; the newest ones.
 const MOST: usize = 60;
 
+/// The most lanes of one timeline.
+pub(super) const MOST_LANES: usize = 8;
+
 /// One environment and its history, newest first.
-pub(super) struct Lane<'a> {
+pub(super) struct TimelineLane<'a> {
     pub(super) name: &'a str,
     pub(super) history: &'a [HistoryEntry],
 }
 
 /// A drawing for one width of screens.
-struct Shape {
+struct TimelineShape {
     class: &'static str,
     /// The width of the drawing, and of the names at its left.
     width: u64,
@@ -39,14 +42,14 @@ struct Shape {
     spans: [(u64, u64); 4],
 }
 
-const SHAPES: [Shape; 2] = [
-    Shape {
+const SHAPES: [TimelineShape; 2] = [
+    TimelineShape {
         class: "wide",
         width: 900,
         names: 84,
         spans: [(HOUR, 10 * MINUTE), (6 * HOUR, HOUR), (DAY, 4 * HOUR), (7 * DAY, DAY)],
     },
-    Shape {
+    TimelineShape {
         class: "narrow",
         width: 360,
         names: 56,
@@ -94,7 +97,7 @@ struct Timeline<'a> {
 pub(super) fn timeline(
     id: &str,
     heading: &str,
-    lanes: &[Lane<'_>],
+    lanes: &[TimelineLane<'_>],
     now: Timestamp,
 ) -> Result<Option<Safe<String>>, ApiError> {
     if lanes.iter().all(|lane| lane.history.is_empty()) {
@@ -104,7 +107,7 @@ pub(super) fn timeline(
     part(&Timeline { id, heading, drawings }).map(Some)
 }
 
-fn draw(shape: &Shape, lanes: &[Lane<'_>], now: Timestamp) -> Drawing {
+fn draw(shape: &TimelineShape, lanes: &[TimelineLane<'_>], now: Timestamp) -> Drawing {
     // The right edge moves once a minute, so that a page does not change with every second.
     let end = now.as_millis() / MINUTE * MINUTE;
     let changes = lanes.iter().flat_map(|lane| lane.history.iter().map(|kept| kept.entry.at.as_millis()));
@@ -154,7 +157,7 @@ impl Scale {
 }
 
 /// The segments of a lane, oldest first. A generation that never had an image is none.
-fn segments(lane: &Lane<'_>, scale: &Scale) -> Vec<Segment> {
+fn segments(lane: &TimelineLane<'_>, scale: &Scale) -> Vec<Segment> {
     let mut until = scale.from + scale.span;
     let mut segments = Vec::new();
     for (index, kept) in lane.history.iter().enumerate().take(MOST) {
@@ -239,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn segments_follow_each_other_and_end_now() {
+    fn segments_are_contiguous_and_end_at_the_current_time() {
         let now = Timestamp::parse("2026-11-28T12:00:30Z").unwrap();
         let history = [
             kept(3, "2026-11-28T00:00:00Z", Some(Outcome::Ready), Origin::Promotion),
             kept(2, "2026-11-27T23:00:00Z", Some(Outcome::Failed("x".into())), Origin::Push),
             kept(1, "2026-11-01T00:00:00Z", Some(Outcome::Ready), Origin::Push),
         ];
-        let drawing = draw(&SHAPES[0], &[Lane { name: "prod", history: &history }], now);
+        let drawing = draw(&SHAPES[0], &[TimelineLane { name: "prod", history: &history }], now);
         let segments = &drawing.lanes[0].segments;
         let classes: Vec<_> = segments.iter().map(|segment| segment.class).collect();
         assert_eq!(classes, ["", "bad", "now"]);
@@ -264,18 +267,18 @@ mod tests {
     fn a_young_history_is_drawn_in_minutes() {
         let now = Timestamp::parse("2026-11-28T12:07:30Z").unwrap();
         let history = [kept(1, "2026-11-28T11:50:00Z", Some(Outcome::Ready), Origin::Push)];
-        let drawing = draw(&SHAPES[0], &[Lane { name: "prod", history: &history }], now);
+        let drawing = draw(&SHAPES[0], &[TimelineLane { name: "prod", history: &history }], now);
         let labels: Vec<&str> = drawing.days.iter().map(|(_, label)| label.as_str()).collect();
         assert_eq!(labels, ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]);
         assert_eq!(drawing.lanes[0].segments[0].x, drawing.lines[4]);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_draws_nothing_outside() {
+    fn a_clock_set_back_draws_nothing_outside_the_timeline() {
         let now = Timestamp::parse("2026-11-20T12:00:00Z").unwrap();
         let history = [kept(1, "2026-11-28T00:00:00Z", None, Origin::Push)];
         for shape in &SHAPES {
-            let drawing = draw(shape, &[Lane { name: "prod", history: &history }], now);
+            let drawing = draw(shape, &[TimelineLane { name: "prod", history: &history }], now);
             let segment = &drawing.lanes[0].segments[0];
             assert!(segment.x + segment.width <= shape.width, "{} {}", segment.x, segment.width);
         }

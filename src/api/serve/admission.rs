@@ -95,7 +95,7 @@ struct ClientNetwork {
 
 /// An admitted connection, until the last clone is dropped; an extension of every request on it.
 #[derive(Clone)]
-pub struct Standing(Arc<Admitted>);
+pub struct AdmissionGuard(Arc<Admitted>);
 
 struct Admitted {
     id: u64,
@@ -114,7 +114,7 @@ impl Admission {
     }
 
     /// Admits a connection, and closes another if its pool is full.
-    pub(super) fn admit(self: &Arc<Self>, peer: &Peer) -> Standing {
+    pub(super) fn admit(self: &Arc<Self>, peer: &Peer) -> AdmissionGuard {
         let evicted = CancellationToken::new();
         let mut table = self.table();
         let id = table.number();
@@ -123,7 +123,7 @@ impl Admission {
         table.put(pool, stranger, &self.units);
         drop(table);
         let is_proven = AtomicBool::new(false);
-        Standing(Arc::new(Admitted { id, is_proven, evicted, admission: Arc::clone(self) }))
+        AdmissionGuard(Arc::new(Admitted { id, is_proven, evicted, admission: Arc::clone(self) }))
     }
 
     /// Closes one connection of a stranger; returns `false` if there is none.
@@ -213,7 +213,7 @@ impl Connections {
     }
 }
 
-impl Standing {
+impl AdmissionGuard {
     /// Marks the client as authenticated. Its connection is then not closed to make room for
     /// strangers, and its answers have no deadline.
     pub fn prove(&self) {
@@ -307,17 +307,17 @@ mod tests {
         Peer { uid: None, address: Some(address.parse().unwrap()) }
     }
 
-    fn alive(standings: &[Standing]) -> Vec<usize> {
-        let is_alive = |standing: &Standing| !standing.0.evicted.is_cancelled();
+    fn alive(standings: &[AdmissionGuard]) -> Vec<usize> {
+        let is_alive = |standing: &AdmissionGuard| !standing.0.evicted.is_cancelled();
         (0..standings.len()).filter(|at| is_alive(&standings[*at])).collect()
     }
 
-    fn many(admission: &Arc<Admission>, count: usize, address: &str) -> Vec<Standing> {
+    fn many(admission: &Arc<Admission>, count: usize, address: &str) -> Vec<AdmissionGuard> {
         (0..count).map(|_| admission.admit(&peer(address))).collect()
     }
 
     #[test]
-    fn the_network_that_holds_most_makes_room() {
+    fn the_network_with_the_most_connections_is_evicted_first() {
         let admission = Admission::new(60, 10);
         let other = many(&admission, 3, "192.0.2.2:1");
         let held = many(&admission, 80, "192.0.2.1:1");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_sent_something_is_closed_after_those_who_wait() {
+    fn silent_connections_are_closed_before_those_that_sent_data() {
         let admission = Admission::new(40, 10);
         let held = many(&admission, 40, "192.0.2.1:1");
         held[0].has_sent();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn many_networks_with_one_connection_do_not_push_out_one_with_two() {
+    fn many_single_connection_networks_do_not_evict_one_with_two() {
         let admission = Admission::new(40, 10);
         let old = admission.admit(&peer("192.0.2.9:1"));
         let strangers: Vec<_> =
@@ -349,10 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn known_clients_stay_and_need_none_of_the_strangers_room() {
+    fn known_clients_keep_their_connections_outside_the_strangers_quota() {
         let admission = Admission::new(12, 2);
         let known = many(&admission, 3, "192.0.2.1:1");
-        known.iter().for_each(Standing::prove);
+        known.iter().for_each(AdmissionGuard::prove);
         assert_eq!(known.iter().filter(|standing| standing.is_proven()).count(), 2);
         let strangers = many(&admission, 12, "192.0.2.2:1");
         assert_eq!(alive(&known), [0, 1], "the third found no room among the known");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_has_proven_itself_is_not_pushed_out_by_any_number_of_others() {
+    fn a_known_network_is_not_evicted_by_any_number_of_strangers() {
         let admission = Admission::new(72, 10);
         admission.admit(&peer("192.0.2.9:1")).prove();
         let familiar = admission.admit(&peer("192.0.2.9:2"));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_fills_one_pool_takes_nothing_from_another() {
+    fn a_client_that_fills_one_pool_leaves_the_others_free() {
         let admission = Admission::new(72, 10);
         let light = many(&admission, 70, "192.0.2.1:1");
         let (mut heavy, mut deliveries) = (Vec::new(), Vec::new());

@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::admission::Standing;
+use super::admission::AdmissionGuard;
 use super::busy::RequestCounter;
 use super::deadline::Deadline;
-use super::wire::Version;
+use super::wire::HttpVersion;
 use super::{Peer, ServeLimits};
 
 /// The maximum number of concurrent requests on one HTTP/2 connection. An agent has a few, and one
@@ -37,7 +37,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// A connection to serve.
 pub(super) struct HttpConnection {
     pub(super) peer: Peer,
-    pub(super) standing: Standing,
+    pub(super) standing: AdmissionGuard,
     pub(super) router: Router,
     pub(super) limits: ServeLimits,
     /// Stops the connection.
@@ -47,14 +47,14 @@ pub(super) struct HttpConnection {
 impl HttpConnection {
     /// Serves the router on a connection until it ends, or until `shutdown` and the grace period
     /// are over.
-    pub(super) async fn serve<S>(self, stream: S, version: Version)
+    pub(super) async fn serve<S>(self, stream: S, version: HttpVersion)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = self.peer;
         let ended = match version {
-            Version::Http1 => self.serve_http1(stream).await,
-            Version::Http2 => self.serve_http2(stream).await,
+            HttpVersion::Http1 => self.serve_http1(stream).await,
+            HttpVersion::Http2 => self.serve_http2(stream).await,
         };
         if let Err(error) = ended {
             // A peer can cause this at will, so it is not logged by default.
@@ -75,7 +75,8 @@ impl HttpConnection {
             .max_header_size(limits.header_bytes)
             // The buffer in each direction, at least 8 KiB.
             .max_buf_size(limits.header_bytes.max(8 * 1024))
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -165,7 +166,7 @@ impl HttpConnection {
 }
 
 /// Returns once an unauthenticated client leaves an answer unread for too long.
-async fn stalled(activity: &RequestCounter, standing: &Standing, limit: Duration) {
+async fn stalled(activity: &RequestCounter, standing: &AdmissionGuard, limit: Duration) {
     activity.stalled_for(limit).await;
     if standing.is_proven() {
         std::future::pending::<()>().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::admission::Standing;
+use super::admission::AdmissionGuard;
 
 /// How often a stranger's progress is recorded; each time takes a lock that all connections share.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
@@ -18,7 +18,7 @@ const NOTED_EVERY: Duration = Duration::from_millis(100);
 /// answer unread.
 pub(super) struct ProgressGuard<S> {
     stream: S,
-    standing: Standing,
+    standing: AdmissionGuard,
     limit: Duration,
     /// Set while a write waits for the peer.
     timer: Option<Pin<Box<Sleep>>>,
@@ -27,7 +27,7 @@ pub(super) struct ProgressGuard<S> {
 }
 
 impl<S> ProgressGuard<S> {
-    pub(super) fn new(stream: S, standing: Standing, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, standing: AdmissionGuard, limit: Duration) -> Self {
         Self { stream, standing, limit, timer: None, noted: Instant::now() }
     }
 

@@ -107,7 +107,7 @@ fn ticks() -> impl stream::Stream<Item = Result<&'static str, io::Error>> {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_and_its_connection_kept() {
+async fn a_connection_is_reused_after_a_request() {
     let server = Server::start(router(), hasty()).await;
     let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
     let answers = server.exchange(format!("{request}{request}").as_bytes()).await;
@@ -116,7 +116,7 @@ async fn a_request_is_answered_and_its_connection_kept() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_and_headers_that_dribble_are_closed() {
+async fn idle_connections_and_slow_headers_are_closed() {
     let server = Server::start(router(), hasty()).await;
     for begin in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: x\r\nX-"] {
         let start = Instant::now();
@@ -193,7 +193,7 @@ async fn nothing_is_read_after_a_request_with_both_a_length_and_chunks() {
 }
 
 #[tokio::test]
-async fn oversized_and_overmany_headers_are_refused() {
+async fn oversized_and_too_many_headers_are_rejected() {
     let server = Server::start(router(), hasty()).await;
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(40_000));
     let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-Many: x\r\n".repeat(200));
@@ -203,7 +203,7 @@ async fn oversized_and_overmany_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_neither_http_nor_its_preface_is_refused() {
+async fn bytes_that_are_not_http_are_rejected() {
     let server = Server::start(router(), hasty()).await;
     for garbage in
         [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX\r\n\r\n"]
@@ -219,7 +219,7 @@ fn patient() -> ServeLimits {
 }
 
 #[tokio::test]
-async fn whoever_holds_all_connections_makes_room_for_a_new_one() {
+async fn a_new_connection_is_served_when_one_client_holds_them_all() {
     let server = Server::start(router(), ServeLimits { strangers: 12, ..patient() }).await;
     let mut held = Vec::new();
     for begin in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"].repeat(10) {
@@ -251,7 +251,7 @@ impl Listener for Elsewhere {
 }
 
 #[tokio::test]
-async fn the_network_that_holds_most_makes_room_for_others() {
+async fn connections_of_the_busiest_network_are_closed_for_others() {
     let mut addresses = vec!["192.0.2.2:1"];
     addresses.extend(["192.0.2.1:1", "[::ffff:192.0.2.1]:2"].repeat(30));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -277,7 +277,7 @@ async fn the_network_that_holds_most_makes_room_for_others() {
 fn long_page() -> Router {
     Router::new().route("/long", get(async || "x".repeat(32 << 20))).route(
         "/known",
-        get(async |Extension(standing): Extension<Standing>| {
+        get(async |Extension(standing): Extension<AdmissionGuard>| {
             standing.prove();
             "x".repeat(32 << 20)
         }),
@@ -285,7 +285,7 @@ fn long_page() -> Router {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_ends_its_connection_unless_its_reader_is_known() {
+async fn an_unread_response_closes_a_strangers_connection() {
     let limits = ServeLimits { answer: Duration::from_millis(300), ..patient() };
     let server = Server::start(long_page(), limits).await;
     let mut streams = [server.connect().await, server.connect().await];
@@ -320,7 +320,7 @@ impl Listener for Exhausted {
 }
 
 #[tokio::test]
-async fn running_out_of_file_descriptors_is_survived_with_pauses() {
+async fn accepting_backs_off_when_file_descriptors_run_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -334,7 +334,7 @@ async fn running_out_of_file_descriptors_is_survived_with_pauses() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_idle_connections_at_once_and_others_after_their_grace() {
+async fn a_shutdown_closes_idle_connections_at_once_and_others_after_a_grace() {
     let mut server = Server::start(router(), patient()).await;
     let mut idle = server.connect().await;
     let mut busy = server.connect().await;
@@ -350,7 +350,7 @@ async fn a_shutdown_ends_idle_connections_at_once_and_others_after_their_grace()
 }
 
 #[tokio::test]
-async fn the_handler_learns_who_is_at_the_other_end() {
+async fn the_handler_receives_the_peers_uid_or_address() {
     let server = Server::start(router(), hasty()).await;
     let request = b"GET /peer HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.1\r\nConnection: close\r\n\r\n";
     let answer = server.exchange(request).await;
@@ -370,7 +370,7 @@ async fn the_handler_learns_who_is_at_the_other_end() {
 }
 
 #[tokio::test]
-async fn a_socket_is_for_its_owner_and_group_and_leaves_nothing_else_behind() {
+async fn a_socket_is_limited_to_owner_and_group_and_leaves_no_other_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("abide.sock");
     let _listener = bind_unix(&path).unwrap();
@@ -379,7 +379,7 @@ async fn a_socket_is_for_its_owner_and_group_and_leaves_nothing_else_behind() {
 }
 
 #[tokio::test]
-async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+async fn a_live_socket_is_not_taken_over_and_a_stale_one_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("abide.sock");
     let live = bind_unix(&path).unwrap();
@@ -392,7 +392,7 @@ async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_left_alone() {
+async fn a_file_that_is_not_a_socket_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("abide.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -404,7 +404,7 @@ async fn what_is_no_socket_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_too_long_for_a_socket_is_said_so() {
+async fn an_overlong_socket_path_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let deep = folder.path().join("x".repeat(100));
     let error = bind_unix(&deep.join("abide.sock")).unwrap_err();

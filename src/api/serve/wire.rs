@@ -42,14 +42,14 @@ pub(super) enum OpenedStream<S> {
 impl Wire {
     /// Detects the protocol, and completes the handshake if the connection uses TLS. The caller
     /// sets the deadline.
-    pub(super) async fn open<S>(&self, stream: S) -> io::Result<(OpenedStream<S>, Version)>
+    pub(super) async fn open<S>(&self, stream: S) -> io::Result<(OpenedStream<S>, HttpVersion)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self {
             Self::Plain => {
                 let begun = StartedStream::read(stream, |start| !PREFACE.starts_with(start)).await?;
-                let version = if begun.start() == PREFACE { Version::Http2 } else { Version::Http1 };
+                let version = if begun.start() == PREFACE { HttpVersion::Http2 } else { HttpVersion::Http1 };
                 Ok((OpenedStream::Plain(begun), version))
             }
             Self::Tls(acceptor) => {
@@ -62,7 +62,7 @@ impl Wire {
                 }
                 let stream = acceptor.accept(begun).await?;
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let version = if is_http2 { Version::Http2 } else { Version::Http1 };
+                let version = if is_http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
                 Ok((OpenedStream::Tls(Box::new(stream)), version))
             }
         }
@@ -71,7 +71,7 @@ impl Wire {
 
 /// The HTTP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum HttpVersion {
     Http1,
     Http2,
 }

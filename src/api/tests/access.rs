@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
 /// same who names prod, an agent, an admin, a tester of dev who names dev, the same who names prod.
-const EXPECTED: [(&str, &str, [u16; 8]); 38] = [
+const EXPECTED: [(&str, &str, [u16; 8]); 44] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN, IN, IN]),
@@ -55,14 +55,19 @@ const EXPECTED: [(&str, &str, [u16; 8]); 38] = [
     ("POST", "/api/v1/environments/{environment}/promote", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/maintenance", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/attach", [401, 403, 403, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/forget", [401, 403, 403, 403, 403, IN, 403, 403]),
     ("GET", "/api/v1/events", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/watch", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/export", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("POST", "/api/v1/import", [401, 403, 403, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/sync", [401, 403, 403, 403, 403, IN, 403, 403]),
+    ("GET", "/api/v1/jobs", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/jobs/{job}", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/jobs/{job}/logs", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/outbox", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("POST", "/api/v1/outbox/retry", [401, 403, 403, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/notify/{channel}/test", [401, 403, 403, 403, 403, IN, 403, 403]),
@@ -73,35 +78,36 @@ const EXPECTED: [(&str, &str, [u16; 8]); 38] = [
     ("POST", "/api/v1/agent/session", [401, 403, 403, 403, IN, 403, 403, 403]),
     ("POST", "/api/v1/agent/report", [401, 403, 403, 403, IN, 403, 403, 403]),
     ("POST", "/api/v1/agent/answers/{id}", [401, 403, 403, 403, IN, 403, 403, 403]),
+    ("GET", "/api/v1/agent/inputs/{id}", [401, 403, 403, 403, IN, 403, 403, 403]),
     ("GET", "/v2/{*path}", [401, 403, 403, 403, IN, 403, 403, 403]),
     ("POST", "/api/v1/login", [401, 403, 403, 403, 403, 403, 403, 403]),
 ];
 
 /// The API as a network client sees it.
-struct Door {
+struct GatedApi {
     api: Api,
     router: Router,
 }
 
-fn door() -> Door {
-    door_of(api())
+fn gated() -> GatedApi {
+    gated_by(api())
 }
 
-fn door_of(api: Api) -> Door {
+fn gated_by(api: Api) -> GatedApi {
     let gate = Gate::new(&api.state);
     let router = api.router().layer(from_fn_with_state(gate, authenticate));
-    Door { api, router }
+    GatedApi { api, router }
 }
 
-impl Door {
+impl GatedApi {
     async fn token(&self, called: &str, role: Role) -> (Token, Credential) {
         self.token_until(called, role, None).await
     }
 
     async fn token_until(&self, called: &str, role: Role, expires: Option<Timestamp>) -> (Token, Credential) {
         let new = NewToken { name: TokenName::new(called).unwrap(), role, expires };
-        let deed = AuditStamp { at: at(0), by: "alice".into() };
-        self.api.handles.token_writer.create(new, deed).await.unwrap()
+        let stamp = AuditStamp { at: at(0), by: "alice".into() };
+        self.api.handles.token_writer.create(new, stamp).await.unwrap()
     }
 
     /// Sends a request from `192.0.2.<last>`, with the given `Authorization` headers.
@@ -144,14 +150,14 @@ fn every_route_is_in_the_table_of_this_test() {
 }
 
 #[tokio::test]
-async fn every_route_lets_in_whom_it_should_and_nobody_else() {
-    let door = door();
-    let viewer = door.token("viewer", Role::Viewer).await.1;
-    let of_dev = door.token("deployer", deployer(&["dev", "test"])).await.1;
-    let online = door.token("online", agent("online")).await.1;
-    let admin = door.token("admin", Role::Admin).await.1;
+async fn every_route_allows_exactly_the_expected_roles() {
+    let gated = gated();
+    let viewer = gated.token("viewer", Role::Viewer).await.1;
+    let of_dev = gated.token("deployer", deployer(&["dev", "test"])).await.1;
+    let online = gated.token("online", agent("online")).await.1;
+    let admin = gated.token("admin", Role::Admin).await.1;
     let environments = ["dev", "test"].map(name).into();
-    let tester = door.token("tester", Role::Tester { environments }).await.1;
+    let tester = gated.token("tester", Role::Tester { environments }).await.1;
     let askers = [
         (None, "dev"),
         (Some(&viewer), "dev"),
@@ -166,7 +172,7 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
     for (method, path, expected) in EXPECTED {
         for ((credential, environment), expected) in askers.iter().zip(expected) {
             let uri = path.replace("{environment}", environment).replace("{token}", "nobody");
-            let status = door.status(method, &uri, *credential).await;
+            let status = gated.status(method, &uri, *credential).await;
             let is_right = match expected {
                 IN => !matches!(status, 401 | 403 | 429),
                 // This client sends so many requests that it is finally rate limited.
@@ -182,14 +188,27 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn an_environment_of_another_spelling_is_not_the_deployers() {
-    let door = door();
-    let of_dev = door.token("deployer", deployer(&["dev"])).await.1;
+async fn a_runner_runs_commands_in_its_environments_and_changes_nothing() {
+    let gated = gated();
+    let runner = gated.token("runner", Role::Runner { environments: [name("dev")].into() }).await.1;
+    let cases =
+        [("attach", "dev", 400), ("attach", "prod", 403), ("sync", "dev", 403), ("approve", "dev", 403)];
+    for (verb, environment, expected) in cases {
+        let uri = format!("/api/v1/environments/{environment}/{verb}");
+        assert_eq!(gated.status("POST", &uri, Some(&runner)).await, expected, "{verb} {environment}");
+    }
+    assert_eq!(gated.status("GET", "/api/v1/environments", Some(&runner)).await, 200);
+}
+
+#[tokio::test]
+async fn another_spelling_does_not_widen_a_deployers_access() {
+    let gated = gated();
+    let of_dev = gated.token("deployer", deployer(&["dev"])).await.1;
     for environment in ["prod", "DEV", "dev%2f..%2fprod", "%70rod", "nowhere", "dev2", "%00"] {
         let uri = format!("/api/v1/environments/{environment}/sync");
-        assert_eq!(door.status("POST", &uri, Some(&of_dev)).await, 403, "{environment}");
+        assert_eq!(gated.status("POST", &uri, Some(&of_dev)).await, 403, "{environment}");
     }
-    assert_eq!(door.status("POST", "/api/v1/environments/%64ev/sync", Some(&of_dev)).await, 200);
+    assert_eq!(gated.status("POST", "/api/v1/environments/%64ev/sync", Some(&of_dev)).await, 200);
 }
 
 /// Everything in an answer that the client can see.
@@ -203,18 +222,19 @@ async fn seen(response: Response) -> (u16, BTreeMap<String, String>, String) {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
-    let door = door();
-    let (good, credential) = door.token("good", Role::Admin).await;
-    let (revoked, of_revoked) = door.token("revoked", Role::Admin).await;
-    door.api
+async fn every_invalid_token_gets_the_same_response() {
+    let gated = gated();
+    let (good, credential) = gated.token("good", Role::Admin).await;
+    let (revoked, of_revoked) = gated.token("revoked", Role::Admin).await;
+    gated
+        .api
         .handles
         .token_writer
         .revoke(&revoked.id, AuditStamp { at: at(1), by: "alice".into() })
         .await
         .unwrap();
-    let of_expired = door.token_until("expired", Role::Admin, Some(at(1_000))).await.1;
-    let whole = credential.bearer().expose().to_owned();
+    let of_expired = gated.token_until("expired", Role::Admin, Some(at(1_000))).await.1;
+    let bearer_token = credential.bearer().expose().to_owned();
     let wrong: Vec<Vec<String>> = vec![
         vec![],
         vec![bearer(&of_revoked)],
@@ -223,23 +243,25 @@ async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
         vec![bearer(&Credential::new(TokenId::new("0".repeat(12)).unwrap(), [0; 32]))],
         vec![format!("Bearer {}", good.id)],
         vec![format!("Bearer {}", hex::encode(credential.hash()))],
-        vec![format!("Basic {whole}")],
-        vec![whole.clone()],
-        vec![format!("Bearer{whole}")],
-        vec![format!("Bearer {whole} x")],
+        vec![format!("Basic {bearer_token}")],
+        vec![bearer_token.clone()],
+        vec![format!("Bearer{bearer_token}")],
+        vec![format!("Bearer {bearer_token} x")],
         vec!["Bearer ".to_owned()],
-        vec![format!("Bearer {}", whole.to_uppercase())],
+        vec![format!("Bearer {}", bearer_token.to_uppercase())],
         vec![bearer(&credential), bearer(&credential)],
         vec![bearer(&of_revoked), bearer(&credential)],
     ];
     let uri = "/api/v1/environments/dev";
     let mut answers = Vec::new();
     for (number, authorization) in wrong.iter().enumerate() {
-        answers
-            .push(seen(door.ask(Method::GET, uri, u8::try_from(number).unwrap(), authorization).await).await);
+        answers.push(
+            seen(gated.ask(Method::GET, uri, u8::try_from(number).unwrap(), authorization).await).await,
+        );
     }
     for place in ["?token=", "?access_token=", "?authorization=Bearer%20", "?"] {
-        answers.push(seen(door.ask(Method::GET, &format!("{uri}{place}{whole}"), 99, &[]).await).await);
+        answers
+            .push(seen(gated.ask(Method::GET, &format!("{uri}{place}{bearer_token}"), 99, &[]).await).await);
     }
     assert_eq!(answers[0].0, 401);
     assert_eq!(answers[0].1["www-authenticate"], "Bearer");
@@ -251,17 +273,17 @@ async fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
         bearer(&credential).replace("Bearer", "bearer"),
         format!("Bearer {}", credential.pinned(Pin::of_public_key(b"a key")).text().expose()),
     ] {
-        assert_eq!(door.ask(Method::GET, uri, 7, &[authorization]).await.status(), 200);
+        assert_eq!(gated.ask(Method::GET, uri, 7, &[authorization]).await.status(), 200);
     }
 }
 
 #[tokio::test]
-async fn a_refused_role_learns_nothing_of_what_there_is() {
-    let door = door();
-    let of_dev = door.token("deployer", deployer(&["dev"])).await.1;
+async fn a_403_does_not_reveal_whether_an_environment_exists() {
+    let gated = gated();
+    let of_dev = gated.token("deployer", deployer(&["dev"])).await.1;
     let ask = async |environment: &str| {
         let uri = format!("/api/v1/environments/{environment}/hold");
-        seen(door.ask(Method::POST, &uri, 7, &[bearer(&of_dev)]).await).await
+        seen(gated.ask(Method::POST, &uri, 7, &[bearer(&of_dev)]).await).await
     };
     let (there, not_there) = (ask("prod").await, ask("nowhere").await);
     assert_eq!(there.0, 403);
@@ -270,46 +292,46 @@ async fn a_refused_role_learns_nothing_of_what_there_is() {
 
 #[tokio::test]
 async fn an_address_that_fails_too_often_waits_but_a_good_token_never_does() {
-    let door = door();
-    let viewer = door.token("viewer", Role::Viewer).await.1;
+    let gated = gated();
+    let viewer = gated.token("viewer", Role::Viewer).await.1;
     let uri = "/api/v1/environments";
     let mut statuses = Vec::new();
     for _ in 0..40 {
-        statuses.push(door.ask(Method::GET, uri, 7, &[]).await.status().as_u16());
+        statuses.push(gated.ask(Method::GET, uri, 7, &[]).await.status().as_u16());
     }
     assert_eq!(statuses[..20], [401; 20]);
-    let late = door.ask(Method::GET, uri, 7, &["Bearer x".to_owned()]).await;
+    let late = gated.ask(Method::GET, uri, 7, &["Bearer x".to_owned()]).await;
     assert_eq!(late.status(), 429);
     assert!(late.headers()[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() >= 1);
-    assert_eq!(door.status("GET", uri, Some(&viewer)).await, 200);
-    assert_eq!(door.ask(Method::GET, uri, 8, &[]).await.status(), 401, "another address");
-    assert_eq!(door.status("GET", "/healthz", None).await, 200);
+    assert_eq!(gated.status("GET", uri, Some(&viewer)).await, 200);
+    assert_eq!(gated.ask(Method::GET, uri, 8, &[]).await.status(), 401, "another address");
+    assert_eq!(gated.status("GET", "/healthz", None).await, 200);
 }
 
 #[tokio::test]
-async fn the_record_says_which_token_moved_it_and_from_where() {
-    let door = door();
-    let of_dev = door.token("ci", deployer(&["dev"])).await.1;
-    door.api.record("dev", 1).await;
-    let moved = door.status("POST", "/api/v1/environments/dev/rollback", Some(&of_dev)).await;
+async fn the_record_names_the_token_and_address_of_a_change() {
+    let gated = gated();
+    let of_dev = gated.token("ci", deployer(&["dev"])).await.1;
+    gated.api.record("dev", 1).await;
+    let moved = gated.status("POST", "/api/v1/environments/dev/rollback", Some(&of_dev)).await;
     assert_eq!(moved, 409, "there is nothing to go back to");
     let body = Body::from(format!(r#"{{"image":"{}"}}"#, super::digest(2)));
     let address = SocketAddr::from(([192, 0, 2, 9], 40_000));
     let request = Request::post("/api/v1/environments/dev/set")
         .header(header::AUTHORIZATION, bearer(&of_dev))
         .extension(Peer { uid: None, address: Some(address) });
-    let answer = door.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let answer = gated.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 200);
-    let entry = door.api.handles.desired.get(&name("dev")).unwrap().entry;
+    let entry = gated.api.handles.desired.get(&name("dev")).unwrap().entry;
     assert_eq!(entry.by.as_deref(), Some("token ci (192.0.2.9)"));
 }
 
 #[tokio::test]
-async fn the_use_of_a_token_is_noted() {
-    let door = door();
-    let (token, viewer) = door.token("viewer", Role::Viewer).await;
-    let tokens = &door.api.handles.tokens;
-    assert_eq!(door.status("GET", "/api/v1/environments", Some(&viewer)).await, 200);
+async fn the_use_of_a_token_is_recorded() {
+    let gated = gated();
+    let (token, viewer) = gated.token("viewer", Role::Viewer).await;
+    let tokens = &gated.api.handles.tokens;
+    assert_eq!(gated.status("GET", "/api/v1/environments", Some(&viewer)).await, 200);
     let noted = async {
         while tokens.get(&token.id).unwrap().unwrap().used.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -326,14 +348,15 @@ async fn breaks_off(response: Response) -> bool {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_token_is_revoked_and_others_go_on() {
-    let door = door();
-    let (token, viewer) = door.token("viewer", Role::Viewer).await;
-    let other = door.token("other", Role::Viewer).await.1;
-    let open = async |credential| door.ask(Method::GET, "/api/v1/watch", 7, &[bearer(credential)]).await;
+async fn revoking_a_token_ends_only_its_own_streams() {
+    let gated = gated();
+    let (token, viewer) = gated.token("viewer", Role::Viewer).await;
+    let other = gated.token("other", Role::Viewer).await.1;
+    let open = async |credential| gated.ask(Method::GET, "/api/v1/watch", 7, &[bearer(credential)]).await;
     let (stream, others) = (open(&viewer).await, open(&other).await);
     let others = tokio::spawn(breaks_off(others));
-    door.api
+    gated
+        .api
         .handles
         .token_writer
         .revoke(&token.id, AuditStamp { at: at(1), by: "alice".into() })
@@ -341,61 +364,62 @@ async fn a_stream_ends_when_its_token_is_revoked_and_others_go_on() {
         .unwrap();
     assert!(breaks_off(stream).await);
     assert!(!others.is_finished());
-    assert_eq!(door.status("GET", "/api/v1/watch", Some(&viewer)).await, 401);
+    assert_eq!(gated.status("GET", "/api/v1/watch", Some(&viewer)).await, 401);
     others.abort();
 }
 
 #[tokio::test]
-async fn whoever_revokes_their_own_token_still_gets_the_answer() {
-    let door = door();
-    let (token, admin) = door.token("admin", Role::Admin).await;
+async fn revoking_the_callers_own_token_still_returns_a_response() {
+    let gated = gated();
+    let (token, admin) = gated.token("admin", Role::Admin).await;
     let uri = format!("/api/v1/tokens/{}", token.id);
-    let (status, _, body) = seen(door.ask(Method::DELETE, &uri, 7, &[bearer(&admin)]).await).await;
+    let (status, _, body) = seen(gated.ask(Method::DELETE, &uri, 7, &[bearer(&admin)]).await).await;
     assert!(status == 200 && body.contains("token admin (192.0.2.7)"), "{status} {body}");
-    assert_eq!(door.status("DELETE", &uri, Some(&admin)).await, 401);
+    assert_eq!(gated.status("DELETE", &uri, Some(&admin)).await, 401);
 }
 
 #[tokio::test]
 async fn a_stream_ends_when_its_token_expires() {
     let mut api = api();
     api.state.clock = || SystemTime::now().into();
-    let door = door_of(api);
+    let gated = gated_by(api);
     let soon = Timestamp::from(SystemTime::now()).after(Duration::from_millis(500));
-    let viewer = door.token_until("short", Role::Viewer, Some(soon)).await.1;
-    let stream = door.ask(Method::GET, "/api/v1/watch", 7, &[bearer(&viewer)]).await;
+    let viewer = gated.token_until("short", Role::Viewer, Some(soon)).await.1;
+    let stream = gated.ask(Method::GET, "/api/v1/watch", 7, &[bearer(&viewer)]).await;
     assert!(breaks_off(stream).await);
 }
 
 #[tokio::test]
-async fn an_answer_to_a_token_is_whole_and_has_its_length() {
-    let door = door();
-    let viewer = door.token("viewer", Role::Viewer).await.1;
+async fn a_response_has_a_content_length() {
+    let gated = gated();
+    let viewer = gated.token("viewer", Role::Viewer).await.1;
     let (_, headers, body) =
-        seen(door.ask(Method::GET, "/api/v1/environments", 7, &[bearer(&viewer)]).await).await;
+        seen(gated.ask(Method::GET, "/api/v1/environments", 7, &[bearer(&viewer)]).await).await;
     assert_eq!(headers["content-length"], body.len().to_string());
 }
 
 #[tokio::test]
-async fn an_agent_learns_whom_it_is_taken_for() {
-    let door = door();
-    let (token, online) = door.token("online", agent("online")).await;
-    let (_, _, body) = seen(door.ask(Method::GET, "/api/v1/agent/self", 7, &[bearer(&online)]).await).await;
+async fn an_agent_can_look_up_its_own_identity() {
+    let gated = gated();
+    let (token, online) = gated.token("online", agent("online")).await;
+    let (_, _, body) = seen(gated.ask(Method::GET, "/api/v1/agent/self", 7, &[bearer(&online)]).await).await;
     let expected = serde_json::json!({ "agent": "online", "token": token.id });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
 }
 
 #[tokio::test]
-async fn the_id_of_an_agents_record_has_a_longest_length() {
-    let door = door();
-    let online = door.token("online", agent("online")).await.1;
+async fn an_overlong_agent_record_id_is_rejected() {
+    let gated = gated();
+    let online = gated.token("online", agent("online")).await.1;
     for (length, expected) in [(128, 200), (129, 422)] {
         let instance = "x".repeat(length);
-        let hello = Hello { version: VERSION, instance, epoch: length as u64, software: String::new() };
+        let hello =
+            Hello { version: VERSION, instance, epoch: length as u64, software: String::new(), engine: None };
         let request = Request::post("/api/v1/agent/session")
             .extension(Peer { uid: None, address: None })
             .header(header::AUTHORIZATION, bearer(&online))
             .body(Body::from(serde_json::to_vec(&hello).unwrap()));
-        let answer = door.router.clone().oneshot(request.unwrap()).await.unwrap();
+        let answer = gated.router.clone().oneshot(request.unwrap()).await.unwrap();
         assert_eq!(answer.status().as_u16(), expected, "{length}");
     }
 }
@@ -412,7 +436,7 @@ impl Images for FakeImages {
 }
 
 #[tokio::test]
-async fn what_the_controller_is_denied_is_no_absence_to_an_agent() {
+async fn a_registry_denial_is_not_reported_to_an_agent_as_not_found() {
     let digest = Digest::new(format!("sha256:{}", "a".repeat(64))).unwrap();
     for (one, other, expected) in
         [(401, 404, 503), (404, 403, 503), (404, 404, 404), (401, 200, 200), (500, 404, 500)]
@@ -442,17 +466,17 @@ async fn what_the_controller_is_denied_is_no_absence_to_an_agent() {
             };
             api.handles.writer.submit(&name(environment), change, &[]).await.unwrap();
         }
-        let door = door_of(api);
-        let online = door.token("online", agent("online")).await.1;
+        let gated = gated_by(api);
+        let online = gated.token("online", agent("online")).await.1;
         let uri = format!("/v2/shop/app/manifests/{digest}");
-        assert_eq!(door.status("GET", &uri, Some(&online)).await, expected, "{one} and {other}");
+        assert_eq!(gated.status("GET", &uri, Some(&online)).await, expected, "{one} and {other}");
         let uri = format!("/v2/shop/private/manifests/{digest}");
-        assert_eq!(door.status("GET", &uri, Some(&online)).await, 404, "nothing of it is recorded");
+        assert_eq!(gated.status("GET", &uri, Some(&online)).await, 404, "nothing of it is recorded");
     }
 }
 
 #[tokio::test]
-async fn where_nobody_says_who_asks_nobody_is_let_in() {
+async fn a_request_without_an_identified_caller_is_rejected() {
     let api = api();
     for (method, path, expected) in EXPECTED {
         let uri = path.replace("{environment}", "dev").replace("{token}", "nobody");

@@ -97,7 +97,7 @@ async fn an_approval_lapses_with_the_image_and_with_the_gates() {
 }
 
 #[tokio::test]
-async fn a_rejection_blocks_every_way_until_somebody_entitled_withdraws_it() {
+async fn a_rejection_blocks_promotion_until_an_authorized_withdrawal() {
     let api = gated(Gates::default()).await;
     let (anna, ben) = (token(&api, "anna", tester()).await, token(&api, "ben", tester()).await);
     api.post("test/reject", json!({})).await.refuses(400, "give a `reason`");
@@ -111,12 +111,12 @@ async fn a_rejection_blocks_every_way_until_somebody_entitled_withdraws_it() {
     act(&api, &ben, "test/withdraw", json!({"reason": "it is back"})).await.moved();
     act(&api, &ben, "test/withdraw", json!({})).await.refuses(409, "nothing is rejected in `test`");
     promotes(&api, json!({})).await.moved();
-    let told = events(&api, "test");
-    assert!(told[0].contains("rejected") && told[1].contains("withdrew"), "{told:?}");
+    let messages = events(&api, "test");
+    assert!(messages[0].contains("rejected") && messages[1].contains("withdrew"), "{messages:?}");
 }
 
 #[tokio::test]
-async fn whoever_moved_an_image_neither_confirms_it_nor_overrules_its_rejection() {
+async fn an_images_deployer_can_neither_approve_it_nor_override_a_rejection() {
     let gates = Gates { others_only: true, ..approvals(1) };
     let api = gated(gates).await;
     let carol = token(&api, "carol", Role::Admin).await;
@@ -136,7 +136,7 @@ async fn whoever_moved_an_image_neither_confirms_it_nor_overrules_its_rejection(
 }
 
 #[tokio::test]
-async fn names_in_by_are_the_only_ones_that_count() {
+async fn only_approvers_named_in_by_count() {
     let api = gated(Gates { by: ["qa".to_owned()].into(), ..approvals(1) }).await;
     api.post("test/approve", json!({}))
         .await
@@ -165,7 +165,7 @@ async fn an_override_needs_an_admin_and_a_reason_and_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_rollback_a_hold_and_a_resume_pass_closed_gates_and_rejections() {
+async fn rollback_hold_and_resume_ignore_gates_and_rejections() {
     let api = gated(approvals(1)).await;
     api.ready("prod", 2).await;
     api.post("prod/reject", json!({"reason": "bad", "digest": digest(1).to_string()})).await.moved();
@@ -181,7 +181,7 @@ async fn a_rollback_a_hold_and_a_resume_pass_closed_gates_and_rejections() {
 }
 
 #[tokio::test]
-async fn soak_is_what_was_observed_of_this_image() {
+async fn soak_time_counts_only_for_this_image() {
     let api = gated(Gates { soak: Some(std::time::Duration::from_secs(60)), ..Gates::default() }).await;
     let soaked = |number, seconds: u64| {
         let environment = name("test");
@@ -197,7 +197,7 @@ async fn soak_is_what_was_observed_of_this_image() {
 }
 
 #[tokio::test]
-async fn every_command_refuses_what_was_seen_before_a_change_and_says_what_is_true_now() {
+async fn every_command_rejects_stale_state_and_reports_the_current_one() {
     let api = gated(Gates::default()).await;
     api.ready("prod", 3).await;
     let image = digest(9).to_string();

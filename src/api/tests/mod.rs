@@ -26,6 +26,7 @@ use tower::ServiceExt as _;
 use super::access::{Access, TokenGuard};
 use super::agent::AgentHub;
 use super::{ApiState, ControllerApi, ControllerError, Liveness, LogStream, ManifestState, router};
+use crate::metrics::Metrics;
 use crate::model::access::Token;
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::logs::LogOptions;
@@ -33,7 +34,9 @@ use crate::model::memory::Memory;
 use crate::model::name::{
     BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,
 };
-use crate::model::spec::{EnvironmentSpec, HealthSpec, HolderImage, Manifest, Probe, Publish, Supply};
+use crate::model::spec::{
+    EnvironmentSpec, HealthSpec, HolderImage, Manifest, Probe, Publish, RestartMode, Supply,
+};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::model::view::PlanView;
@@ -53,27 +56,16 @@ pub(super) fn hold() -> Hold {
 
 /// Ready at `generation`, which runs `image(generation)`.
 pub(super) fn status(environment: &str, generation: u64) -> Status {
-    Status {
-        environment: name(environment),
-        observed_generation: Generation(generation),
-        condition: Condition::Ready,
-        reason: Reason::AsRecorded,
-        message: "all as recorded".into(),
-        since: at(generation),
-        running: Some(RunningContainer {
-            container_id: "c0ffee".into(),
-            image_id: Some(digest(generation)),
-            started_at: None,
-            restarts: 2,
-        }),
-        next_retry: None,
-        plan: vec![],
-        observed_sync: None,
-        certificate_until: None,
-        volumes: Vec::new(),
-        warnings: vec![],
-        observed_declaration: None,
-    }
+    let running = RunningContainer {
+        container_id: "c0ffee".into(),
+        image_id: Some(digest(generation)),
+        started_at: None,
+        restarts: 2,
+    };
+    let why = (Condition::Ready, Reason::AsRecorded);
+    let ready =
+        Status::new(name(environment), Generation(generation), why, "all as recorded", at(generation));
+    Status { running: Some(running), ..ready }
 }
 
 fn digest(number: u64) -> Digest {
@@ -90,11 +82,14 @@ fn commit(number: u64) -> CommitId {
 
 fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
     EnvironmentSpec {
+        group: None,
+        needs: BTreeMap::new(),
         container: ContainerName::new(container).unwrap(),
         port: Some(8900),
         publish: Some(Publish { address: None, port: 18900 }),
         hostnames: Vec::new(),
         https: None,
+        site: crate::model::site::SiteSettings::default(),
         run: Default::default(),
         supply,
         command: None,
@@ -107,6 +102,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         init: true,
         stop_timeout: Duration::from_secs(10),
         update: None,
+        restart: RestartMode::Always,
         health: HealthSpec {
             probe: Probe::Tcp,
             interval: Duration::from_secs(1),
@@ -119,6 +115,10 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         push: None,
         gates: Default::default(),
         verify: None,
+        release: None,
+        after: None,
+        jobs: BTreeMap::new(),
+        checks: None,
         host: None,
         mark: None,
     }
@@ -150,7 +150,7 @@ pub(super) fn manifest() -> ManifestState {
         registries: BTreeMap::new(),
         ..Manifest::default()
     };
-    ManifestState { manifest, problem: None }
+    ManifestState::new(manifest, None)
 }
 
 /// A controller with fixed answers.
@@ -256,7 +256,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
     let handles = open(&home.path().join("record")).unwrap();
     let (manifest, receiver) = watch::channel(Arc::new(manifest()));
     let state = ApiState {
-        desk: AgentHub::new(handles.hearer.clone(), receiver.clone(), || at(1_000)),
+        hub: AgentHub::new(handles.reports.clone(), receiver.clone(), || at(1_000)),
         images: None,
         manifest: receiver,
         writer: handles.writer.clone(),
@@ -266,12 +266,12 @@ fn api_with(controller: Option<FakeController>) -> Api {
         tokens: handles.tokens.clone(),
         pin: None,
         pages: Arc::default(),
-        bells: handles.bells.clone(),
+        wakeups: handles.wakeups.clone(),
         logs_dir: home.path().to_owned(),
         controller: controller.map(|controller| Arc::new(controller) as Arc<dyn ControllerApi>),
         outbox: handles.outbox.clone(),
         notifier: None,
-        more_metrics: None,
+        metrics: Metrics::default(),
         read_manifest: None,
         clock: || at(1_000),
     };
@@ -297,9 +297,9 @@ impl Api {
 
     /// Does the same with a token.
     async fn ask_as(&self, token: &Token, method: Method, path: &str, body: String) -> Answer {
-        let lease =
+        let token_guard =
             TokenGuard { id: token.id.clone(), tokens: self.handles.tokens.clone(), clock: self.state.clock };
-        self.ask_with(Access::of_token(token.clone(), None, lease), method, path, body).await
+        self.ask_with(Access::of_token(token.clone(), None, token_guard), method, path, body).await
     }
 
     async fn ask_with(&self, access: Access, method: Method, path: &str, body: String) -> Answer {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason, Status};
 
 #[tokio::test]
-async fn the_overview_has_every_environment_and_what_is_wrong_with_the_whole() {
+async fn the_overview_lists_every_environment_and_all_warnings() {
     let api = api();
     api.ready("dev", 2).await;
     api.record("old", 1).await;
@@ -58,7 +59,7 @@ async fn an_environment_shows_record_and_status_side_by_side() {
 }
 
 #[tokio::test]
-async fn an_environment_whose_record_makes_no_sense_hides_no_other() {
+async fn an_environment_with_a_corrupt_record_hides_no_other() {
     let api = api();
     api.ready("test", 1).await;
     api.handles.spoil(&name("dev"));
@@ -73,7 +74,7 @@ async fn an_environment_whose_record_makes_no_sense_hides_no_other() {
 }
 
 #[tokio::test]
-async fn an_unknown_environment_is_named_with_the_one_that_was_meant() {
+async fn an_unknown_environment_gets_a_suggestion() {
     let api = api();
     for path in ["tset", "tset/history", "tset/events", "tset/plan", "tset/logs"] {
         let answer = api.get(&format!("/api/v1/environments/{path}")).await;
@@ -88,7 +89,7 @@ async fn an_unknown_environment_is_named_with_the_one_that_was_meant() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_answered_in_words_too() {
+async fn unknown_paths_and_methods_get_a_readable_error() {
     let api = api();
     api.get("/api/v2/environments").await.refuses(404, "/api/v1/");
     api.get("/api/v1/environments/dev/nothing").await.refuses(404, "unknown path");
@@ -107,17 +108,17 @@ async fn history_is_newest_first_with_outcomes() {
     api.handles.status_writer.outcome(&name("dev"), Generation(2), failed).await.unwrap();
     api.record("dev", 3).await;
     let history = api.get("/api/v1/environments/dev/history").await.json();
-    let told: Vec<_> =
+    let outcomes: Vec<_> =
         history.as_array().unwrap().iter().map(|kept| (&kept["generation"], &kept["outcome"])).collect();
     let failed = json!({"outcome": "failed", "detail": "it hurts"});
     assert_eq!(
-        told,
+        outcomes,
         [(&json!(3), &json!(null)), (&json!(2), &failed), (&json!(1), &json!({"outcome": "ready"})),]
     );
 }
 
 #[tokio::test]
-async fn events_are_of_one_or_of_all_and_after_a_sequence() {
+async fn events_can_be_filtered_by_environment_and_sequence() {
     let api = api();
     for number in 0..3 {
         for environment in ["dev", "test"] {
@@ -135,18 +136,18 @@ async fn events_are_of_one_or_of_all_and_after_a_sequence() {
 }
 
 #[tokio::test]
-async fn a_plan_comes_from_the_loop_alone() {
+async fn a_plan_requires_a_running_reconcile_loop() {
     let plan = api().get("/api/v1/environments/dev/plan").await.json();
     assert_eq!(plan["steps"], json!(["start it"]));
     let silent = api().get("/api/v1/environments/lab/plan").await;
     silent.refuses(503, "does not");
-    let nobody = api_with(None).get("/api/v1/environments/dev/plan").await;
-    nobody.refuses(503, "abide daemon");
-    assert_eq!(nobody.json()["error"], "no-daemon");
+    let refused = api_with(None).get("/api/v1/environments/dev/plan").await;
+    refused.refuses(503, "abide daemon");
+    assert_eq!(refused.json()["error"], "no-daemon");
 }
 
 #[tokio::test]
-async fn container_logs_are_asked_of_the_loop() {
+async fn container_logs_come_from_the_controller() {
     let path = "/api/v1/environments/dev/logs?follow=true&tail=5&since=2026-01-31T12:00:00Z";
     let text = api().get(path).await.text;
     assert!(text.starts_with("dev LogOptions { follow: true, tail: Some(5), since: Some("), "{text}");
@@ -172,7 +173,7 @@ fn build(number: u64) -> BuildRecord {
 }
 
 #[tokio::test]
-async fn the_log_of_a_build_is_that_of_the_newest_or_of_the_one_that_is_named() {
+async fn a_build_log_defaults_to_the_newest_build() {
     let api = api();
     let path = "/api/v1/environments/dev/logs?build=true";
     api.get(path).await.refuses(404, "`dev` has no builds yet");
@@ -189,7 +190,7 @@ async fn the_log_of_a_build_is_that_of_the_newest_or_of_the_one_that_is_named() 
 }
 
 #[tokio::test]
-async fn the_log_of_a_running_build_is_the_newest() {
+async fn a_running_build_has_the_newest_log() {
     let api = api_with(Some(FakeController { building: Some(5), ..FakeController::default() }));
     api.handles.status_writer.build(&build(4)).await.unwrap();
     std::fs::write(api.home.path().join("5.log"), "it runs\n").unwrap();
@@ -197,13 +198,13 @@ async fn the_log_of_a_running_build_is_the_newest() {
 }
 
 #[tokio::test]
-async fn a_process_that_answers_lives() {
+async fn healthz_reports_a_responding_process_as_alive() {
     let answer = api_with(None).get("/healthz").await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, "ok\n"));
 }
 
 #[tokio::test]
-async fn it_is_ready_while_the_loop_looks_at_everything() {
+async fn readyz_requires_recent_observations_of_all_containers() {
     let observed = |seconds: Option<u64>, engine: bool| {
         let mut controller = FakeController::default();
         controller.liveness.observed = seconds.map(at);
@@ -220,10 +221,10 @@ async fn it_is_ready_while_the_loop_looks_at_everything() {
 
 #[tokio::test]
 async fn metrics_have_a_line_for_every_environment() {
-    let mut api = api();
+    let api = api();
     api.ready("dev", 2).await;
     api.handles.status_writer.build(&build(1)).await.unwrap();
-    api.state.more_metrics = Some(Arc::new(|| "abide_webhooks_total 3\n".to_owned()));
+    api.state.metrics.heal(&name("dev"), Duration::from_millis(180));
     let text = api.get("/metrics").await.text;
     for expected in [
         "# TYPE abide_environment_status gauge",
@@ -238,7 +239,8 @@ async fn metrics_have_a_line_for_every_environment() {
         "abide_builds_total{result=\"built\"} 0",
         "abide_engine_up 1",
         "abide_observation_age_seconds 0",
-        "abide_webhooks_total 3",
+        "abide_heal_duration_seconds_bucket{le=\"0.2\",environment=\"dev\"} 1",
+        "abide_manifest_valid 1",
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected:?} is not in\n{text}");
     }
@@ -246,7 +248,7 @@ async fn metrics_have_a_line_for_every_environment() {
 }
 
 #[tokio::test]
-async fn many_environments_of_an_agent_that_is_away_cost_one_look_each() {
+async fn environments_of_a_disconnected_agent_are_looked_up_once() {
     const MANY: usize = 400;
     let api = api();
     let mut state = manifest();
@@ -262,5 +264,5 @@ async fn many_environments_of_an_agent_that_is_away_cost_one_look_each() {
         assert_eq!(overview["environments"].as_array().unwrap().len(), MANY + 4);
         assert_eq!(api.get("/metrics").await.status, 200);
     }
-    assert_eq!(api.state.desk.looked_up.load(Relaxed), MANY, "the record was searched again and again");
+    assert_eq!(api.state.hub.looked_up.load(Relaxed), MANY, "the record was searched again and again");
 }

@@ -71,7 +71,7 @@ impl Listener {
 }
 
 #[tokio::test]
-async fn a_watch_begins_with_every_environment_and_goes_on_with_changes() {
+async fn a_watch_starts_with_every_environment_and_continues_with_changes() {
     let api = api();
     let writer = &api.handles.status_writer;
     writer.event(&name("dev"), EventKind::Step, "long ago", at(1)).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_watch_begins_with_every_environment_and_goes_on_with_changes() {
 }
 
 #[tokio::test]
-async fn events_that_come_in_one_go_are_all_told() {
+async fn events_recorded_in_a_burst_are_all_sent() {
     let api = api();
     let mut listener = Listener::new(&api).await;
     listener.environments(4).await;
@@ -109,7 +109,7 @@ async fn events_that_come_in_one_go_are_all_told() {
 }
 
 #[tokio::test]
-async fn an_edited_manifest_is_told_with_every_environment() {
+async fn a_manifest_edit_sends_every_environment_to_watchers() {
     let api = api();
     let mut listener = Listener::new(&api).await;
     listener.environments(4).await;
@@ -120,7 +120,7 @@ async fn an_edited_manifest_is_told_with_every_environment() {
 }
 
 #[tokio::test]
-async fn a_listener_that_fell_behind_is_told_everything_anew() {
+async fn a_watcher_that_fell_behind_gets_every_environment_again() {
     let api = api();
     let mut listener = Listener::new(&api).await;
     listener.environments(4).await;
@@ -135,7 +135,7 @@ async fn a_listener_that_fell_behind_is_told_everything_anew() {
 }
 
 #[tokio::test]
-async fn a_build_is_followed_until_its_verdict() {
+async fn a_build_log_is_followed_until_the_build_ends() {
     let api = api_with(Some(FakeController::default()));
     let path = api.home.path().join("7.log");
     let mut file = std::fs::File::create(&path).unwrap();
@@ -169,7 +169,7 @@ async fn a_build_is_followed_until_its_verdict() {
 }
 
 #[tokio::test]
-async fn without_a_loop_nobody_writes_a_log_so_following_it_ends() {
+async fn following_a_build_log_ends_without_a_running_daemon() {
     let api = api_with(None);
     std::fs::write(api.home.path().join("7.log"), "step 1\n").unwrap();
     let answer =

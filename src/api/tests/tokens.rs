@@ -18,7 +18,7 @@ async fn revoke(api: &Api, which: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_token_is_told_once_and_never_again() {
+async fn a_token_is_returned_only_when_created() {
     let api = api();
     let body = json!({"name": "ci", "role": "deployer", "environments": ["dev", "test"], "expires": "90d"});
     let issued = create(&api, &body).await.moved();
@@ -38,7 +38,7 @@ async fn a_token_is_told_once_and_never_again() {
 }
 
 #[tokio::test]
-async fn a_token_carries_the_pin_of_a_server_that_made_its_own_certificate() {
+async fn a_token_contains_the_pin_of_a_self_signed_server() {
     let mut api = api();
     let pin = Pin::of_public_key(b"a key");
     api.state.pin = Some(pin);
@@ -49,7 +49,7 @@ async fn a_token_carries_the_pin_of_a_server_that_made_its_own_certificate() {
 }
 
 #[tokio::test]
-async fn an_agents_token_is_called_by_the_agents_name() {
+async fn an_agents_token_is_named_after_the_agent() {
     let api = api();
     let issued = create(&api, &json!({"role": "agent", "agent": "online"})).await.moved();
     assert_eq!((&issued["name"], &issued["agent"]), (&json!("online"), &json!("online")));
@@ -58,7 +58,7 @@ async fn an_agents_token_is_called_by_the_agents_name() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_makes_no_token() {
+async fn an_invalid_token_request_creates_no_token() {
     let api = api();
     let cases = [
         (json!({"role": "admin"}), 400, "missing `name`"),
@@ -70,7 +70,7 @@ async fn what_makes_no_sense_makes_no_token() {
         (
             json!({"name": "x", "role": "viewer", "environments": ["dev"]}),
             400,
-            "is only for a deployer or a tester",
+            "is only for a deployer, a tester or a runner",
         ),
         (json!({"name": "x", "role": "admin", "agent": "online"}), 400, "`agent` is only for an agent"),
         (json!({"name": "x", "role": "agent"}), 400, "missing `agent`: give the name of the agent"),
@@ -99,7 +99,7 @@ async fn a_token_is_revoked_by_id_or_by_name() {
 }
 
 #[tokio::test]
-async fn a_whole_token_in_the_wrong_place_does_not_come_back() {
+async fn a_token_sent_as_an_id_is_not_echoed() {
     let api = api();
     let issued = create(&api, &json!({"name": "ci", "role": "viewer"})).await.moved();
     let text = issued["token"].as_str().unwrap();
@@ -109,7 +109,7 @@ async fn a_whole_token_in_the_wrong_place_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_and_makes_no_token() {
+async fn a_full_disk_is_reported_and_no_token_is_created() {
     let api = api();
     api.handles.pretend_to_be_full();
     create(&api, &json!({"name": "ci", "role": "viewer"})).await.refuses(503, "disk");

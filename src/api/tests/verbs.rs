@@ -1,9 +1,11 @@
 //! Every command, and every reason to refuse it.
 
+use std::sync::Arc;
+
 use axum::http::Method;
 use serde_json::json;
 
-use super::{Api, api, api_with, at, commit, digest, image, name, status};
+use super::{Api, api, api_with, at, commit, digest, image, manifest, name, status};
 use crate::model::desired::{Desired, Hint, Origin, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, Generation, RepositoryName};
@@ -15,7 +17,7 @@ fn record_of(api: &Api, environment: &str) -> Desired {
 }
 
 #[tokio::test]
-async fn an_image_id_is_set_with_who_and_why() {
+async fn setting_an_image_id_records_the_actor_and_reason() {
     let api = api();
     let body = json!({"image": digest(1).to_string(), "reason": "a try"});
     let moved = api.post("dev/set", body).await.moved();
@@ -27,7 +29,7 @@ async fn an_image_id_is_set_with_who_and_why() {
 }
 
 #[tokio::test]
-async fn an_image_of_a_registry_is_set_by_its_digest() {
+async fn a_registry_image_is_set_by_its_digest() {
     let api = api();
     let reference = format!("localhost:5000/keepwork/prod:v1@{}", digest(1));
     api.post("prod/set", json!({"image": reference})).await.moved();
@@ -37,7 +39,7 @@ async fn an_image_of_a_registry_is_set_by_its_digest() {
 }
 
 #[tokio::test]
-async fn a_commit_is_set_where_a_branch_is_followed() {
+async fn a_commit_can_be_set_only_if_a_branch_is_tracked() {
     let api = api();
     api.post("dev/set", json!({"commit": commit(7).to_string()})).await.moved();
     let entry = record_of(&api, "dev").entry;
@@ -49,7 +51,7 @@ async fn a_commit_is_set_where_a_branch_is_followed() {
 }
 
 #[tokio::test]
-async fn what_names_no_content_is_not_set() {
+async fn a_reference_without_a_digest_cannot_be_set() {
     let api = api();
     let cases = [
         (json!({}), "either an `image` or a `commit`"),
@@ -74,13 +76,13 @@ async fn what_names_no_content_is_not_set() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_refused_as_such() {
+async fn an_overlong_body_is_rejected_with_413() {
     let long = json!({"reason": "x".repeat(100_000)});
     api().post("dev/set", long).await.refuses(413, "length limit");
 }
 
 #[tokio::test]
-async fn what_is_recorded_for_a_held_environment_is_said_to_wait() {
+async fn a_change_to_a_held_environment_is_reported_as_waiting() {
     let api = api();
     api.ready("dev", 1).await;
     api.post("dev/hold", json!({"reason": "a demo"})).await.moved();
@@ -90,14 +92,14 @@ async fn what_is_recorded_for_a_held_environment_is_said_to_wait() {
 }
 
 #[tokio::test]
-async fn without_a_loop_a_change_is_recorded_and_says_so() {
+async fn without_a_daemon_a_change_is_recorded_with_a_notice() {
     let api = api_with(None);
     let moved = api.post("dev/set", json!({"image": digest(2).to_string()})).await.moved();
     assert!(moved["message"].as_str().unwrap().contains("no daemon is running"), "{moved}");
 }
 
 #[tokio::test]
-async fn what_test_runs_healthy_is_promoted_byte_for_byte() {
+async fn a_promotion_records_the_exact_image_of_test() {
     let api = api();
     api.ready("test", 4).await;
     let body = json!({"from": "test", "digest": digest(4).to_string()});
@@ -111,7 +113,7 @@ async fn what_test_runs_healthy_is_promoted_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_promotion_of_something_else_than_was_seen_is_refused_with_both_digests() {
+async fn a_stale_promotion_is_rejected_naming_both_digests() {
     let api = api();
     api.ready("test", 4).await;
     let answer = api.post("prod/promote", json!({"from": "test", "digest": digest(3).to_string()})).await;
@@ -123,7 +125,7 @@ async fn a_promotion_of_something_else_than_was_seen_is_refused_with_both_digest
 }
 
 #[tokio::test]
-async fn promotions_go_where_the_manifest_says() {
+async fn promotions_follow_promote_from_in_the_manifest() {
     let api = api();
     api.ready("dev", 1).await;
     api.ready("test", 1).await;
@@ -135,7 +137,7 @@ async fn promotions_go_where_the_manifest_says() {
 }
 
 #[tokio::test]
-async fn only_what_is_ready_is_promoted() {
+async fn only_a_ready_environment_can_be_promoted() {
     let promotion = json!({"from": "test"});
     let silent = api();
     silent.record("test", 1).await;
@@ -173,7 +175,7 @@ async fn an_image_whose_id_is_not_known_yet_is_not_promoted() {
 }
 
 #[tokio::test]
-async fn a_rollback_takes_the_last_good_image_and_holds_it() {
+async fn a_rollback_sets_and_holds_the_last_good_image() {
     let api = api();
     api.ready("dev", 2).await;
     api.record("dev", 3).await;
@@ -190,7 +192,7 @@ async fn a_rollback_takes_the_last_good_image_and_holds_it() {
 }
 
 #[tokio::test]
-async fn a_rollback_passes_over_the_same_image_and_takes_what_is_named() {
+async fn a_rollback_skips_the_current_image_or_uses_the_named_generation() {
     let api = api();
     api.ready("dev", 2).await;
     api.record("dev", 2).await;
@@ -201,7 +203,7 @@ async fn a_rollback_passes_over_the_same_image_and_takes_what_is_named() {
 }
 
 #[tokio::test]
-async fn a_rollback_to_nowhere_is_refused_in_words() {
+async fn a_rollback_without_a_target_is_rejected_with_a_reason() {
     let api = api();
     api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
     api.ready("dev", 1).await;
@@ -215,7 +217,37 @@ async fn a_rollback_to_nowhere_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn a_hold_keeps_what_is_good_now() {
+async fn maintenance_is_switched_recorded_and_shown() {
+    let api = api();
+    api.post("dev/maintenance", json!({"on": true})).await.refuses(422, "not behind the proxy");
+    let mut state = manifest();
+    state.manifest.front = crate::model::manifest::parse_front(&crate::model::manifest::SourceFile {
+        name: "m.toml".to_owned(),
+        text: "[front]".to_owned(),
+    })
+    .unwrap();
+    api.manifest.send_replace(Arc::new(state));
+    api.post("lab/maintenance", json!({"on": true})).await.refuses(422, "a `hostname` or a port");
+    api.post("dev/maintenance", json!({})).await.refuses(400, "on");
+    let moved = api.post("dev/maintenance", json!({"on": true, "reason": "a new disk"})).await.moved();
+    assert_eq!((&moved["changed"], &moved["generation"]), (&json!(true), &json!(0)));
+    let again = api.post("dev/maintenance", json!({"on": true, "reason": "another"})).await.moved();
+    assert_eq!(again["changed"], json!(false));
+    let maintenance = record_of(&api, "dev").maintenance.unwrap();
+    assert_eq!((maintenance.by.as_str(), maintenance.reason.as_deref()), ("alice", Some("a new disk")));
+    let view = api.get("/api/v1/environments/dev").await.json();
+    assert_eq!(view["maintenance"]["reason"], "a new disk");
+    assert!(view["warnings"][0].as_str().unwrap().starts_with("maintenance (a new disk): "), "{view}");
+    api.post("dev/maintenance", json!({"on": false})).await.moved();
+    assert_eq!(record_of(&api, "dev").maintenance, None);
+    let events = api.get("/api/v1/environments/dev/events").await.json().to_string();
+    for words in ["alice started maintenance: a new disk", "alice ended maintenance"] {
+        assert!(events.contains(words), "{events}");
+    }
+}
+
+#[tokio::test]
+async fn a_hold_keeps_the_last_good_generation() {
     let ready = api();
     ready.ready("dev", 2).await;
     ready.post("dev/hold", json!({"reason": "a demo"})).await.moved();
@@ -266,7 +298,7 @@ async fn a_hold_needs_a_reason() {
 }
 
 #[tokio::test]
-async fn resuming_says_whether_anything_was_held() {
+async fn resume_reports_whether_the_environment_was_held() {
     let api = api();
     let moved = api.post("dev/resume", json!({})).await.moved();
     assert_eq!((&moved["changed"], &moved["message"]), (&json!(false), &json!("`dev` was not held")));
@@ -278,11 +310,11 @@ async fn resuming_says_whether_anything_was_held() {
 
 /// Git answers the same head for every branch, or nothing useful.
 fn answer(api: &Api, head: Option<CommitId>) {
-    let (mut bells, handles) = (api.handles.bells.subscribe(), &api.handles);
+    let (mut wakeups, handles) = (api.handles.wakeups.subscribe(), &api.handles);
     let (desired, resolver) = (handles.desired.clone(), handles.resolver.clone());
     tokio::spawn(async move {
-        while let Ok(bell) = bells.recv().await {
-            let Wakeup::Desired(name) = bell else { continue };
+        while let Ok(wakeup) = wakeups.recv().await {
+            let Wakeup::Desired(name) = wakeup else { continue };
             let Some(asked) = desired.get(&name).unwrap().asked else { continue };
             match &head {
                 Some(head) => drop(resolver.advance_head(&name, head, asked).await.unwrap()),
@@ -293,7 +325,7 @@ fn answer(api: &Api, head: Option<CommitId>) {
 }
 
 #[tokio::test]
-async fn a_sync_tells_what_git_answers() {
+async fn a_sync_reports_what_git_answers() {
     let api = api();
     answer(&api, Some(commit(7)));
     let moved = api.post("dev/sync", json!({})).await.moved();
@@ -308,7 +340,7 @@ async fn a_sync_tells_what_git_answers() {
 }
 
 #[tokio::test]
-async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() {
+async fn a_pending_push_blocks_a_promotion_unless_a_digest_is_given() {
     let api = api();
     api.ready("test", 4).await;
     let push = Push {
@@ -342,7 +374,7 @@ async fn nothing_is_promoted_while_a_push_is_not_looked_at_unless_it_is_named() 
 }
 
 #[tokio::test]
-async fn a_sync_is_asked_of_one_or_of_all() {
+async fn a_sync_applies_to_one_or_all_environments() {
     let api = api();
     answer(&api, None);
     api.post("dev/sync", json!({})).await.moved();
@@ -354,7 +386,7 @@ async fn a_sync_is_asked_of_one_or_of_all() {
 }
 
 #[tokio::test]
-async fn what_the_manifest_does_not_declare_any_more_is_not_moved() {
+async fn an_undeclared_environment_accepts_only_hold_and_resume() {
     let api = api();
     api.record("old", 1).await;
     for (verb, body) in [
@@ -370,7 +402,7 @@ async fn what_the_manifest_does_not_declare_any_more_is_not_moved() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_no_fault_of_the_request() {
+async fn a_full_disk_is_reported_as_a_server_error() {
     let api = api();
     api.handles.pretend_to_be_full();
     let answer = api.post("dev/set", json!({"image": digest(1).to_string()})).await;
@@ -380,7 +412,7 @@ async fn a_full_disk_is_no_fault_of_the_request() {
 }
 
 #[tokio::test]
-async fn an_export_is_imported_and_one_that_disagrees_is_not() {
+async fn an_inconsistent_export_is_not_imported() {
     let (here, there) = (api(), api());
     here.ready("dev", 2).await;
     let export = here.get("/api/v1/export").await.text;

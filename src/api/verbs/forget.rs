@@ -49,7 +49,7 @@ pub(in crate::api) async fn forget(
         )));
     }
     for agent in gone.iter().filter_map(|left| left.agent.as_ref()) {
-        api.desk.drop_left(agent, name).await?;
+        api.hub.drop_left(agent, name).await?;
     }
     let lost = if gone.is_empty() {
         String::new()

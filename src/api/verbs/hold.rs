@@ -1,4 +1,6 @@
-//! `hold` and `resume`: an environment stops and resumes applying changes.
+//! `hold` and `resume`: an environment or a group stops and resumes applying changes.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +10,7 @@ use super::{moved, reason};
 use crate::api::ApiState;
 use crate::api::body::{By, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::CommandTarget;
 use crate::model::desired::{Desired, Hold, Outcome};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
@@ -37,7 +39,7 @@ pub(in crate::api) struct ResumeBody {
 /// `POST /api/v1/environments/{environment}/hold`
 pub(in crate::api) async fn hold(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     By(by): By,
     JsonBody(body): JsonBody<HoldBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
@@ -47,22 +49,32 @@ pub(in crate::api) async fn hold(
             environment held",
         ));
     };
-    let name = &found.name;
-    api.seen(name, body.seen)?;
-    let (before, status, memory) =
-        (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
-    let generation = match kept(&before, status.as_ref(), &memory) {
-        // The reconcile state of an agent's environment is with the agent.
-        None if before.hold.is_none() => last_ready(&api, name)?,
-        kept => kept,
-    };
-    let hold = Hold { reason, by, since: (api.clock)(), generation };
-    let desired = api.writer.seeing(body.seen).hold(name, hold).await?;
+    target.is_whole("held")?;
+    target.is_one_for("seen", body.seen.is_some())?;
+    let since = (api.clock)();
+    let mut holds = BTreeMap::new();
+    for name in target.environments() {
+        api.seen(name, body.seen)?;
+        let (before, status, memory) =
+            (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
+        let generation = match kept(&before, status.as_ref(), &memory) {
+            // The reconcile state of an agent's environment is with the agent.
+            None if before.hold.is_none() => last_ready(&api, name)?,
+            kept => kept,
+        };
+        holds.insert(name.clone(), Hold { reason: reason.clone(), by: by.clone(), since, generation });
+    }
+    let all = api.writer.seeing(body.seen).hold_together(holds).await?;
+    Ok(Json(target.answer(all.iter().map(held).collect())))
+}
+
+fn held(desired: &Desired) -> RecordChange {
+    let name = &desired.environment;
     let what = match desired.hold.as_ref().and_then(|hold| hold.generation) {
         Some(generation) => format!("`{name}` is held at generation {generation}"),
         None => format!("`{name}` is held; no version of it was ever ready, so nothing is started"),
     };
-    Ok(Json(moved(&desired, true, format!("{what}; later changes are recorded and take effect on `resume`"))))
+    moved(desired, true, format!("{what}; later changes are recorded and take effect on `resume`"))
 }
 
 /// The generation to keep: the held one if there is one, the current one if it is ready, else the
@@ -87,19 +99,30 @@ fn last_ready(api: &ApiState, name: &EnvironmentName) -> Result<Option<Generatio
 /// `POST /api/v1/environments/{environment}/resume`
 pub(in crate::api) async fn resume(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     By(by): By,
     JsonBody(body): JsonBody<ResumeBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
-    let name = &found.name;
-    api.seen(name, body.seen)?;
-    let was_held = api.desired.get(name)?.hold.is_some();
-    let desired = api.writer.seeing(body.seen).resume(name, (api.clock)(), Some(&by)).await?;
-    let generation = desired.entry.generation;
-    let message = if was_held {
-        format!("`{name}` is resumed; generation {generation} takes effect{}", api.when())
-    } else {
-        format!("`{name}` was not held")
+    target.is_whole("resumed")?;
+    target.is_one_for("seen", body.seen.is_some())?;
+    let mut were_held = BTreeSet::new();
+    for name in target.environments() {
+        api.seen(name, body.seen)?;
+        if api.desired.get(name)?.hold.is_some() {
+            were_held.insert(name.clone());
+        }
+    }
+    let names = target.environments().cloned().collect();
+    let all = api.writer.seeing(body.seen).resume_together(names, (api.clock)(), Some(&by)).await?;
+    let answer = |desired: &Desired| {
+        let (name, generation) = (&desired.environment, desired.entry.generation);
+        let was_held = were_held.contains(name);
+        let message = if was_held {
+            format!("`{name}` is resumed; generation {generation} takes effect{}", api.when())
+        } else {
+            format!("`{name}` was not held")
+        };
+        moved(desired, was_held, message)
     };
-    Ok(Json(moved(&desired, was_held, message)))
+    Ok(Json(target.answer(all.iter().map(answer).collect())))
 }

@@ -14,7 +14,7 @@ use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
 use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Entry, Image};
-use crate::model::evidence::{Evidence, Finding, Person, Withdrawal};
+use crate::model::evidence::{Evidence, EvidenceFinding, Person, Withdrawal};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::view::RecordChange;
@@ -60,7 +60,7 @@ pub(in crate::api) async fn approve(
         ApiError::conflict(format!("your approval of `{name}` would count for nothing: {why}"))
     })?;
     let gates: BTreeMap<_, _> = targets.iter().map(|(to, spec)| ((*to).clone(), spec.gates.mark())).collect();
-    let finding = Finding::Approved { gates };
+    let finding = EvidenceFinding::Approved { gates };
     let note = reason(body.note)?;
     let (words, at) = (shown(&image), (api.clock)());
     let generation = entry.generation;
@@ -137,7 +137,7 @@ pub(in crate::api) async fn reject(
     })?;
     let (person, at, words) = (caller.person(), (api.clock)(), shown(&image));
     let message = format!("{} rejected {words} of generation {generation}: {why}", person.by);
-    let finding = Finding::Rejected { withdrawn: None };
+    let finding = EvidenceFinding::Rejected { withdrawn: None };
     let (by, note) = (Some(person), Some(why));
     let evidence =
         Evidence { sequence: 0, environment: name.clone(), image, generation, finding, by, at, note };

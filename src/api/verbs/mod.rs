@@ -4,6 +4,7 @@
 mod forget;
 mod hold;
 mod judge;
+mod maintenance;
 mod promote;
 mod rollback;
 mod set;
@@ -12,6 +13,7 @@ mod sync;
 pub(super) use forget::forget;
 pub(super) use hold::{hold, resume};
 pub(super) use judge::{approve, reject, withdraw};
+pub(super) use maintenance::maintenance;
 pub(super) use promote::promote;
 pub(super) use rollback::rollback;
 pub(super) use set::set;
@@ -72,7 +74,7 @@ fn parse_digest(text: Option<&str>) -> Result<Option<Digest>, ApiError> {
 
 fn moved(desired: &Desired, changed: bool, message: String) -> RecordChange {
     let (environment, generation) = (desired.environment.clone(), desired.entry.generation);
-    RecordChange { environment, generation, changed, message, failed: false }
+    RecordChange { environment, generation, changed, message, failed: false, members: Vec::new() }
 }
 
 /// The longest reason, in bytes; each is stored with its generation.

@@ -1,6 +1,7 @@
 //! `promote`: the image that one environment runs healthy becomes the desired image of another.
 //! Compare-and-set: refused if the image has changed since the client saw it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,27 +13,28 @@ use crate::api::ApiState;
 use crate::api::access::Access;
 use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::{CommandTarget, FoundEnvironment};
 use crate::model::desired::{Desired, Entry, HistoryEntry, Image, Origin, Outcome};
 use crate::model::evidence::{Evidence, Person};
 use crate::model::gates::Gates;
 use crate::model::name::{AgentName, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
 use crate::model::status::{Condition, Reason, Status};
+use crate::model::time::Timestamp;
 use crate::model::view::RecordChange;
 use crate::plan::gates::{Candidate, are_open, closed, judge, sentence};
-use crate::record::{Change, Precondition};
+use crate::record::{Change, Precondition, Promotion};
 
 /// Options of `promote`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Promote {
-    /// The source environment.
+    /// The source environment or group.
     from: String,
     /// The image to promote, even if FROM has another one in progress.
     digest: Option<String>,
     /// The image that the client saw there, or the generation of the target that it saw.
-    seen: Option<Seen>,
+    seen: Option<SeenByClient>,
     /// A note, as free text.
     note: Option<String>,
     /// Whether to pass closed gates. Only an admin may, with a reason.
@@ -42,85 +44,184 @@ pub(in crate::api) struct Promote {
     reason: Option<String>,
     /// The image that the client saw there, besides a generation.
     image: Option<String>,
+    /// The images that the client saw in the members of a group.
+    #[serde(default)]
+    images: BTreeMap<EnvironmentName, String>,
 }
 
 /// What the client saw.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Seen {
+enum SeenByClient {
     /// The generation of the target.
     Target(Generation),
     /// The image of the source.
     Image(String),
 }
 
-/// `POST /api/v1/environments/{environment}/promote`; the path names the target environment.
+/// `POST /api/v1/environments/{environment}/promote`; the path names the target, an environment or a group.
 pub(in crate::api) async fn promote(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     Caller(caller): Caller,
     JsonBody(body): JsonBody<Promote>,
 ) -> Result<Json<RecordChange>, ApiError> {
-    let from = api.find(&body.from)?.name;
-    check_source(&found, &from)?;
+    target.is_whole("promoted")?;
+    target.is_one_for("seen", body.seen.is_some())?;
+    target.is_one_for("digest", body.digest.is_some())?;
+    let pairs = api.pairs(&target, &body.from)?;
     api.fresh_manifest().await;
-    let (target, image) = match body.seen {
-        Some(Seen::Target(generation)) => (Some(generation), body.image),
-        Some(Seen::Image(image)) => (None, Some(image)),
+    let (generation, image) = match body.seen {
+        Some(SeenByClient::Target(generation)) => (Some(generation), body.image),
+        Some(SeenByClient::Image(image)) => (None, Some(image)),
         None => (None, body.image),
     };
-    let mut guards = api.seen(&found.name, target)?;
-    let meant = parse_digest(body.digest.as_deref())?;
-    let source = api.desired.get(&from)?.entry;
-    let serving = api.serving(&from, meant.as_ref())?;
-    let image_seen = parse_digest(image.as_deref())?;
-    let image = &serving.image;
-    if let Some(host) = found.host() {
-        check_reach(&from, image, host)?;
-    }
-    for seen in [meant, image_seen].iter().flatten() {
-        check_seen(&from, image, seen)?;
-    }
-    if let Some(unchanged) = api.is_there_already(&found.name, &serving)? {
-        return Ok(Json(unchanged));
-    }
-    let overriding = overriding(&caller, body.overrides, reason(body.reason)?)?;
-    let (candidate, gates) = api.judged(&from, &found.name, &serving, &caller)?;
-    let (now, to) = ((api.clock)(), found.name.clone());
-    // What is closed now goes into the note; whether anything is decides the check at the time of writing.
-    let closed = closed(&judge(&gates, &candidate, &api.desired.evidence_to_judge(&from)?, now));
-    let passed = overriding.as_ref().filter(|_| !closed.is_empty());
-    let note = note(&from, serving.entry.generation, reason(body.note)?, passed.map(|why| (why, &closed)));
-    let person = caller.person();
-    let message = passed.map(|why| format!("{} overrode the gates ({closed}): {why}", person.by));
-    let Person { by, token } = person;
-    let change = Change {
-        revision: serving.entry.revision.clone(),
-        image: Some(image.clone()),
-        origin: Origin::Promotion,
-        by: Some(by),
-        token,
-        note: Some(note),
-        at: now,
-        hold: None,
+    let request = PromotionRequest {
+        generation,
+        image,
+        digest: body.digest,
+        images: body.images,
+        note: reason(body.note)?,
+        overriding: overriding(&caller, body.overrides, reason(body.reason)?)?,
+        at: (api.clock)(),
     };
-    guards.push(Precondition { environment: from.clone(), generation: source.generation });
-    let is_overridden = overriding.is_some();
-    let judge = move |evidence: &[Evidence]| {
-        let answers = judge(&gates, &candidate, evidence, now);
-        if is_overridden || are_open(&answers) {
-            return Ok(());
+    let (mut answers, mut promotions, mut guards) = (Vec::new(), Vec::new(), Vec::new());
+    let mut words = BTreeMap::new();
+    for (from, to) in pairs {
+        match api.prepare(&from, &to, &request, &caller)? {
+            Prepared::There(unchanged) => answers.push(unchanged),
+            Prepared::New { promotion, what, guards: of_it } => {
+                words.insert(to.name.clone(), what);
+                guards.extend(of_it);
+                promotions.push(*promotion);
+            }
         }
-        Err(ApiError::gates_closed(format!("nothing was changed: {}", sentence(&to, &answers))))
-    };
-    let desired = api.writer.promote(&found.name, &from, change, &guards, message, judge).await?;
-    let what = format!("{} of `{from}`", shown(image));
-    let past = if is_overridden && !closed.is_empty() {
-        format!(", past its gates ({closed}),")
-    } else {
-        String::new()
-    };
-    Ok(Json(api.recorded(&desired, &format!("{what}{past}"))))
+    }
+    if !promotions.is_empty() {
+        let all = api.writer.promote(promotions, &guards).await?;
+        let what = |desired: &Desired| words.get(&desired.environment).map_or("an image", String::as_str);
+        answers.extend(all.iter().map(|desired| api.recorded(desired, what(desired))));
+    }
+    Ok(Json(target.answer(answers)))
+}
+
+/// The options of a request, checked.
+struct PromotionRequest {
+    /// The generation of the target that the client saw.
+    generation: Option<Generation>,
+    /// The image of the source that the client saw.
+    image: Option<String>,
+    /// The image to promote.
+    digest: Option<String>,
+    /// The images of the sources of a group that the client saw.
+    images: BTreeMap<EnvironmentName, String>,
+    note: Option<String>,
+    /// The reason for passing closed gates.
+    overriding: Option<String>,
+    at: Timestamp,
+}
+
+/// One promotion, ready to be recorded.
+enum Prepared {
+    /// The target has the image already.
+    There(RecordChange),
+    New {
+        promotion: Box<Promotion<ApiError>>,
+        /// What is recorded, in words.
+        what: String,
+        guards: Vec<Precondition>,
+    },
+}
+
+impl ApiState {
+    /// The sources and targets: of one environment, or of the members of a group that are promoted.
+    fn pairs(
+        &self,
+        target: &CommandTarget,
+        from: &str,
+    ) -> Result<Vec<(EnvironmentName, FoundEnvironment)>, ApiError> {
+        let Some(group) = &target.group else {
+            let (from, to) = (self.find(from)?.name, self.find(target.name.as_str())?);
+            check_source(&to, &from)?;
+            return Ok(vec![(from, to)]);
+        };
+        let source = self.target(from)?;
+        let mut pairs = Vec::new();
+        for name in target.environments() {
+            let to = self.find(name.as_str())?;
+            let from = match to.spec().map(|spec| &spec.supply) {
+                Some(Supply::Promotion { from }) => from.clone(),
+                _ => continue,
+            };
+            if source.group.is_some() && source.environments().any(|name| *name == from) {
+                pairs.push((from, to));
+            }
+        }
+        if pairs.is_empty() {
+            return Err(ApiError::unprocessable(format!(
+                "no member of the group `{group}` accepts promotions from `{from}`: name the group that their \
+                 `promote_from` belongs to"
+            )));
+        }
+        Ok(pairs)
+    }
+
+    fn prepare(
+        &self,
+        from: &EnvironmentName,
+        to: &FoundEnvironment,
+        request: &PromotionRequest,
+        caller: &Access,
+    ) -> Result<Prepared, ApiError> {
+        let mut guards = self.seen(&to.name, request.generation)?;
+        let meant = parse_digest(request.digest.as_deref())?;
+        let source = self.desired.get(from)?.entry;
+        let serving = self.serving(from, meant.as_ref())?;
+        let image_seen = request.images.get(from).or(request.image.as_ref());
+        let image_seen = parse_digest(image_seen.map(String::as_str))?;
+        let image = &serving.image;
+        if let Some(host) = to.host() {
+            check_reach(from, image, host)?;
+        }
+        for seen in [meant, image_seen].iter().flatten() {
+            check_seen(from, image, seen)?;
+        }
+        if let Some(unchanged) = self.is_there_already(&to.name, &serving)? {
+            return Ok(Prepared::There(unchanged));
+        }
+        let (candidate, gates) = self.judged(from, &to.name, &serving, caller)?;
+        let at = request.at;
+        // What is closed now goes into the note; whether anything is decides the check at the time of writing.
+        let closed = closed(&judge(&gates, &candidate, &self.desired.evidence_to_judge(from)?, at));
+        let passed = request.overriding.as_ref().filter(|_| !closed.is_empty());
+        let of_gates = passed.map(|why| (why, &closed));
+        let Person { by, token } = caller.person();
+        let message = passed.map(|why| format!("{by} overrode the gates ({closed}): {why}"));
+        let change = Change {
+            revision: serving.entry.revision.clone(),
+            image: Some(image.clone()),
+            origin: Origin::Promotion,
+            by: Some(by),
+            token,
+            note: Some(note(from, serving.entry.generation, request.note.clone(), of_gates)),
+            at,
+            hold: None,
+        };
+        guards.push(Precondition { environment: from.clone(), generation: source.generation });
+        let (is_overridden, target) = (request.overriding.is_some(), to.name.clone());
+        let judge = move |evidence: &[Evidence]| {
+            let answers = judge(&gates, &candidate, evidence, at);
+            if is_overridden || are_open(&answers) {
+                return Ok(());
+            }
+            Err(ApiError::gates_closed(format!("nothing was changed: {}", sentence(&target, &answers))))
+        };
+        let past = passed.map(|_| format!(", past its gates ({closed}),")).unwrap_or_default();
+        let what = format!("{} of `{from}`{past}", shown(image));
+        let (from, to) = (from.clone(), to.name.clone());
+        let promotion = Box::new(Promotion { from, to, change, message, judge: Box::new(judge) });
+        Ok(Prepared::New { promotion, what, guards })
+    }
 }
 
 /// The reason to pass closed gates; `None`: they are not to be passed.
@@ -169,7 +270,7 @@ impl ApiState {
         meant: Option<&Digest>,
     ) -> Result<Serving, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
-        let facts = self.facts(from, &state.manifest)?;
+        let facts = self.facts(from, &state)?;
         let refuse = |why: String| Err(ApiError::conflict(format!("cannot promote `{from}`: {why}")));
         let Some(status) = &facts.status else { return refuse("its state is not known yet".to_owned()) };
         let settled = facts.settled();
@@ -216,7 +317,7 @@ impl ApiState {
         serving: &Serving,
     ) -> Result<Option<RecordChange>, ApiError> {
         let state = Arc::clone(&self.manifest.borrow());
-        let facts = self.facts(to, &state.manifest)?;
+        let facts = self.facts(to, &state)?;
         let (settled, entry) = (facts.settled(), &facts.desired.entry);
         let is_same = entry.image.as_ref().is_some_and(|image| image.is_same(&serving.image));
         // A promotion retries a failed generation.
@@ -272,6 +373,10 @@ fn healthy_image(source: &Desired, status: &Status, is_here: bool) -> Result<Ima
     let Some(image) = &source.entry.image else {
         return refuse(format!("generation {generation} has no image yet"));
     };
+    if status.reason == Reason::Completed {
+        // Its container has done its work with the recorded image.
+        return Ok(image.clone());
+    }
     let running = status.running.as_ref().and_then(|running| running.image_id.as_ref());
     match (running, &image.id) {
         (Some(_), _) if !is_here => Ok(image.clone()),

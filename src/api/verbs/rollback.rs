@@ -1,16 +1,17 @@
 //! `rollback`: records an earlier good version and holds the environment.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use super::{reason, shown};
+use super::{moved, reason, shown};
 use crate::api::ApiState;
 use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
-use crate::model::desired::{Entry, HistoryEntry, Hold, Image, Origin, Outcome};
-use crate::model::evidence::Person;
+use crate::api::find::CommandTarget;
+use crate::model::desired::{Desired, Entry, HistoryEntry, Hold, Image, Origin};
 use crate::model::name::Generation;
 use crate::model::view::RecordChange;
 use crate::record::{Change, Precondition};
@@ -30,55 +31,88 @@ pub(in crate::api) struct Rollback {
 /// `POST /api/v1/environments/{environment}/rollback`
 pub(in crate::api) async fn rollback(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     Caller(caller): Caller,
     JsonBody(body): JsonBody<Rollback>,
 ) -> Result<Json<RecordChange>, ApiError> {
-    found.declared()?;
-    api.seen(&found.name, body.seen)?;
-    let Person { by, token } = caller.person();
-    let current = api.desired.get(&found.name)?.entry;
-    let seen = body.seen.unwrap_or(current.generation);
-    let history = api.status.history(&found.name)?;
-    let target = match body.to {
-        Some(to) => exactly(&history, &current, to),
-        None => last_good(&history, &current),
+    target.is_whole("rolled back")?;
+    target.is_one_for("seen", body.seen.is_some())?;
+    target.is_one_for("to", body.to.is_some())?;
+    let (at, person, why) = ((api.clock)(), caller.person(), reason(body.reason)?);
+    let currents = target
+        .members
+        .iter()
+        .map(|found| {
+            found.declared()?;
+            api.seen(&found.name, body.seen)?;
+            Ok((found.name.clone(), api.desired.get(&found.name)?.entry))
+        })
+        .collect::<Result<BTreeMap<_, _>, ApiError>>()?;
+    // A group goes back by one change: the newest one, of as many members as it had.
+    let newest = currents.values().map(|entry| entry.at).max();
+    let (mut changes, mut holds, mut guards, mut done) =
+        (BTreeMap::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
+    for (name, current) in &currents {
+        let seen = body.seen.unwrap_or(current.generation);
+        guards.push(Precondition { environment: name.clone(), generation: seen });
+        let hold = |reason: &str| Hold {
+            reason: reason.to_owned(),
+            by: person.by.clone(),
+            since: at,
+            generation: Some(current.generation),
+        };
+        if Some(current.at) != newest {
+            holds.insert(name.clone(), hold(why.as_deref().unwrap_or("its group was rolled back")));
+            continue;
+        }
+        let history = api.status.history(name)?;
+        let (back, image) = goal(&history, current, body.to)
+            .map_err(|why| ApiError::conflict(format!("cannot roll back `{name}`: {why}")))?;
+        let back_to = format!("rolled back to generation {}", back.generation);
+        let note = why.as_ref().map_or(back_to.clone(), |why| format!("{back_to}: {why}"));
+        let change = Change {
+            revision: back.revision.clone(),
+            image: Some(image.clone()),
+            origin: Origin::Rollback,
+            by: Some(person.by.clone()),
+            token: person.token.clone(),
+            note: Some(note.clone()),
+            at,
+            hold: Some(hold(&note)),
+        };
+        done.insert(name.clone(), format!("{} of generation {}", shown(image), back.generation));
+        changes.insert(name.clone(), change);
+    }
+    let all = api.writer.submit_together(changes, holds, &guards).await?;
+    let answer = |desired: &Desired| match done.get(&desired.environment) {
+        Some(what) => {
+            let mut moved = api.recorded(desired, what);
+            moved.message.push_str("; it is held until `resume`");
+            moved
+        }
+        None => {
+            let name = &desired.environment;
+            moved(
+                desired,
+                true,
+                format!("`{name}` did not change last, so it keeps its version, and is held"),
+            )
+        }
     };
-    let (target, image) =
-        target.map_err(|why| ApiError::conflict(format!("cannot roll back `{}`: {why}", found.name)))?;
-    let at = (api.clock)();
-    let back_to = format!("rolled back to generation {}", target.generation);
-    let reason = match reason(body.reason)? {
-        Some(reason) => format!("{back_to}: {reason}"),
-        None => back_to,
-    };
-    let change = Change {
-        revision: target.revision.clone(),
-        image: Some(image.clone()),
-        origin: Origin::Rollback,
-        by: Some(by.clone()),
-        token,
-        note: Some(reason.clone()),
-        at,
-        hold: Some(Hold { reason, by, since: at, generation: None }),
-    };
-    let guard = Precondition { environment: found.name.clone(), generation: seen };
-    let desired = api.writer.submit(&found.name, change, &[guard]).await?;
-    let what = format!("{} of generation {}", shown(&image), target.generation);
-    let mut moved = api.recorded(&desired, &what);
-    moved.message.push_str("; it is held until `resume`");
-    Ok(Json(moved))
+    Ok(Json(target.answer(all.iter().map(answer).collect())))
 }
 
-/// Returns the newest earlier generation that became ready with another image.
-fn last_good<'a>(history: &'a [HistoryEntry], current: &Entry) -> Result<(&'a Entry, Image), String> {
-    let is_other = |image: &Image| current.image.as_ref().is_none_or(|current| !current.is_same(image));
-    let good = history
-        .iter()
-        .filter(|kept| kept.entry.generation < current.generation && kept.outcome == Some(Outcome::Ready));
-    good.filter_map(|kept| Some((&kept.entry, kept.entry.image.clone()?)))
-        .find(|(_, image)| is_other(image))
-        .ok_or_else(|| "no earlier generation became ready with another image".to_owned())
+/// The generation to return to: the named one, or the last good one.
+fn goal<'a>(
+    history: &'a [HistoryEntry],
+    current: &Entry,
+    to: Option<Generation>,
+) -> Result<(&'a Entry, &'a Image), String> {
+    match to {
+        Some(to) => exactly(history, current, to),
+        None => HistoryEntry::last_good(history, current)
+            .ok_or_else(|| "no earlier generation became ready with another image".to_owned()),
+    }
 }
 
 /// Returns the named generation.
@@ -86,12 +120,12 @@ fn exactly<'a>(
     history: &'a [HistoryEntry],
     current: &Entry,
     to: Generation,
-) -> Result<(&'a Entry, Image), String> {
+) -> Result<(&'a Entry, &'a Image), String> {
     if to == current.generation {
         return Err(format!("generation {to} is already the current one"));
     }
     let kept = history.iter().map(|kept| &kept.entry).find(|entry| entry.generation == to);
     let entry = kept.ok_or_else(|| format!("generation {to} is not in the history: see `abide history`"))?;
-    let image = entry.image.clone().ok_or_else(|| format!("generation {to} never had an image"))?;
+    let image = entry.image.as_ref().ok_or_else(|| format!("generation {to} never had an image"))?;
     Ok((entry, image))
 }

@@ -16,8 +16,8 @@ use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
 use crate::api::find::FoundEnvironment;
 use crate::model::desired::Desired;
-use crate::model::look::SourceTrouble;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::poll::SourceTrouble;
 use crate::model::spec::Supply;
 use crate::model::view::RecordChange;
 use crate::record::{RecordError, Wakeup};
@@ -68,7 +68,7 @@ impl ApiState {
         seen: Option<Generation>,
     ) -> Result<Vec<RecordChange>, ApiError> {
         self.fresh_manifest().await;
-        let bells = self.bells.subscribe();
+        let wakeups = self.wakeups.subscribe();
         let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
         for name in names {
             let asks = self.controller.is_some() && self.follows(name).is_some();
@@ -77,7 +77,7 @@ impl ApiState {
             before.push(desired);
         }
         // The sentence names every source that has not answered by then.
-        let _ = tokio::time::timeout(PATIENCE, self.answered(asked, bells)).await;
+        let _ = tokio::time::timeout(PATIENCE, self.answered(asked, wakeups)).await;
         before.iter().map(|before| Ok(self.synced(before)?)).collect()
     }
 
@@ -91,11 +91,11 @@ impl ApiState {
     }
 
     /// Waits until every query was answered, or cannot be answered.
-    async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut bells: Receiver<Wakeup>) {
+    async fn answered(&self, mut asked: BTreeSet<EnvironmentName>, mut wakeups: Receiver<Wakeup>) {
         let is_open = |name: &EnvironmentName| self.desired.get(name).is_ok_and(|now| now.asked.is_some());
         asked.retain(is_open);
         while !asked.is_empty() {
-            match bells.recv().await {
+            match wakeups.recv().await {
                 Ok(Wakeup::Desired(name)) if asked.contains(&name) && !is_open(&name) => {
                     asked.remove(&name);
                 }

@@ -40,19 +40,19 @@ fn seen(
     environment(facts)
 }
 
-fn said(desired: &Desired, status: Option<Status>) -> (Condition, Reason, String) {
+fn shown(desired: &Desired, status: Option<Status>) -> (Condition, Reason, String) {
     let view = seen(desired.clone(), status, |_| {});
     (view.status, view.reason, view.message)
 }
 
 #[test]
-fn before_the_first_pass_nothing_is_known() {
+fn before_the_first_reconcile_the_status_is_unknown() {
     let expected = (Condition::Progressing, Reason::Unknown, "not reconciled yet".to_owned());
-    assert_eq!(said(&desired(0), None), expected);
+    assert_eq!(shown(&desired(0), None), expected);
 }
 
 #[test]
-fn without_a_daemon_the_last_status_is_told_as_the_last_and_ready_is_none() {
+fn without_a_daemon_the_last_status_is_shown_but_never_as_ready() {
     let unwatched = |status| seen(desired(4), Some(status), |facts| facts.look = None);
     let view = unwatched(status("dev", 4));
     assert_eq!((view.status, view.reason), (Condition::Progressing, Reason::Unknown), "{view:?}");
@@ -90,27 +90,27 @@ fn an_environment_whose_agent_is_not_connected_is_never_ready() {
 }
 
 #[test]
-fn a_status_of_an_older_generation_is_no_verdict_on_the_newer() {
+fn a_status_of_an_older_generation_does_not_apply_to_a_newer_one() {
     for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
         let old = Status { condition, ..status("dev", 4) };
-        let (condition, reason, message) = said(&desired(5), Some(old));
+        let (condition, reason, message) = shown(&desired(5), Some(old));
         assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating));
         assert_eq!(message, "generation 5 is recorded; the controller has not processed it yet (last: 4)");
     }
 }
 
 #[test]
-fn what_moved_since_the_last_pass_is_not_ready_yet() {
+fn an_environment_changed_since_the_last_reconcile_is_not_ready() {
     let mut held = desired(4);
     held.hold = Some(hold());
-    assert_eq!(said(&held, Some(status("dev", 4))).1, Reason::Updating, "held a moment ago");
+    assert_eq!(shown(&held, Some(status("dev", 4))).1, Reason::Updating, "held a moment ago");
     let mut synced = desired(4);
     synced.sync = Some(at(10));
-    assert_eq!(said(&synced, Some(status("dev", 4))).1, Reason::Updating);
+    assert_eq!(shown(&synced, Some(status("dev", 4))).1, Reason::Updating);
     let looked = Status { observed_sync: Some(at(10)), ..status("dev", 4) };
-    assert_eq!(said(&synced, Some(looked)).0, Condition::Ready);
+    assert_eq!(shown(&synced, Some(looked)).0, Condition::Ready);
     let edited = Status { observed_declaration: Some("other".into()), ..status("dev", 4) };
-    let (condition, reason, message) = said(&desired(4), Some(edited));
+    let (condition, reason, message) = shown(&desired(4), Some(edited));
     assert_eq!((condition, reason), (Condition::Progressing, Reason::Updating), "{message}");
     let before_the_start = seen(desired(4), Some(status("dev", 4)), |facts| {
         facts.look = Some(PollStatus::default());
@@ -119,7 +119,7 @@ fn what_moved_since_the_last_pass_is_not_ready_yet() {
 }
 
 #[test]
-fn the_mark_of_a_declaration_differs_after_an_edit_alone() {
+fn a_declarations_mark_changes_only_after_an_edit() {
     let (one, mut other) = (manifest().manifest, manifest().manifest);
     assert_eq!(one.mark(&name("dev")), other.mark(&name("dev")));
     other.environments.get_mut(&name("dev")).unwrap().port = Some(1);
@@ -130,47 +130,47 @@ fn the_mark_of_a_declaration_differs_after_an_edit_alone() {
 }
 
 #[test]
-fn what_is_held_keeps_its_word_but_for_another_generation_that_is_held() {
+fn a_held_status_is_kept_unless_another_generation_is_held() {
     let held_status = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
     let mut held = desired(5);
     held.hold = Some(hold());
     held.hint = Some(hint());
-    assert_eq!(said(&held, Some(held_status.clone())).0, Condition::Held);
+    assert_eq!(shown(&held, Some(held_status.clone())).0, Condition::Held);
     assert_eq!(
-        said(&desired(4), Some(held_status.clone())).0,
+        shown(&desired(4), Some(held_status.clone())).0,
         Condition::Progressing,
         "resumed a moment ago"
     );
     held.hold.as_mut().unwrap().generation = Some(Generation(5));
-    assert_eq!(said(&held, Some(held_status)).0, Condition::Progressing, "rolled back a moment ago");
+    assert_eq!(shown(&held, Some(held_status)).0, Condition::Progressing, "rolled back a moment ago");
 }
 
 #[test]
-fn an_engine_that_does_not_answer_is_told_of_generations_that_no_pass_has_seen() {
+fn an_unreachable_engine_is_reported_for_unprocessed_generations() {
     let (condition, reason) = (Condition::Degraded, Reason::EngineUnavailable);
     let lost = Status { condition, reason, ..status("dev", 4) };
-    assert_eq!(said(&desired(5), Some(lost.clone())), (condition, reason, lost.message));
+    assert_eq!(shown(&desired(5), Some(lost.clone())), (condition, reason, lost.message));
 }
 
 #[test]
 fn a_status_of_the_current_generation_is_repeated() {
     let current = status("dev", 5);
     let expected = (current.condition, current.reason, current.message.clone());
-    assert_eq!(said(&desired(5), Some(current)), expected);
+    assert_eq!(shown(&desired(5), Some(current)), expected);
 }
 
 #[test]
-fn what_is_not_declared_says_so() {
+fn an_undeclared_environment_is_reported() {
     let view = seen(desired(5), Some(status("dev", 5)), |facts| facts.spec = None);
     assert_eq!((view.status, view.reason), (Condition::Ready, Reason::NotInManifest));
 }
 
 #[test]
-fn from_the_hint_until_the_answer_the_head_is_unknown() {
+fn the_head_is_unknown_from_a_hint_until_git_answers() {
     let mut hinted = desired(4);
     hinted.hint = Some(hint());
     for condition in [Condition::Ready, Condition::Degraded, Condition::RolledBack, Condition::Blocked] {
-        let (condition, reason, message) = said(&hinted, Some(Status { condition, ..status("dev", 4) }));
+        let (condition, reason, message) = shown(&hinted, Some(Status { condition, ..status("dev", 4) }));
         assert_eq!((condition, reason), (Condition::Progressing, Reason::HeadUnknown), "{message}");
         assert!(
             message.starts_with("commit aaaaaaaaaaaa was announced by github (alice), and git"),
@@ -184,7 +184,7 @@ fn from_the_hint_until_the_answer_the_head_is_unknown() {
     assert!(late.message.contains("git does not show it yet"), "{}", late.message);
     let mut asked = desired(4);
     asked.asked = Some(at(21));
-    assert_eq!(said(&asked, Some(status("dev", 4))).1, Reason::HeadUnknown);
+    assert_eq!(shown(&asked, Some(status("dev", 4))).1, Reason::HeadUnknown);
     let promoted = |facts: &mut EnvironmentFacts<'_>| facts.spec.map(|_| ());
     let prod = manifest().manifest;
     let view = seen(hinted.clone(), Some(status("dev", 4)), |facts| {
@@ -204,11 +204,11 @@ fn from_the_hint_until_the_answer_the_head_is_unknown() {
 }
 
 #[test]
-fn a_hint_of_a_tag_counts_where_a_tag_is_followed() {
+fn a_tag_hint_counts_only_if_a_tag_is_tracked() {
     let mut tagged = desired(4);
     let digest = Digest::of_sha256(&[1; 32]);
     tagged.tag_hint = Some(TagHint { digest, by: "registry".into(), at: at(20) });
-    assert_eq!(said(&tagged, Some(status("dev", 4))).0, Condition::Ready, "dev follows a branch");
+    assert_eq!(shown(&tagged, Some(status("dev", 4))).0, Condition::Ready, "dev follows a branch");
     let mut spec = manifest().manifest.environments[&name("dev")].clone();
     spec.supply = Supply::Tag { image: "localhost:5000/app:stable".parse().unwrap() };
     let facts = EnvironmentFacts {
@@ -223,7 +223,7 @@ fn a_hint_of_a_tag_counts_where_a_tag_is_followed() {
 }
 
 #[test]
-fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_serves_a_warning() {
+fn a_source_error_is_the_reason_unless_a_version_already_serves() {
     let nothing = |_: &str| Status {
         condition: Condition::Progressing,
         reason: Reason::NothingRecorded,
@@ -249,7 +249,7 @@ fn a_source_that_gives_no_first_head_is_the_reason_and_beside_something_that_ser
 }
 
 #[test]
-fn a_git_that_does_not_answer_leaves_an_announced_head_unknown_and_hides_no_trouble() {
+fn unreachable_git_leaves_the_head_unknown_but_hides_no_problem() {
     let mut hinted = desired(4);
     hinted.hint = Some(hint());
     let down = |facts: &mut EnvironmentFacts<'_>| facts.look = Some(trouble(Reason::SourceUnreachable));
@@ -259,4 +259,50 @@ fn a_git_that_does_not_answer_leaves_an_announced_head_unknown_and_hides_no_trou
     assert_eq!(view.next_retry, Some(at(30)));
     let crashing = Status { condition: Condition::Degraded, reason: Reason::CrashLoop, ..status("dev", 4) };
     assert_eq!(seen(hinted, Some(crashing), down).reason, Reason::CrashLoop);
+}
+
+#[test]
+fn pending_checks_are_progress_and_failed_checks_a_warning() {
+    let mut manifest = manifest().manifest;
+    let spec = manifest.environments.get_mut(&name("dev")).unwrap();
+    spec.checks = Some(crate::model::checks::NeededChecks::OfBranch);
+    let spec = &*spec;
+    let unchecked = |is_pending| UncheckedHead {
+        head: hint().revision,
+        sentence: "waiting for CI: 1 of 2 checks".into(),
+        is_pending,
+        since: at(20),
+        recheck_at: at(50),
+    };
+    let nothing = || Status { reason: Reason::NothingRecorded, ..status("dev", 0) };
+    let view = |desired: Desired, status: Status, is_pending| {
+        let look = PollStatus { unchecked: Some(unchecked(is_pending)), ..observed() };
+        let facts = EnvironmentFacts {
+            spec: Some(spec),
+            mark: None,
+            desired,
+            status: Some(status),
+            presence: None,
+            look: Some(look),
+        };
+        environment(facts)
+    };
+    let waiting = view(desired(4), status("dev", 4), true);
+    assert_eq!((waiting.status, waiting.reason), (Condition::Progressing, Reason::WaitingForChecks));
+    assert_eq!(waiting.message, "waiting for CI: 1 of 2 checks; until then: all as recorded");
+    assert!(waiting.warnings.is_empty());
+    let failed = view(desired(4), status("dev", 4), false);
+    assert_eq!((failed.status, failed.warnings.len()), (Condition::Ready, 1));
+    assert!(failed.warnings[0].ends_with("; the current version keeps serving"), "{failed:?}");
+    let first = view(desired(0), nothing(), true);
+    assert_eq!((first.status, first.reason), (Condition::Progressing, Reason::WaitingForChecks));
+    let never = view(desired(0), nothing(), false);
+    assert_eq!((never.status, never.reason), (Condition::Degraded, Reason::ChecksFailed));
+    assert!(never.warnings.is_empty(), "said once");
+    // A problem of what serves comes first, and a hold keeps everything.
+    let crashing = Status { condition: Condition::Degraded, reason: Reason::CrashLoop, ..status("dev", 4) };
+    assert_eq!(view(desired(4), crashing, true).reason, Reason::CrashLoop);
+    let held = Desired { hold: Some(hold()), ..desired(4) };
+    let holding = Status { condition: Condition::Held, reason: Reason::HeldByPerson, ..status("dev", 4) };
+    assert_eq!(view(held, holding, true).status, Condition::Held);
 }

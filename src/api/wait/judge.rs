@@ -1,9 +1,10 @@
 //! Decides whether a goal is reached, pending or unreachable. Pure.
 
 use crate::api::view::StatusView;
+use crate::model::checks::UncheckedHead;
 use crate::model::desired::{Hold, Outcome};
-use crate::model::look::{PollStatus, SourceTrouble};
 use crate::model::name::{CommitId, Digest, Generation};
+use crate::model::poll::{PollStatus, SourceTrouble};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::model::view::WaitState;
@@ -68,44 +69,44 @@ pub(super) struct WaitEvidence {
 }
 
 /// Returns the decision and its reason.
-pub(super) fn judge(wish: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
-    let said = evidence.settled.message.clone();
-    if let Some(held) = of_a_hold(wish, evidence) {
+pub(super) fn judge(goal: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
+    let message = evidence.settled.message.clone();
+    if let Some(held) = of_a_hold(goal, evidence) {
         return held;
     }
     match evidence.settled.reason {
         // Only a user can resolve this, by setting the version to run.
-        Reason::RecordBehind => return (WaitState::Ended, said),
+        Reason::RecordBehind => return (WaitState::Ended, message),
         // The last report of a disconnected agent is not final, because the agent may return with
         // another.
-        Reason::Unknown | Reason::AgentAway => return (WaitState::Waiting, said),
+        Reason::Unknown | Reason::AgentAway => return (WaitState::Waiting, message),
         _ => {}
     }
-    if wish.is_plain() {
+    if goal.is_plain() {
         return plain(evidence);
     }
     match &evidence.carrier {
         GoalGeneration::Current => of_status(&evidence.settled),
         GoalGeneration::Unknown => {
-            (WaitState::Waiting, format!("whether this generation has {} is not known yet", wish.words()))
+            (WaitState::Waiting, format!("whether this generation has {} is not known yet", goal.words()))
         }
         GoalGeneration::Earlier { generation, outcome } => {
-            (WaitState::Ended, became_of(wish, *generation, outcome, evidence))
+            (WaitState::Ended, became_of(goal, *generation, outcome, evidence))
         }
-        GoalGeneration::None => not_there(wish, evidence),
+        GoalGeneration::None => not_there(goal, evidence),
     }
 }
 
 /// A hold is an end, because only a user ends it. If the hold has already ended, `Held` is only the
 /// result of the last reconcile and does not predict the next.
-fn of_a_hold(wish: &WaitGoal, evidence: &WaitEvidence) -> Option<(WaitState, String)> {
+fn of_a_hold(goal: &WaitGoal, evidence: &WaitEvidence) -> Option<(WaitState, String)> {
     if evidence.settled.condition != Condition::Held {
         return None;
     }
     let message = evidence.settled.message.clone();
     let Some(hold) = &evidence.hold else { return Some((WaitState::Waiting, message)) };
     let keeps_it = hold.generation == Some(evidence.current) && evidence.carrier == GoalGeneration::Current;
-    let is_reached = wish.held && evidence.running && keeps_it;
+    let is_reached = goal.held && evidence.running && keeps_it;
     Some((if is_reached { WaitState::Reached } else { WaitState::Ended }, message))
 }
 
@@ -115,7 +116,11 @@ fn plain(evidence: &WaitEvidence) -> (WaitState, String) {
         return (WaitState::Ended, format!("the edited manifest is invalid: {problem}"));
     }
     let Some(who) = evidence.follows.filter(|_| !evidence.is_answered()) else {
-        return of_status(&evidence.settled);
+        return match &evidence.look.unchecked {
+            // The container is ready, but not with what was pushed.
+            Some(unchecked) if evidence.follows.is_some() => of_checks(unchecked),
+            _ => of_status(&evidence.settled),
+        };
     };
     match evidence.fresh_trouble() {
         Some(trouble) if !trouble.may_pass() => (WaitState::Ended, trouble.message.clone()),
@@ -141,29 +146,36 @@ impl WaitEvidence {
     }
 }
 
-fn of_status(said: &StatusView) -> (WaitState, String) {
-    let state = match said.condition {
+fn of_checks(unchecked: &UncheckedHead) -> (WaitState, String) {
+    let state = if unchecked.is_pending { WaitState::Waiting } else { WaitState::Ended };
+    (state, unchecked.sentence.clone())
+}
+
+fn of_status(status: &StatusView) -> (WaitState, String) {
+    let state = match status.condition {
         Condition::Ready => WaitState::Reached,
         Condition::Progressing => WaitState::Waiting,
-        Condition::Degraded if said.is_of_source => WaitState::Ended,
+        Condition::Degraded if status.is_of_source => WaitState::Ended,
         // The controller queries the engine continuously, so a status names no next attempt.
-        Condition::Degraded if said.reason == Reason::EngineUnavailable => WaitState::Waiting,
-        Condition::Degraded if said.next_retry.is_some() && !is_verdict(said.reason) => WaitState::Waiting,
+        Condition::Degraded if status.reason == Reason::EngineUnavailable => WaitState::Waiting,
+        Condition::Degraded if status.next_retry.is_some() && !is_verdict(status.reason) => {
+            WaitState::Waiting
+        }
         Condition::Degraded | Condition::Blocked | Condition::RolledBack | Condition::Held => {
             WaitState::Ended
         }
     };
-    (state, said.message.clone())
+    (state, status.message.clone())
 }
 
 /// The outcome of a goal that a later generation does not satisfy.
 fn became_of(
-    wish: &WaitGoal,
+    goal: &WaitGoal,
     generation: Generation,
     outcome: &Option<Outcome>,
     evidence: &WaitEvidence,
 ) -> String {
-    let (what, current) = (wish.words(), evidence.current);
+    let (what, current) = (goal.words(), evidence.current);
     match outcome {
         Some(Outcome::Failed(why)) => {
             format!(
@@ -180,17 +192,23 @@ fn became_of(
 }
 
 /// No recorded generation satisfies the goal: it may still come, unless nothing can bring it.
-fn not_there(wish: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
-    let what = wish.words();
-    if wish.generation.is_some_and(|wanted| wanted <= evidence.current) {
+fn not_there(goal: &WaitGoal, evidence: &WaitEvidence) -> (WaitState, String) {
+    let what = goal.words();
+    if goal.generation.is_some_and(|wanted| wanted <= evidence.current) {
         return (
             WaitState::Ended,
             format!("generation {} is recorded, and it does not have {what}", evidence.current),
         );
     }
+    if let (Some(unchecked), Some(commit)) = (&evidence.look.unchecked, &goal.commit)
+        && unchecked.head == *commit
+        && evidence.unanswered.is_none()
+    {
+        return of_checks(unchecked);
+    }
     let trouble = evidence.fresh_trouble();
     match trouble {
-        Some(trouble) if wish.commit.is_some() && !trouble.may_pass() => {
+        Some(trouble) if goal.commit.is_some() && !trouble.may_pass() => {
             (WaitState::Ended, format!("{what} cannot be deployed: {}", trouble.message))
         }
         Some(_) if evidence.settled.is_of_source => (WaitState::Ended, evidence.settled.message.clone()),
@@ -205,6 +223,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::RevisionNotFound
         | Reason::StartFailed
         | Reason::NeverReady
+        | Reason::ReleaseFailed
         | Reason::HealthUnknown
         | Reason::ImageNotFound
         | Reason::CrashLoop
@@ -212,15 +231,22 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::SourceDenied
         | Reason::SourceMissing
         | Reason::SourceUnreachable
-        | Reason::BranchMissing => true,
+        | Reason::BranchMissing
+        | Reason::ChecksFailed
+        | Reason::ForgeUnavailable
+        | Reason::ForgeDenied => true,
         Reason::AsRecorded
+        | Reason::Completed
         | Reason::NothingRecorded
         | Reason::Building
         | Reason::Pulling
         | Reason::Updating
+        | Reason::Releasing
+        | Reason::AwaitingNeeds
         | Reason::AwaitingHealth
         | Reason::SourceUnavailable
         | Reason::HeadUnknown
+        | Reason::WaitingForChecks
         | Reason::FrontUnavailable
         | Reason::Unhealthy
         | Reason::Interrupted

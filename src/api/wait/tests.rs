@@ -4,8 +4,8 @@ use super::judge::*;
 use crate::api::tests::{at, hold};
 use crate::api::view::StatusView;
 use crate::model::desired::Outcome;
-use crate::model::look::{PollStatus, SourceTrouble};
 use crate::model::name::{CommitId, Generation};
+use crate::model::poll::{PollStatus, SourceTrouble};
 use crate::model::status::{Condition, Reason};
 use crate::model::view::WaitState::{self, Ended, Reached, Waiting};
 
@@ -36,8 +36,8 @@ fn ready() -> WaitEvidence {
     evidence(Condition::Ready, Reason::AsRecorded)
 }
 
-fn state(wish: &WaitGoal, evidence: &WaitEvidence) -> WaitState {
-    judge(wish, evidence).0
+fn state(goal: &WaitGoal, evidence: &WaitEvidence) -> WaitState {
+    judge(goal, evidence).0
 }
 
 fn plainly(evidence: &WaitEvidence) -> WaitState {
@@ -50,11 +50,11 @@ fn commit() -> WaitGoal {
 
 fn in_trouble(reason: Reason) -> PollStatus {
     let trouble = SourceTrouble { reason, message: "no".into(), since: at(1), next_retry: at(9) };
-    PollStatus { failed: Some(at(10)), trouble: Some(trouble), is_observed: true, answered: None }
+    PollStatus { failed: Some(at(10)), trouble: Some(trouble), is_observed: true, ..PollStatus::default() }
 }
 
 #[test]
-fn only_ready_is_reached_and_progress_is_waited_for() {
+fn only_ready_reaches_the_goal_and_progress_is_waited_for() {
     assert_eq!(plainly(&ready()), Reached);
     assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Building)), Waiting);
     assert_eq!(plainly(&evidence(Condition::Progressing, Reason::Unknown)), Waiting);
@@ -63,7 +63,7 @@ fn only_ready_is_reached_and_progress_is_waited_for() {
 }
 
 #[test]
-fn every_other_condition_is_an_end() {
+fn every_other_condition_ends_the_wait() {
     for (condition, reason) in [
         (Condition::Degraded, Reason::BuildFailed),
         (Condition::Degraded, Reason::Unhealthy),
@@ -75,7 +75,7 @@ fn every_other_condition_is_an_end() {
 }
 
 #[test]
-fn a_retry_is_waited_for_only_where_it_may_help() {
+fn a_wait_outlasts_retries_only_for_temporary_problems() {
     let retried = |reason| {
         let mut evidence = evidence(Condition::Degraded, reason);
         evidence.settled.next_retry = Some(at(60));
@@ -126,7 +126,7 @@ fn a_plain_wait_asks_for_the_head_first() {
 }
 
 #[test]
-fn a_source_that_never_gave_a_head_ends_every_wait_for_one() {
+fn a_source_that_never_gave_a_head_ends_every_wait() {
     for reason in [Reason::SourceUnreachable, Reason::SourceMissing, Reason::RegistryUnavailable] {
         let mut evidence = evidence(Condition::Degraded, reason);
         evidence.settled.is_of_source = true;
@@ -139,7 +139,7 @@ fn a_source_that_never_gave_a_head_ends_every_wait_for_one() {
 }
 
 #[test]
-fn a_wish_is_reached_by_the_generation_that_has_it_alone() {
+fn a_wait_goal_is_reached_only_by_the_matching_generation() {
     assert_eq!(state(&commit(), &ready()), Reached, "whatever git is asked meanwhile");
     let with = |carrier| WaitEvidence { carrier, ..ready() };
     assert_eq!(state(&commit(), &with(GoalGeneration::None)), Waiting, "it may still be pushed");
@@ -166,7 +166,7 @@ fn a_wish_is_reached_by_the_generation_that_has_it_alone() {
 }
 
 #[test]
-fn a_generation_that_is_not_there_yet_may_come_and_one_that_is_passed_does_not() {
+fn a_wait_for_a_future_generation_waits_and_for_a_past_one_ends() {
     let of = |generation| WaitGoal { generation: Some(Generation(generation)), ..WaitGoal::default() };
     let none = WaitEvidence { carrier: GoalGeneration::None, ..ready() };
     assert_eq!(state(&of(5), &none), Waiting);
@@ -174,7 +174,7 @@ fn a_generation_that_is_not_there_yet_may_come_and_one_that_is_passed_does_not()
 }
 
 #[test]
-fn a_hold_is_an_end_until_someone_ends_it_and_success_only_for_who_held_it() {
+fn a_hold_ends_a_wait_and_succeeds_only_for_its_own_command() {
     let mut held = evidence(Condition::Held, Reason::HeldByPerson);
     assert_eq!(plainly(&held), Waiting, "it was resumed a moment ago");
     held.hold = Some(hold());
@@ -189,7 +189,27 @@ fn a_hold_is_an_end_until_someone_ends_it_and_success_only_for_who_held_it() {
 }
 
 #[test]
-fn nothing_is_reached_while_an_agent_is_away_and_a_record_that_is_behind_waits_for_a_person() {
+fn a_disconnected_agent_is_waited_for_but_a_record_behind_is_not() {
     assert_eq!(plainly(&evidence(Condition::Degraded, Reason::AgentAway)), Waiting);
     assert_eq!(plainly(&evidence(Condition::Blocked, Reason::RecordBehind)), Ended);
+}
+
+#[test]
+fn a_wait_does_not_accept_the_old_version_while_checks_are_not_green() {
+    let unchecked = |is_pending| crate::model::checks::UncheckedHead {
+        head: CommitId::new("c".repeat(40)).unwrap(),
+        sentence: "waiting for CI".into(),
+        is_pending,
+        since: at(1),
+        recheck_at: at(50),
+    };
+    for (is_pending, expected) in [(true, Waiting), (false, Ended)] {
+        let mut evidence = ready();
+        evidence.look.unchecked = Some(unchecked(is_pending));
+        assert_eq!(judge(&WaitGoal::default(), &evidence), (expected, "waiting for CI".to_owned()));
+        evidence.carrier = GoalGeneration::None;
+        assert_eq!(state(&commit(), &evidence), expected);
+        let other = WaitGoal { commit: Some(CommitId::new("d".repeat(40)).unwrap()), ..WaitGoal::default() };
+        assert_eq!(state(&other, &evidence), Waiting, "another commit may still be pushed");
+    }
 }

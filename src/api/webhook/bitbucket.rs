@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::payload::{self, Optional};
-use super::proof::Proof;
+use super::proof::SenderProof;
 use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
 use super::{RefChange, Rejection, VerifiedDelivery, WebhookEvent, mac};
@@ -15,16 +15,23 @@ use crate::model::container::Secret;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct BitbucketPayload {
-    push: Optional<Push>,
+    push: Optional<BitbucketPush>,
     changes: Optional<Vec<Optional<ServerChange>>>,
+    commit_status: Optional<CommitStatus>,
     repository: Optional<BitbucketRepository>,
     actor: Optional<BitbucketUser>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Push {
+struct BitbucketPush {
     changes: Optional<Vec<Optional<CloudChange>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CommitStatus {
+    key: Optional<String>,
 }
 
 /// `new` is `null` if the reference was deleted.
@@ -84,7 +91,7 @@ struct BitbucketUser {
 }
 
 /// The proof is a MAC over the raw body. The header carries SHA-1 at GitHub, but SHA-256 here.
-pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<SenderProof, Rejection> {
     mac::hex_mac(secret, mac::single(headers, "x-hub-signature")?, "sha256=")
 }
 
@@ -117,6 +124,13 @@ fn event(headers: &HeaderMap, payload: &BitbucketPayload) -> WebhookEvent {
         "diagnostics:ping" => WebhookEvent::Ping,
         "repo:push" => pushed(payload.push.get().and_then(|push| push.changes.get()), cloud_change),
         "repo:refs_changed" => pushed(payload.changes.get(), server_change),
+        "repo:commit_status_created" | "repo:commit_status_updated" => {
+            let status = payload.commit_status.get();
+            match status.and_then(|status| status.key.text()) {
+                Some(key) if key.starts_with("abide-") => refs::other_event("status of abide"),
+                _ => WebhookEvent::Checks,
+            }
+        }
         other => refs::other_event(other),
     }
 }

@@ -50,7 +50,7 @@ mod tests {
     const RATE: Rate = Rate { burst: 2_000, per_second: 50 };
 
     #[test]
-    fn a_flood_is_held_to_the_burst_and_then_to_the_rate() {
+    fn a_flood_is_limited_to_the_burst_and_then_the_rate() {
         let start = Instant::now();
         let mut bucket = Bucket::full(RATE, start);
         let taken = |bucket: &mut Bucket, now| (0..10_000).filter(|_| bucket.take(RATE, now).is_ok()).count();
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_says_how_long_to_wait() {
+    fn an_empty_bucket_returns_the_time_to_wait() {
         let start = Instant::now();
         let rate = Rate { burst: 1, per_second: 2 };
         let mut bucket = Bucket::full(rate, start);

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_utf8_json_and_forms_are_taken() {
+    fn only_utf8_json_and_forms_are_accepted() {
         for json in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
         {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_body_is_refused() {
+    fn a_content_encoded_body_is_rejected() {
         let json = ("content-type", "application/json");
         assert_eq!(kind_of(&[json, ("content-encoding", "gzip")]), None);
         assert_eq!(kind_of(&[json, ("content-encoding", "identity"), ("content-encoding", "br")]), None);

@@ -14,10 +14,10 @@ use super::bucket::{Bucket, Rate};
 use super::intake::Intake;
 use super::proof::Arriving;
 use super::refusals::RefusalLog;
-use super::tally::Tally;
 use super::text::tame;
 use super::{RefChange, VerifiedDelivery, WebhookEvent, content};
-use crate::api::serve::Standing;
+use crate::api::serve::AdmissionGuard;
+use crate::metrics::Metrics;
 use crate::model::container::Secret;
 use crate::model::desired::Hint;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
@@ -48,6 +48,10 @@ pub trait Inbox: Clone + Send + Sync + 'static {
 
     /// Returns the environments that track a branch, as declared now.
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
+
+    /// Makes abide ask the forge for the checks of commits of a repository. Returns the environments that need
+    /// them, as declared now.
+    fn ask_checks(&self, repository: &RepositoryName) -> Vec<EnvironmentName>;
 
     /// Records a push for the environments that track its branch; it is on disk when this returns.
     fn record(
@@ -95,7 +99,7 @@ pub struct WebhookState<S> {
     /// One bucket for each hook that ever received an authentic delivery, so at most one per
     /// declared hook.
     buckets: Arc<Mutex<BTreeMap<RepositoryName, Bucket>>>,
-    tally: Tally,
+    metrics: Metrics,
     refusals: RefusalLog,
 }
 
@@ -108,14 +112,15 @@ impl<S: Inbox> WebhookState<S> {
             intake: Intake::new(limits.largest_body, limits.body_deadline, limits.body_memory),
             rate: Rate { burst: limits.burst, per_second: limits.per_second },
             buckets: Arc::default(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
             refusals: RefusalLog::default(),
         }
     }
 
-    /// The counters of deliveries by result.
-    pub fn tally(&self) -> Tally {
-        self.tally.clone()
+    /// Counts and measures deliveries with `metrics`.
+    #[must_use]
+    pub fn measured_by(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 }
 
@@ -131,13 +136,14 @@ async fn receive<S: Inbox>(
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
     request: Request,
 ) -> WebhookResponse {
+    let began = Instant::now();
     let name = path.map(|Path(name)| name).unwrap_or_default();
     let mut known = DeliveryFacts::default();
     let answer = match take(&state, &name, request, &mut known).await {
         Ok(answer) | Err(answer) => answer,
     };
     state.log(&name, known.delivery.as_ref(), &answer);
-    state.tally.count(known.repository, answer.word());
+    state.metrics.webhook(known.repository.as_ref(), answer.word(), began.elapsed());
     answer
 }
 
@@ -173,14 +179,14 @@ async fn take<S: Inbox>(
             return Err(refused);
         }
     };
-    match parts.extensions.get::<Standing>() {
+    match parts.extensions.get::<AdmissionGuard>() {
         Some(standing) if arriving.is_proven() => standing.prove(),
         Some(standing) => standing.delivers(),
         None => {}
     }
     state.intake.read_into(&mut arriving, body).await.map_err(WebhookResponse::NotRead)?;
     known.delivery = Some(arriving.finish(&parts.headers).map_err(WebhookResponse::Rejected)?);
-    if let Some(standing) = parts.extensions.get::<Standing>() {
+    if let Some(standing) = parts.extensions.get::<AdmissionGuard>() {
         standing.prove();
     }
     let DeliveryFacts { repository: Some(repository), delivery: Some(delivery) } = &*known else {
@@ -191,6 +197,12 @@ async fn take<S: Inbox>(
     match &delivery.event {
         WebhookEvent::Ping => Ok(WebhookResponse::Pong),
         WebhookEvent::Ignored(reason) => Ok(WebhookResponse::Ignored(reason.clone())),
+        WebhookEvent::Checks => Ok(match state.inbox.ask_checks(repository) {
+            environments if environments.is_empty() => {
+                WebhookResponse::Ignored(format!("no environment needs the checks of {repository}"))
+            }
+            environments => WebhookResponse::Recorded(environments),
+        }),
         WebhookEvent::Push(changes) => state.push(repository, delivery, changes, now).await,
     }
 }

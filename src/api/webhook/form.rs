@@ -5,7 +5,7 @@ const NAME: &[u8] = b"payload";
 
 /// The state of the decoder.
 #[derive(Debug, Default)]
-pub(super) struct Form {
+pub(super) struct FormDecoder {
     /// The decoded beginning of the current parameter's name; `None` while its value is read.
     name: Name,
     escape: Escape,
@@ -34,7 +34,7 @@ enum Escape {
     High(u8),
 }
 
-impl Form {
+impl FormDecoder {
     /// Decodes the next bytes, and returns their part of the payload.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut payload = Vec::new();
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn payload(form: &str, piece: usize) -> Option<String> {
-        let mut reader = Form::default();
+        let mut reader = FormDecoder::default();
         let pieces: Vec<u8> = form.as_bytes().chunks(piece).flat_map(|piece| reader.push(piece)).collect();
         reader.finish().then(|| String::from_utf8(pieces).unwrap())
     }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_form_encoder_writes_is_decoded() {
+    fn a_serialized_form_is_decoded() {
         let text = "{\"ref\": \"refs/heads/ä+%&=名\"}";
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", text).finish();
         assert_eq!(payload(&form, 5), Some(text.to_owned()));

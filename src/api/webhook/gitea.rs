@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::payload::{self, Optional};
-use super::proof::Proof;
+use super::proof::SenderProof;
 use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
 use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
@@ -23,6 +23,7 @@ struct GiteaPayload {
     reference: Optional<String>,
     ref_type: Optional<String>,
     after: Optional<String>,
+    context: Optional<String>,
     repository: Optional<GiteaRepository>,
     pusher: Optional<GiteaUser>,
     sender: Optional<GiteaUser>,
@@ -43,11 +44,11 @@ struct GiteaUser {
 
 /// The proof is a MAC over the JSON text. The first signature header present decides. An empty one,
 /// as a sender without a secret sends it, is a failure like any other.
-pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<SenderProof, Rejection> {
     let name = SIGNATURES.into_iter().find(|name| headers.contains_key(*name));
     let signature = mac::single(headers, name.unwrap_or(SIGNATURES[0]))?;
     match mac::hex_mac(secret, signature, "")? {
-        Proof::Mac { mac, given, .. } => Ok(Proof::Mac { mac, given, of_text: true }),
+        SenderProof::Mac { mac, given, .. } => Ok(SenderProof::Mac { mac, given, of_text: true }),
         other => Ok(other),
     }
 }
@@ -79,6 +80,9 @@ fn event(headers: &HeaderMap, payload: &GiteaPayload) -> WebhookEvent {
         "ping" => WebhookEvent::Ping,
         "push" => refs::push(payload.reference.text(), target),
         "delete" => deletion(payload),
+        "status" => refs::checked(payload.context.text()),
+        "workflow_run" | "workflow_job" | "action_run_success" | "action_run_failure"
+        | "action_run_recover" => WebhookEvent::Checks,
         other => refs::other_event(other),
     }
 }

@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::payload::{self, Optional};
-use super::proof::Proof;
+use super::proof::SenderProof;
 use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
 use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
@@ -18,6 +18,7 @@ struct GithubPayload {
     #[serde(rename = "ref")]
     reference: Optional<String>,
     after: Optional<String>,
+    context: Optional<String>,
     deleted: Optional<bool>,
     repository: Optional<GithubRepository>,
     pusher: Optional<GithubUser>,
@@ -39,7 +40,7 @@ struct GithubUser {
 
 /// The proof is a MAC over the raw body, even of a form. The SHA-1 signature in `X-Hub-Signature`
 /// is ignored.
-pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<Proof, Rejection> {
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap) -> Result<SenderProof, Rejection> {
     mac::hex_mac(secret, mac::single(headers, "x-hub-signature-256")?, "sha256=")
 }
 
@@ -67,6 +68,9 @@ fn event(headers: &HeaderMap, payload: &GithubPayload) -> WebhookEvent {
     match name {
         "ping" => WebhookEvent::Ping,
         "push" => refs::push(payload.reference.text(), CommitTarget { after: payload.after.text(), deleted }),
+        // Not `deployment_status` and the like: abide causes them itself.
+        "status" => refs::checked(payload.context.text()),
+        "check_suite" | "check_run" | "workflow_run" | "workflow_job" => WebhookEvent::Checks,
         other => refs::other_event(other),
     }
 }

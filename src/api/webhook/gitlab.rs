@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::payload::{self, Optional};
-use super::proof::Proof;
+use super::proof::SenderProof;
 use super::refs::{self, CommitTarget};
 use super::text::{delivery_id, sender, tame};
 use super::{Rejection, VerifiedDelivery, WebhookEvent, mac};
@@ -31,26 +31,34 @@ const MOST_SIGNATURES: usize = 8;
 struct GitlabPayload {
     object_kind: Optional<String>,
     event_name: Optional<String>,
+    #[serde(rename = "object_attributes")]
+    attributes: Optional<Pipeline>,
     #[serde(rename = "ref")]
     reference: Optional<String>,
     after: Optional<String>,
     checkout_sha: Optional<String>,
-    project: Optional<Project>,
+    project: Optional<GitlabProject>,
     user_username: Optional<String>,
     user_name: Optional<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Project {
+struct Pipeline {
+    source: Optional<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct GitlabProject {
     path_with_namespace: Optional<String>,
 }
 
 /// The proof is a signature, or a token if there is no signature.
-pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Result<Proof, Rejection> {
+pub(super) fn proof(secret: &Secret, headers: &HeaderMap, now: Timestamp) -> Result<SenderProof, Rejection> {
     match mac::single(headers, "webhook-signature")? {
         Some(signature) => signed(secret, headers, signature, now),
-        None => demand_token(secret, headers).map(|()| Proof::Token),
+        None => demand_token(secret, headers).map(|()| SenderProof::Token),
     }
 }
 
@@ -72,7 +80,7 @@ fn signed(
     headers: &HeaderMap,
     signatures: &HeaderValue,
     now: Timestamp,
-) -> Result<Proof, Rejection> {
+) -> Result<SenderProof, Rejection> {
     let refused = Rejection::Unauthorized;
     let key = signing_key(secret)?;
     let id = signed_header(headers, "webhook-id")?;
@@ -88,7 +96,7 @@ fn signed(
     if given.is_empty() {
         return Err(refused("its signature is malformed"));
     }
-    Proof::mac(&key, &[id.as_bytes(), b".", time.as_bytes(), b"."], given)
+    SenderProof::mac(&key, &[id.as_bytes(), b".", time.as_bytes(), b"."], given)
 }
 
 fn signing_key(secret: &Secret) -> Result<Vec<u8>, Rejection> {
@@ -138,6 +146,13 @@ fn event(payload: &GitlabPayload) -> WebhookEvent {
     let kind = payload.object_kind.text().or_else(|| payload.event_name.text());
     match kind.unwrap_or_default() {
         "push" | "tag_push" => refs::push(payload.reference.text(), target(payload)),
+        // `build` is the event of a job. Pipelines of statuses from outside are abide's own, too.
+        "pipeline"
+            if payload.attributes.get().and_then(|pipeline| pipeline.source.text()) == Some("external") =>
+        {
+            refs::other_event("pipeline of an external status")
+        }
+        "pipeline" | "build" => WebhookEvent::Checks,
         other => refs::other_event(other),
     }
 }

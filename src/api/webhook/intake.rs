@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_taken_up_to_the_limit_and_no_further() {
+    async fn a_body_is_accepted_up_to_the_limit() {
         let intake = Intake::new(200_000, SHORT, 200_000);
         let read = |length: usize| intake.read_bytes(vec![7; length]);
         assert_eq!(read(0).await.unwrap().len(), 0);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_declares_too_much_is_refused_unread() {
+    async fn a_body_declaring_an_excessive_length_is_rejected_unread() {
         let intake = Intake::new(1_000, SHORT, 1_000);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, "1000000000000".parse().unwrap());
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_of_which_much_is_kept_keep_out_their_like_but_no_others() {
+    async fn large_bodies_block_other_large_bodies_but_not_small_ones() {
         let intake = Intake::new(1_000_000, SHORT, 1_000_000);
         let stalled = tokio::spawn({
             let intake = intake.clone();

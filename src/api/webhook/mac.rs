@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::Rejection;
-use super::proof::Proof;
+use super::proof::SenderProof;
 use crate::model::container::Secret;
 
 /// The shortest accepted secret of a hook, in bytes; a shorter one can be guessed.
@@ -71,12 +71,12 @@ pub(super) fn hex_mac(
     secret: &Secret,
     given: Option<&HeaderValue>,
     prefix: &str,
-) -> Result<Proof, Rejection> {
+) -> Result<SenderProof, Rejection> {
     let given = given.ok_or(Rejection::Unauthorized("it is not signed"))?;
     let digits = given.as_bytes().strip_prefix(prefix.as_bytes());
     let mac = digits.and_then(|digits| hex::decode(digits).ok()).filter(|mac| mac.len() == LENGTH);
     let mac = mac.ok_or(Rejection::Unauthorized("its signature is malformed"))?;
-    Proof::mac(secret.expose().as_bytes(), &[], vec![mac])
+    SenderProof::mac(secret.expose().as_bytes(), &[], vec![mac])
 }
 
 /// Whether two tokens are equal. Compares their hashes, so that not even their lengths leak.
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_vectors_of_hub_signatures_hold() {
+    fn the_published_hub_signature_vectors_verify() {
         let official = "It's a Secret to Everybody";
         for (secret, message, mac) in [
             (official, "Hello, World!", "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vectors_of_other_receivers_hold() {
+    fn signature_vectors_from_other_receivers_verify() {
         use hmac::{Hmac, KeyInit as _, Mac as _};
         for (message, begin) in [(r#"{"a": "z"}"#, "f417af3a"), ("", "f9e66e17")] {
             let mut mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn the_published_vector_of_standard_webhooks_holds() {
+    fn the_published_standard_webhooks_vector_verifies() {
         use base64::Engine as _;
         let decode = |text| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
         let key = decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let mac = decode("g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         let parts: [&[u8]; 3] =
             [b"msg_p5jXN8AQM9LWM0D4loKWxJek", b".1614265330.", br#"{"test": 2432232314}"#];
-        let check = |parts: &[&[u8]]| Proof::mac(&key, parts, vec![mac.clone()]).unwrap().check();
+        let check = |parts: &[&[u8]]| SenderProof::mac(&key, parts, vec![mac.clone()]).unwrap().check();
         assert_eq!(check(&parts), Ok(()));
         assert!(check(&parts[..2]).is_err());
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_proves_nothing_is_not_served() {
+    fn a_weak_webhook_secret_is_rejected() {
         for weak in
             ["", " ", "short", "fifteen-bytes-x", "                    ", "It's a Secret to Everybody"]
         {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_other_lengths_and_contents_differ() {
+    fn tokens_of_different_length_or_content_differ() {
         assert!(is_same_token(b"abc", b"abc"));
         assert!(!is_same_token(b"abc", b"ab"));
         assert!(!is_same_token(b"abc", b"abd"));

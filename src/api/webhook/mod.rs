@@ -24,7 +24,6 @@ mod proof;
 mod refs;
 mod refusals;
 pub mod registry;
-mod tally;
 mod text;
 
 #[cfg(test)]
@@ -39,7 +38,6 @@ use crate::model::time::Timestamp;
 
 pub use endpoint::{Inbox, StoreError, WebhookConfig, WebhookLimits, WebhookState, routes};
 pub use mac::check_secret;
-pub use tally::Tally;
 
 /// A delivery whose sender has proven to know the hook's secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +60,8 @@ pub enum WebhookEvent {
     Ping,
     /// References changed; at least one.
     Push(Vec<RefChange>),
+    /// The checks of a commit changed. abide then asks the forge which, whatever the payload states.
+    Checks,
     /// Irrelevant; the reason is a clause for users, safe to show.
     Ignored(String),
 }

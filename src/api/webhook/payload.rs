@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_wrong_type_is_not_there() {
+    fn a_field_of_the_wrong_type_reads_as_missing() {
         assert_eq!(name_in(r#"{"name":"a"}"#), Ok(Some("a".into())));
         for text in ["{}", r#"{"name":null}"#, r#"{"name":5}"#, r#"{"name":{"x":[]}}"#, r#"{"name":[1]}"#] {
             assert_eq!(name_in(text), Ok(None), "{text}");

@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::content::{self, BodyFormat};
-use super::form::Form;
+use super::form::FormDecoder;
 use super::outline::Outline;
 use super::{Rejection, VerifiedDelivery, bitbucket, check_secret, gitea, github, gitlab};
 use crate::model::container::Secret;
@@ -14,7 +14,7 @@ use crate::model::time::Timestamp;
 
 /// The proof that a sender knows the secret.
 #[derive(Debug)]
-pub(super) enum Proof {
+pub(super) enum SenderProof {
     /// A token in a header, already compared.
     Token,
     /// A message authentication code.
@@ -28,7 +28,7 @@ pub(super) enum Proof {
     },
 }
 
-impl Proof {
+impl SenderProof {
     /// A MAC under `key` of a message that begins with `beginning`.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Proof {
 #[derive(Debug)]
 pub(super) struct Arriving {
     provider: Provider,
-    proof: Proof,
-    form: Option<Form>,
+    proof: SenderProof,
+    form: Option<FormDecoder>,
     outline: Outline,
 }
 
@@ -91,13 +91,13 @@ impl Arriving {
             Provider::Gitea => gitea::proof(secret, headers)?,
             Provider::Bitbucket => bitbucket::proof(secret, headers)?,
         };
-        let form = (content == BodyFormat::Form).then(Form::default);
+        let form = (content == BodyFormat::Form).then(FormDecoder::default);
         Ok(Self { provider, proof, form, outline: Outline::default() })
     }
 
     /// Whether the sender has already proven to know the secret.
     pub(super) fn is_proven(&self) -> bool {
-        matches!(self.proof, Proof::Token)
+        matches!(self.proof, SenderProof::Token)
     }
 
     /// The number of stored bytes of the body.
@@ -118,13 +118,13 @@ impl Arriving {
     /// # Errors
     /// A [`Rejection`]: the proof is checked first.
     pub(super) fn finish(self, headers: &HeaderMap) -> Result<VerifiedDelivery, Rejection> {
-        let is_whole = self.form.is_none_or(Form::finish);
+        let is_complete = self.form.is_none_or(FormDecoder::finish);
         let refused = "the form must have exactly one complete `payload`";
-        if !is_whole && matches!(self.proof, Proof::Mac { of_text: true, .. }) {
+        if !is_complete && matches!(self.proof, SenderProof::Mac { of_text: true, .. }) {
             return Err(Rejection::Unauthorized(refused));
         }
         self.proof.check()?;
-        if !is_whole {
+        if !is_complete {
             return Err(Rejection::BadRequest(refused.to_owned()));
         }
         let text = self.outline.finish()?;

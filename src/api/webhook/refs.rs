@@ -2,6 +2,7 @@
 
 use super::text::tame;
 use super::{RefChange, WebhookEvent};
+use crate::model::checks::is_own;
 use crate::model::name::{BranchName, CommitId};
 
 /// The target of a reference after a push, according to the payload.
@@ -51,6 +52,14 @@ pub(super) fn push(reference: Option<&str>, target: CommitTarget<'_>) -> Webhook
     }
 }
 
+/// The event of a status with this context. abide's own would only make it look again.
+pub(super) fn checked(context: Option<&str>) -> WebhookEvent {
+    match context {
+        Some(context) if is_own(context) => other_event("status of abide"),
+        _ => WebhookEvent::Checks,
+    }
+}
+
 /// An ignored event of another kind.
 pub(super) fn other_event(name: &str) -> WebhookEvent {
     WebhookEvent::Ignored(format!("event `{}` does not change a branch", tame(name)))
@@ -67,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn references_that_could_be_options_or_tricks_are_no_branch() {
+    fn references_resembling_options_or_exploits_are_not_branches() {
         let long = format!("refs/heads/{}", "x".repeat(4096));
         for reference in [
             "refs/heads/--upload-pack=touch x;",
@@ -97,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_of_zeros_is_deleted_and_a_malformed_commit_is_ignored() {
+    fn an_all_zero_commit_means_deletion_and_a_malformed_one_is_rejected() {
         for zeros in ["0".repeat(40), "0".repeat(64)] {
             assert_eq!(change_to("refs/heads/dev", &zeros).unwrap().revision, None);
         }

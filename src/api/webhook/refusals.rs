@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_leaves_few_lines_and_their_number() {
+    fn a_flood_of_rejections_logs_few_lines_and_a_count() {
         let (refusals, now) = (RefusalLog::default(), Instant::now());
         let logged = (0..1_000).filter(|_| refusals.clone().admit(now).is_some()).count();
         assert_eq!(logged, 20);

@@ -23,7 +23,7 @@ use super::payload::{self, Optional};
 use super::refusals::RefusalLog;
 use super::text::tame;
 use super::{Rejection, check_secret};
-use crate::api::serve::Standing;
+use crate::api::serve::AdmissionGuard;
 use crate::model::container::Secret;
 use crate::model::desired::TagHint;
 use crate::model::name::{Digest, EnvironmentName};
@@ -116,12 +116,12 @@ impl<S: TagInbox> RegistryHooks<S> {
             }
         };
         *is_proven = true;
-        if let Some(standing) = parts.extensions.get::<Standing>() {
+        if let Some(standing) = parts.extensions.get::<AdmissionGuard>() {
             standing.prove();
         }
         let mut envelope = Vec::new();
         self.intake.read_into(&mut envelope, body).await.map_err(WebhookResponse::NotRead)?;
-        let envelope: Envelope = payload::parse(&envelope).map_err(WebhookResponse::Rejected)?;
+        let envelope: EventEnvelope = payload::parse(&envelope).map_err(WebhookResponse::Rejected)?;
         self.announce(&host, envelope).await
     }
 
@@ -139,9 +139,9 @@ impl<S: TagInbox> RegistryHooks<S> {
     async fn announce(
         &self,
         host: &RegistryHost,
-        envelope: Envelope,
+        envelope: EventEnvelope,
     ) -> Result<WebhookResponse, WebhookResponse> {
-        let (mut news, mut is_followed) = (BTreeSet::new(), false);
+        let (mut changed, mut is_followed) = (BTreeSet::new(), false);
         for event in envelope.events.get().into_iter().flatten().take(MOST_EVENTS) {
             let Some((image, digest)) = event.pushed(host) else { continue };
             let followers = self.inbox.followers(&image);
@@ -151,10 +151,10 @@ impl<S: TagInbox> RegistryHooks<S> {
             is_followed = true;
             let hint = TagHint { digest, by: event.by(), at: (self.clock)() };
             let recorded = self.inbox.announce(followers, hint).await.map_err(|error| not_stored(&error))?;
-            news.extend(recorded);
+            changed.extend(recorded);
         }
-        Ok(match (news.is_empty(), is_followed) {
-            (false, _) => WebhookResponse::Recorded(news.into_iter().collect()),
+        Ok(match (changed.is_empty(), is_followed) {
+            (false, _) => WebhookResponse::Recorded(changed.into_iter().collect()),
             (true, true) => WebhookResponse::Repeated("the pushed image is already known".to_owned()),
             (true, false) => WebhookResponse::Ignored("no environment tracks the pushed tag".to_owned()),
         })
@@ -191,7 +191,7 @@ fn not_stored(error: &StoreError) -> WebhookResponse {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Envelope {
+struct EventEnvelope {
     events: Optional<Vec<RegistryEvent>>,
 }
 

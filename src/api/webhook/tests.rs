@@ -238,6 +238,8 @@ struct MemoryInbox {
     heads: Arc<Mutex<BTreeMap<EnvironmentName, CommitId>>>,
     seen: Arc<Mutex<Vec<Push>>>,
     is_full: bool,
+    /// The environments that need checks.
+    checked: Vec<EnvironmentName>,
 }
 
 impl MemoryInbox {
@@ -279,6 +281,10 @@ impl Inbox for MemoryInbox {
 
     fn followers(&self, _: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName> {
         self.follows.get(branch.as_str()).cloned().unwrap_or_default()
+    }
+
+    fn ask_checks(&self, _: &RepositoryName) -> Vec<EnvironmentName> {
+        self.checked.clone()
     }
 
     async fn record(

@@ -44,14 +44,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_senders_text_can_neither_forge_a_line_nor_steer_a_terminal() {
+    fn sender_text_can_neither_forge_a_log_line_nor_control_a_terminal() {
         let shown = tame("a\r\nb\u{1b}[31m\u{202e}c\u{200b}\0é名");
         assert_eq!(shown, "a\u{fffd}\u{fffd}b\u{fffd}[31m\u{fffd}c\u{fffd}\u{fffd}é名");
         assert_eq!(tame(&"x".repeat(1_000_000)).chars().count(), LONGEST_SHOWN + 1);
     }
 
     #[test]
-    fn an_id_that_is_not_plain_is_none() {
+    fn a_delivery_id_with_unsafe_characters_is_ignored() {
         let with = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-id", value.parse().unwrap());

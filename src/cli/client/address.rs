@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_gives_host_port_and_prefix() {
+    fn a_url_is_split_into_host_port_and_prefix() {
         let address = http("http://build.example:8080/abide/");
         assert_eq!((address.host.as_str(), address.port), ("build.example", 8080));
         assert_eq!(address.prefix, "/abide");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_may_be_named_in_either_way() {
+    fn a_socket_address_has_two_forms() {
         let socket = Address::Unix("/run/abide.sock".into());
         assert_eq!(Address::parse("unix:/run/abide.sock").unwrap(), socket);
         assert_eq!(Address::parse("unix:///run/abide.sock").unwrap(), socket);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_on_this_machine_is_told_from_what_does_not() {
+    fn loopback_addresses_are_recognized_as_local() {
         for local in ["http://localhost:1", "http://127.0.0.1", "http://127.9.9.9", "http://[::1]:1"] {
             assert!(http(local).is_local(), "{local}");
         }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused() {
+    fn an_invalid_server_url_is_rejected() {
         for text in ["localhost:8080", "ftp://x", "http//x", "http://", "/run/abide.sock", "a b"] {
             assert!(Address::parse(text).is_err(), "{text} was taken");
         }

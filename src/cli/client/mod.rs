@@ -10,8 +10,10 @@ use std::io;
 
 use axum::body::{Body, Bytes};
 use futures::{StreamExt as _, stream::BoxStream};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,18 +23,20 @@ pub(crate) use transport::ApiTransport;
 use super::exit::CliExit;
 use super::output::text::{one_line, shorten};
 use crate::model::access::Token;
+use crate::model::attach::{AttachRequest, PROTOCOL};
 use crate::model::container::Secret;
 use crate::model::credential::Credential;
 use crate::model::event::Event;
-use crate::model::name::{ChannelName, EnvironmentName};
+use crate::model::job::JobView;
+use crate::model::name::{ChannelName, EnvironmentName, JobName};
 use crate::model::outbox::OutboxItem;
 use crate::model::view::{
-    EnvironmentView, ErrorView, EvidenceView, HistoryView, IssuedToken, LoginLink, OutboxRetried, Overview,
-    PlanView, RecordChange, TestSent, WaitView,
+    EnvironmentView, ErrorView, EvidenceView, GroupView, HistoryView, IssuedToken, LoginLink, OutboxRetried,
+    Overview, PlanView, RecordChange, TestSent, WaitView,
 };
 use crate::tls::client::ConnectError;
 
-/// The longest answer read into memory, in bytes; an export of a large record is far shorter.
+/// The longest answer read into memory, in bytes.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 /// The number of characters shown of an answer that does not come from abide.
 const SHOWN_OF_FOREIGN_ANSWER: usize = 200;
@@ -199,6 +203,9 @@ impl ClientError {
     }
 }
 
+/// The connection to a command in a container.
+pub(crate) type AttachStream = TokioIo<Upgraded>;
+
 /// Sends requests to the API.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiClient {
@@ -234,6 +241,12 @@ impl ApiClient {
     /// Returns one environment with the global warnings.
     pub(crate) async fn overview_of(&self, name: &EnvironmentName) -> Result<Overview, ClientError> {
         self.get(&format!("/environments?environment={name}")).await
+    }
+
+    /// Returns the group of this name; `None`: it is an environment.
+    pub(crate) async fn group(&self, name: &EnvironmentName) -> Result<Option<GroupView>, ClientError> {
+        let overview = self.overview_of(name).await?;
+        Ok(overview.groups.into_iter().find(|group| group.group.as_str() == name.as_str()))
     }
 
     /// Returns the evidence about the images of an environment, and the state of its promotions.
@@ -286,14 +299,14 @@ impl ApiClient {
         self.post("/login", &serde_json::json!({})).await
     }
 
-    /// Returns the whole record as the JSON text that `import` accepts.
-    pub(crate) async fn export(&self) -> Result<Bytes, ClientError> {
-        self.whole(Method::GET, "/export", Body::empty()).await
+    /// Streams the whole record as the JSON text that `import` accepts.
+    pub(crate) async fn export(&self) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        self.parts("/export").await
     }
 
     /// Replaces the record with an exported one; returns the daemon's answer.
-    pub(crate) async fn import(&self, export: Vec<u8>) -> Result<serde_json::Value, ClientError> {
-        let answer = self.whole(Method::POST, "/import", Body::from(export)).await?;
+    pub(crate) async fn import(&self, export: Body) -> Result<serde_json::Value, ClientError> {
+        let answer = self.fetch(Method::POST, "/import", export).await?;
         if answer.is_empty() { Ok(serde_json::Value::Null) } else { self.decode(&answer) }
     }
 
@@ -328,7 +341,7 @@ impl ApiClient {
 
     /// Revokes the token with this ID or name.
     pub(crate) async fn revoke_token(&self, which: &str) -> Result<Token, ClientError> {
-        let answer = self.whole(Method::DELETE, &format!("/tokens/{which}"), Body::empty()).await?;
+        let answer = self.fetch(Method::DELETE, &format!("/tokens/{which}"), Body::empty()).await?;
         self.decode(&answer)
     }
 
@@ -338,11 +351,48 @@ impl ApiClient {
         name: &EnvironmentName,
         query: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
-        let path = format!("/environments/{name}/logs?{query}");
-        let body = self.accepted(Method::GET, &path, Body::empty()).await?;
+        self.parts(&format!("/environments/{name}/logs?{query}")).await
+    }
+
+    /// Returns all jobs.
+    pub(crate) async fn jobs(&self) -> Result<Vec<JobView>, ClientError> {
+        self.get("/jobs").await
+    }
+
+    /// Returns one job with its latest runs.
+    pub(crate) async fn job(&self, job: &JobName) -> Result<JobView, ClientError> {
+        self.get(&format!("/jobs/{job}")).await
+    }
+
+    /// Streams the output of the last run of a job; `query` is a URL query, or empty.
+    pub(crate) async fn job_logs(
+        &self,
+        job: &JobName,
+        query: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        self.parts(&format!("/jobs/{job}/logs?{query}")).await
+    }
+
+    /// Starts a command in a container of an environment.
+    pub(crate) async fn attach(
+        &self,
+        name: &EnvironmentName,
+        request: &AttachRequest,
+    ) -> Result<AttachStream, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|source| self.misshapen(source))?;
+        let path = format!("/environments/{name}/attach");
+        let mut request = self.request(Method::POST, &path, Body::from(body))?;
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+        let response = self.transport.send(request).await?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let text = self.read(response.into_body()).await?;
+            return Err(self.refusal(status, &text));
+        }
         let place = self.transport.place();
-        let pieces = body.into_data_stream();
-        Ok(pieces.map(move |piece| piece.map_err(|error| broke_off(&place, error))).boxed())
+        let upgraded = hyper::upgrade::on(response).await;
+        upgraded.map(TokioIo::new).map_err(|source| ClientError::Exchange { place, source })
     }
 
     /// Opens the stream of events.
@@ -352,18 +402,26 @@ impl ApiClient {
         Ok(EventStream { place: self.transport.place(), pieces, parser: sse::Parser::default() })
     }
 
+    /// Streams an answer as it arrives.
+    async fn parts(&self, path: &str) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
+        let body = self.accepted(Method::GET, path, Body::empty()).await?;
+        let place = self.transport.place();
+        let pieces = body.into_data_stream();
+        Ok(pieces.map(move |piece| piece.map_err(|error| broke_off(&place, error))).boxed())
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let answer = self.whole(Method::GET, path, Body::empty()).await?;
+        let answer = self.fetch(Method::GET, path, Body::empty()).await?;
         self.decode(&answer)
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|source| self.misshapen(source))?;
-        let answer = self.whole(Method::POST, path, Body::from(body)).await?;
+        let answer = self.fetch(Method::POST, path, Body::from(body)).await?;
         self.decode(&answer)
     }
 
-    async fn whole(&self, method: Method, path: &str, body: Body) -> Result<Bytes, ClientError> {
+    async fn fetch(&self, method: Method, path: &str, body: Body) -> Result<Bytes, ClientError> {
         let answer = self.accepted(method, path, body).await?;
         self.read(answer).await
     }
@@ -397,8 +455,8 @@ impl ApiClient {
     }
 
     async fn read(&self, body: Body) -> Result<Bytes, ClientError> {
-        let whole = axum::body::to_bytes(body, LONGEST_ANSWER).await;
-        whole.map_err(|error| broke_off(&self.transport.place(), error))
+        let bytes = axum::body::to_bytes(body, LONGEST_ANSWER).await;
+        bytes.map_err(|error| broke_off(&self.transport.place(), error))
     }
 
     fn refusal(&self, status: StatusCode, text: &[u8]) -> ClientError {
@@ -470,11 +528,11 @@ impl EventStream {
 /// Both kinds of events name their environment; kinds that later daemons add are skipped.
 fn spoken_of(event: &sse::ServerEvent) -> Option<EnvironmentName> {
     #[derive(serde::Deserialize)]
-    struct Named {
+    struct EventSubject {
         environment: EnvironmentName,
     }
     if !matches!(event.name.as_str(), "environment" | "event") {
         return None;
     }
-    serde_json::from_str::<Named>(&event.data).ok().map(|named| named.environment)
+    serde_json::from_str::<EventSubject>(&event.data).ok().map(|named| named.environment)
 }

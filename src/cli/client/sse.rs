@@ -130,18 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_events_without_data_are_passed_over() {
+    fn comments_and_events_without_data_are_skipped() {
         let events = parse(&[b"\xef\xbb\xbf: keep-alive\n\nevent: event\n\nid: 1\nretry: 5\ndata\n\n"]);
         assert_eq!(events, [pair("message", "")]);
     }
 
     #[test]
-    fn an_event_that_never_ended_is_none() {
+    fn an_unfinished_event_is_dropped() {
         assert_eq!(parse(&[b"data: half\n"]), []);
     }
 
     #[test]
-    fn a_line_without_end_is_refused() {
+    fn an_endless_event_stream_line_is_rejected() {
         let mut parser = Parser::default();
         assert_eq!(parser.push(&vec![b'x'; LONGEST + 1]), Err(TooLong));
         let mut parser = Parser::default();
@@ -152,20 +152,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_stream_is_cut_does_not_matter(
+        fn an_event_stream_may_be_split_anywhere(
             cuts in proptest::collection::vec(0_usize..64, 0..8),
             ending in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
         ) {
             let text = ["event: event", "data: {\"a\":\"é\"}", "data: 2", "", "data: 字", "", ""].join(ending);
             let bytes = text.as_bytes();
-            let whole = parse(&[bytes]);
+            let at_once = parse(&[bytes]);
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
             cuts.sort_unstable();
             let starts = std::iter::once(0).chain(cuts.iter().copied());
             let ends = cuts.iter().copied().chain([bytes.len()]);
             let pieces: Vec<&[u8]> = starts.zip(ends).map(|(from, to)| &bytes[from..to]).collect();
-            prop_assert_eq!(&parse(&pieces), &whole);
-            prop_assert_eq!(whole, vec![pair("event", "{\"a\":\"é\"}\n2"), pair("message", "字")]);
+            prop_assert_eq!(&parse(&pieces), &at_once);
+            prop_assert_eq!(at_once, vec![pair("event", "{\"a\":\"é\"}\n2"), pair("message", "字")]);
         }
     }
 }

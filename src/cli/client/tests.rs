@@ -26,7 +26,7 @@ async fn error_of(answer: &'static str) -> ClientError {
 }
 
 #[tokio::test]
-async fn what_is_no_abide_is_named_as_that() {
+async fn a_server_that_is_not_abide_is_reported() {
     let answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 13\r\n\r\n<h1>\u{1b}[2J</h1>";
     let error = error_of(answer).await;
     let text = error.to_string();
@@ -35,7 +35,7 @@ async fn what_is_no_abide_is_named_as_that() {
 }
 
 #[tokio::test]
-async fn an_answer_of_another_shape_is_named_as_that() {
+async fn a_response_of_an_unexpected_shape_is_reported() {
     let error = error_of("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
     assert!(matches!(error, ClientError::Shape { .. }), "{error:?}");
     assert!(error.to_string().contains("a different version"));
@@ -51,7 +51,7 @@ async fn a_connection_that_breaks_is_an_unreachable_daemon() {
 }
 
 #[tokio::test]
-async fn a_watch_tells_of_whom_something_is_said_and_ends_with_the_stream() {
+async fn a_watch_yields_the_environments_of_events_until_the_stream_ends() {
     let (client, _folder) = client_of(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n\
          event: later-kind\ndata: {\"environment\":\"no\"}\n\n\
@@ -60,11 +60,11 @@ async fn a_watch_tells_of_whom_something_is_said_and_ends_with_the_stream() {
          event: event\ndata: {\"environment\":\"prod\"}\n\n",
     );
     let mut watch = client.watch().await.unwrap();
-    let mut told = Vec::new();
+    let mut changed = Vec::new();
     while let Some(environment) = watch.next().await.unwrap() {
-        told.push(environment.to_string());
+        changed.push(environment.to_string());
     }
-    assert_eq!(told, ["dev", "prod"]);
+    assert_eq!(changed, ["dev", "prod"]);
 }
 
 #[test]

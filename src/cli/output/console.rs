@@ -5,7 +5,8 @@ use std::io::{self, BufRead, IsTerminal as _, Write};
 use serde::Serialize;
 
 use super::terminal;
-use super::text::{is_obeyed, one_line};
+use super::text::one_line;
+use crate::model::redact::is_deceptive;
 
 /// Output format of data
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -134,7 +135,7 @@ impl Console {
 fn inert(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        if is_obeyed(c) && c != '\n' {
+        if is_deceptive(c) && c != '\n' {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             text.push(c);
@@ -149,12 +150,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_never_carries_a_control_character_and_never_loses_one() {
+    fn control_characters_in_json_are_escaped_without_loss() {
         let text = "a\u{9b}31m\u{7f}\u{202e}b\u{1b}\n字";
         let (mut console, data, _) = testing::console(Format::Json, None);
         console.json(&[text]).unwrap();
         let printed = String::from_utf8(data.bytes()).unwrap();
-        assert!(printed.chars().all(|c| c == '\n' || !is_obeyed(c)), "{printed:?}");
+        assert!(printed.chars().all(|c| c == '\n' || !is_deceptive(c)), "{printed:?}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&printed).unwrap(), [text]);
     }
 

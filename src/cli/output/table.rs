@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_beyond_ascii_count_once() {
+    fn non_ascii_letters_take_one_column() {
         let mut table = TextTable::new(["A", "B"]);
         table.row(["äöü".into(), "x".into()]);
         table.row(["abc".into(), "y".into()]);

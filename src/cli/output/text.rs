@@ -2,6 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use crate::model::redact::is_deceptive;
 use crate::model::time::Timestamp;
 
 const MINUTE: u64 = 60;
@@ -20,16 +21,10 @@ pub(crate) fn safe_lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(|line| line.trim_end().chars().map(harmless).collect())
 }
 
-/// Whether a terminal would interpret `c`: control characters move the cursor and rename windows,
-/// and bidirectional marks make a line look like another one.
-pub(crate) fn is_obeyed(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 fn harmless(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if is_obeyed(c) => '\u{fffd}',
+        c if is_deceptive(c) => '\u{fffd}',
         c => c,
     }
 }
@@ -63,17 +58,25 @@ pub(crate) struct OutputFilter {
 impl OutputFilter {
     /// Returns the harmless part of the next chunk.
     pub(crate) fn filter(&mut self, piece: &[u8]) -> Vec<u8> {
-        for part in self.escapes.strip_next(piece) {
-            self.begun.extend_from_slice(part);
+        for line in piece.split_inclusive(|byte| *byte == b'\n') {
+            let (text, end) = line.strip_suffix(b"\n").map_or((line, false), |text| (text, true));
+            for part in self.escapes.strip_next(text) {
+                self.begun.extend_from_slice(part);
+            }
+            if end {
+                // A sequence that never ends would hide all output after it.
+                self.escapes = anstream::adapter::StripBytes::new();
+                self.begun.push(b'\n');
+            }
         }
-        let whole = match std::str::from_utf8(&self.begun) {
+        let complete = match std::str::from_utf8(&self.begun) {
             // The chunk ends within a character; the next chunk has its remaining bytes.
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             _ => self.begun.len(),
         };
-        let rest = self.begun.split_off(whole);
+        let rest = self.begun.split_off(complete);
         let bytes = std::mem::replace(&mut self.begun, rest);
-        let keep = |c: char| if c == '\n' || c == '\t' || !is_obeyed(c) { c } else { '\u{fffd}' };
+        let keep = |c: char| if c == '\n' || c == '\t' || !is_deceptive(c) { c } else { '\u{fffd}' };
         String::from_utf8_lossy(&bytes)
             .replace("\r\n", "\n")
             .chars()
@@ -116,58 +119,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_obeys_survives() {
+    fn control_characters_are_replaced() {
         let text = one_line("a\u{1b}[2Jb\u{9b}31m\rc\u{202e}d\te\u{7}");
         assert_eq!(text, "a\u{fffd}[2Jb\u{fffd}31m\u{fffd}c\u{fffd}d e\u{fffd}");
     }
 
     #[test]
-    fn several_lines_become_one_or_stay_apart() {
+    fn multiline_text_can_be_joined_or_kept_as_lines() {
         assert_eq!(one_line("failed:\n\n  exit 1  \r\nbye"), "failed:   exit 1 bye");
         assert_eq!(safe_lines("a \nb\u{1b}").collect::<Vec<_>>(), ["a", "b\u{fffd}"]);
     }
 
     #[test]
-    fn a_text_that_fits_is_left_alone() {
+    fn text_that_fits_is_not_truncated() {
         assert_eq!(shorten("short", 5), "short");
         assert_eq!(shorten("longer", 5), "long…");
         assert_eq!(shorten("four words in all", 6), "four…");
     }
 
     #[test]
-    fn a_text_is_cut_by_columns_not_by_letters() {
+    fn text_is_truncated_by_columns_not_by_characters() {
         assert_eq!(shorten("提交信息", 8), "提交信息");
         assert_eq!(shorten("提交信息", 7), "提交信…");
         assert_eq!(shorten("提交信息", 6), "提交…");
     }
 
     #[test]
-    fn output_in_pieces_keeps_its_lines_and_loses_what_a_terminal_obeys() {
+    fn chunked_output_keeps_its_lines_and_loses_control_sequences() {
         let text = "红 \u{1b}[31mred\u{1b}[0m\r\n\u{1b}]0;title\u{7}\ta\u{9b}2Jb\u{7}\n".as_bytes();
-        let whole = OutputFilter::default().filter(text);
+        let complete = OutputFilter::default().filter(text);
         let mut filter = OutputFilter::default();
         let pieces: Vec<u8> = text.chunks(1).flat_map(|piece| filter.filter(piece)).collect();
-        let shown = String::from_utf8(whole.clone()).unwrap();
+        let shown = String::from_utf8(complete.clone()).unwrap();
         assert!(shown.starts_with("红 red\n\ta") && shown.ends_with('\n'), "{shown:?}");
-        assert!(!shown.contains(|c| is_obeyed(c) && c != '\n' && c != '\t'), "{shown:?}");
+        assert!(!shown.contains(|c| is_deceptive(c) && c != '\n' && c != '\t'), "{shown:?}");
         let same = |text: &[u8]| String::from_utf8_lossy(text).replace(['\r', '\u{fffd}'], "");
-        assert_eq!(same(&pieces), same(&whole));
+        assert_eq!(same(&pieces), same(&complete));
     }
 
     #[test]
-    fn moments_are_told_in_one_or_two_units() {
+    fn an_unterminated_escape_sequence_hides_only_its_line() {
+        for begin in ["\x1b]0;title", "\x1bPdevice", "\x1b[", "\x1b_"] {
+            let text = format!("before\n{begin} hidden\nafter\n");
+            let shown = String::from_utf8(OutputFilter::default().filter(text.as_bytes())).unwrap();
+            let lines: Vec<&str> = shown.lines().collect();
+            assert_eq!((lines.len(), lines[0], lines[2]), (3, "before", "after"), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn relative_times_have_one_or_two_units() {
         let now = Timestamp::from_millis(100_000_000_000);
-        let told = |seconds: u64| ago(now, Timestamp::from_millis(now.as_millis() - seconds * 1000));
-        assert_eq!(told(0), "now");
-        assert_eq!(told(59), "59s ago");
-        assert_eq!(told(3 * MINUTE + 20), "3m ago");
-        assert_eq!(told(2 * HOUR + 5 * MINUTE + 1), "2h 5m ago");
-        assert_eq!(told(DAY + 3 * HOUR + 59 * MINUTE), "1d 3h ago");
-        assert_eq!(told(70 * DAY + HOUR), "70d ago");
+        let formatted = |seconds: u64| ago(now, Timestamp::from_millis(now.as_millis() - seconds * 1000));
+        assert_eq!(formatted(0), "now");
+        assert_eq!(formatted(59), "59s ago");
+        assert_eq!(formatted(3 * MINUTE + 20), "3m ago");
+        assert_eq!(formatted(2 * HOUR + 5 * MINUTE + 1), "2h 5m ago");
+        assert_eq!(formatted(DAY + 3 * HOUR + 59 * MINUTE), "1d 3h ago");
+        assert_eq!(formatted(70 * DAY + HOUR), "70d ago");
     }
 
     #[test]
-    fn a_clock_that_stepped_back_gives_no_nonsense() {
+    fn relative_times_tolerate_a_clock_set_back() {
         let now = Timestamp::from_millis(1_000);
         assert_eq!(ago(now, Timestamp::from_millis(90_000)), "now");
         assert_eq!(ahead(now, Timestamp::from_millis(500)), "now");

@@ -33,7 +33,7 @@ production   Progressing  0    -             -             -           -     -  
 }
 
 #[test]
-fn a_message_fits_the_terminal_whatever_lines_it_had() {
+fn a_multiline_message_is_fitted_to_the_terminal() {
     let mut view = view("dev", Condition::Degraded, Reason::NeverReady);
     view.message = "it never answered:\nError: listen EADDRINUSE: address already in use :::8900".into();
     let wide = plain(&table(std::slice::from_ref(&view), NOW, Some(140)));
@@ -87,7 +87,7 @@ prod  Held (HeldByPerson), since 3m ago
 }
 
 #[test]
-fn the_detail_of_nothing_is_short() {
+fn the_detail_of_an_unknown_state_is_short() {
     let expected = "\
 dev  Progressing (Unknown)
   not reconciled yet
@@ -100,7 +100,7 @@ dev  Progressing (Unknown)
 }
 
 #[test]
-fn another_image_than_the_recorded_one_is_pointed_out() {
+fn a_running_image_that_differs_from_the_record_is_shown() {
     let mut view = ready("dev");
     let image_id = Some(Digest::new(format!("sha256:{}", "0f".repeat(32))).unwrap());
     let running = RunningContainer { container_id: "c1".into(), image_id, started_at: None, restarts: 1 };
@@ -110,7 +110,7 @@ fn another_image_than_the_recorded_one_is_pointed_out() {
 }
 
 #[test]
-fn a_watch_prints_a_line_only_where_something_changed() {
+fn a_watch_prints_only_changed_environments() {
     let (mut console, data, _) = testing::console(Format::Table, None);
     let mut seen = watch::PrintedStates::default();
     seen.print_changes(&mut console, vec![ready("dev"), ready("prod")], NOW).unwrap();
@@ -122,4 +122,35 @@ fn a_watch_prints_a_line_only_where_something_changed() {
 2026-11-23T14:00:00.000Z prod generation 4: Degraded (CrashLoop): generation 4 runs
 ";
     assert_eq!(data.text(), expected);
+}
+
+#[test]
+fn a_table_counts_undeclared_volumes_and_shows_other_warnings() {
+    let volume = |path: &str| format!("{UNDECLARED_VOLUME}{path}, but the manifest declares no volume there");
+    let with = |name: &str, warnings: Vec<String>| EnvironmentView { warnings, ..ready(name) };
+    let mut overview = Overview {
+        environments: vec![with("dev", vec![volume("/a"), "a pointer file".into(), volume("/b")])],
+        warnings: vec!["the engine is slow".into()],
+        daemon: true,
+        groups: Vec::new(),
+    };
+    assert_eq!(
+        warnings(&overview, false),
+        [
+            "the engine is slow",
+            "dev: a pointer file",
+            "dev: the image has 2 VOLUMEs that the manifest does not declare: `abide status dev` shows details",
+        ]
+    );
+    assert_eq!(warnings(&overview, true).len(), 4);
+    overview.environments.extend((1..200).map(|number| with(&format!("e{number}"), vec![volume("/a")])));
+    assert_eq!(
+        warnings(&overview, false)[2..],
+        [
+            "the images of 200 environments have 201 VOLUMEs that the manifest does not declare: `abide status dev` \
+          shows those of `dev`"
+        ]
+    );
+    overview.environments.truncate(0);
+    assert_eq!(warnings(&overview, false), ["the engine is slow"]);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::{look, render};
+use crate::cli::changes::{ChangeWatcher, Reconnect};
 use crate::cli::client::ApiClient;
-use crate::cli::doorbell::{ChangeWatcher, Reconnect};
 use crate::cli::exit::{CliError, CliExit};
 use crate::cli::output::console::Console;
 use crate::cli::output::style::{self, DIM, paint};
@@ -22,7 +22,7 @@ pub(crate) async fn watch(
     client: &ApiClient,
     only: Option<&EnvironmentName>,
 ) -> Result<CliExit, CliError> {
-    let mut bell = ChangeWatcher::new(client, only);
+    let mut changes = ChangeWatcher::new(client, only);
     let mut patience = Reconnect::default();
     let mut seen = PrintedStates::default();
     loop {
@@ -35,7 +35,7 @@ pub(crate) async fn watch(
                 seen.print_changes(&mut session.console, overview.environments, now)?;
             }
         }
-        bell.wait().await;
+        changes.wait().await;
     }
 }
 

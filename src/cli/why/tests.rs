@@ -59,7 +59,7 @@ dev  Degraded (CrashLoop), since 3m ago
 }
 
 #[test]
-fn where_all_is_well_the_chain_tells_how_it_became_so() {
+fn the_chain_of_a_ready_environment_shows_how_it_got_there() {
     let text = plain(&evidence(ready("dev")));
     assert!(text.contains("difference  3m ago: the image differs\n"), "{text}");
     assert!(text.contains("step        3m ago: started dev-server\n"), "{text}");
@@ -68,7 +68,7 @@ fn where_all_is_well_the_chain_tells_how_it_became_so() {
 }
 
 #[test]
-fn what_happened_before_the_record_moved_is_no_part_of_the_chain() {
+fn events_before_the_last_record_change_are_left_out_of_the_chain() {
     let mut evidence = evidence(view("dev", Condition::Degraded, Reason::BuildFailed));
     evidence.record.as_mut().unwrap().at = NOW;
     let text = plain(&evidence);
@@ -80,7 +80,7 @@ fn what_happened_before_the_record_moved_is_no_part_of_the_chain() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_made_breaks_only_its_link() {
+fn a_failed_plan_affects_only_its_part_of_the_chain() {
     let mut evidence = evidence(view("dev", Condition::Degraded, Reason::EngineUnavailable));
     (evidence.plan, evidence.plan_error) = (None, Some("the engine does not answer".into()));
     evidence.record = None;
@@ -92,7 +92,7 @@ fn a_plan_that_cannot_be_made_breaks_only_its_link() {
 }
 
 #[test]
-fn a_rollback_tells_what_ends_it() {
+fn why_explains_what_ends_a_rollback() {
     let text = plain(&evidence(view("dev", Condition::RolledBack, Reason::RolledBack)));
     assert!(text.contains("next retry  none until the next version; `abide set dev`"), "{text}");
     assert!(!text.contains("abide sync"), "which would try nothing again: {text}");

@@ -13,7 +13,7 @@ fn message(text: &str) -> String {
 }
 
 #[test]
-fn patterns_mean_what_they_mean_to_docker() {
+fn patterns_match_as_in_docker() {
     let cases: &[(&str, &[&str], &[&str])] = &[
         // (the file, ignored paths, other paths)
         ("", &[], &["a", "a/b"]),
@@ -70,7 +70,7 @@ fn patterns_mean_what_they_mean_to_docker() {
 }
 
 #[test]
-fn what_is_no_pattern_is_refused_by_its_line() {
+fn an_invalid_pattern_is_rejected_with_its_line() {
     assert_eq!(message("a\n\n[b"), r#"line 3, "[b": a [ without a ]"#);
     for text in
         ["[]", "[a-]", "[-a]", "[^]", "[a-b-c]", "a\\", "[\\", "!", "! ", "!/", "./!", "[b-a]", "*/[a"]
@@ -87,7 +87,7 @@ fn a_comment_may_be_in_any_encoding_but_a_pattern_may_not() {
 }
 
 #[test]
-fn a_directory_is_entered_only_where_an_exception_may_be_below() {
+fn an_ignored_directory_is_entered_only_for_possible_exceptions() {
     let cases = [
         ("*\n!a/b/c", "a", true),
         ("*\n!a/b/c", "a/b", true),
@@ -113,7 +113,7 @@ fn a_directory_is_entered_only_where_an_exception_may_be_below() {
 }
 
 #[test]
-fn a_pattern_made_to_be_slow_is_not() {
+fn an_adversarial_pattern_is_matched_quickly() {
     let rules = IgnoreRules::parse(&format!("{}b", "**/a*".repeat(200))).unwrap();
     assert!(!rules.is_ignored(&"a/".repeat(1000)));
 }
@@ -130,14 +130,14 @@ fn rules() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,40}(\n\\PC{0,20})?", path in "\\PC{0,20}") {
+    fn no_ignore_file_causes_a_panic(text in "\\PC{0,40}(\n\\PC{0,20})?", path in "\\PC{0,20}") {
         if let Ok(rules) = IgnoreRules::parse(&text) {
             let _ = (rules.is_ignored(&path), rules.may_contain_exceptions(&path));
         }
     }
 
     #[test]
-    fn nothing_below_a_directory_that_is_not_entered_is_kept(text in rules(), directory in path(), below in path()) {
+    fn every_path_below_a_skipped_directory_is_ignored(text in rules(), directory in path(), below in path()) {
         let rules = IgnoreRules::parse(&text).unwrap();
         if rules.is_ignored(&directory) && !rules.may_contain_exceptions(&directory) {
             let path = format!("{directory}/{below}");
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn cleaning_twice_is_cleaning_once(path in "[a./!]{0,12}") {
+    fn path_cleaning_is_idempotent(path in "[a./!]{0,12}") {
         prop_assert_eq!(clean(&clean(&path)), clean(&path));
     }
 }

@@ -82,7 +82,7 @@ fn a_context_is_packed_with_links_as_links_and_plain_modes() {
 }
 
 #[test]
-fn ignored_files_stay_and_exceptions_go() {
+fn ignored_files_are_left_out_and_exceptions_are_packed() {
     let files = [("a/keep", ""), ("a/drop", ""), ("b/x.md", ""), ("b/x", ""), ("top", "")];
     let context = context(&files);
     write_file(context.path(), ".dockerignore", "*\n!a/keep\n!**/*.md");
@@ -90,7 +90,7 @@ fn ignored_files_stay_and_exceptions_go() {
 }
 
 #[test]
-fn the_ignore_file_beside_the_dockerfile_comes_first() {
+fn the_ignore_file_beside_the_dockerfile_takes_precedence() {
     let context = context(&[("ci/Dockerfile.dist", "FROM scratch"), ("a", ""), ("b", "")]);
     write_file(context.path(), ".dockerignore", "a");
     write_file(context.path(), "ci/Dockerfile.dist.dockerignore", "b\nci\n.dockerignore");
@@ -104,7 +104,7 @@ fn the_ignore_file_beside_the_dockerfile_comes_first() {
 }
 
 #[test]
-fn a_bad_ignore_file_is_named_with_its_line() {
+fn an_invalid_ignore_file_is_reported_with_its_line() {
     let context = context(&[(".dockerignore", "a\n[b")]);
     let error = pack(context.path(), "Dockerfile", &[], PackLimits::default(), io::sink()).unwrap_err();
     assert_eq!(error.to_string(), r#"cannot use the ignore file ".dockerignore""#);
@@ -116,7 +116,7 @@ fn a_bad_ignore_file_is_named_with_its_line() {
 }
 
 #[test]
-fn a_dockerfile_that_is_not_in_the_context_is_refused() {
+fn a_dockerfile_outside_the_context_is_rejected() {
     let context = context(&[("dir/x", "")]);
     symlink("/etc/passwd", context.path().join("leak")).unwrap();
     symlink("/etc", context.path().join("etc")).unwrap();
@@ -171,7 +171,7 @@ fn an_extra_file_overrides_and_is_never_ignored() {
 }
 
 #[test]
-fn a_dockerfile_may_be_what_a_step_made() {
+fn a_dockerfile_may_be_generated_by_a_step() {
     let context = tempfile::tempdir().unwrap();
     let made = tempfile::tempdir().unwrap();
     write_file(made.path(), "made", "FROM scratch");
@@ -215,7 +215,7 @@ fn strange_and_long_names_are_packed_byte_for_byte() {
 }
 
 #[test]
-fn a_socket_is_left_out_and_a_fifo_is_refused_unless_ignored() {
+fn a_socket_is_skipped_and_a_fifo_is_rejected_unless_ignored() {
     let context = context(&[]);
     let _listening = UnixListener::bind(context.path().join("socket")).unwrap();
     assert_eq!(names(&packed(context.path(), &[])), ["Dockerfile"]);
@@ -228,7 +228,7 @@ fn a_socket_is_left_out_and_a_fifo_is_refused_unless_ignored() {
 }
 
 #[test]
-fn a_limit_that_is_broken_names_the_biggest_offenders() {
+fn an_exceeded_limit_lists_the_largest_files() {
     let context = context(&[("big/one", "12345678"), ("big/two", "1"), ("a/b/c/d", "")]);
     let sparse = File::create(context.path().join("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
@@ -249,17 +249,17 @@ fn a_limit_that_is_broken_names_the_biggest_offenders() {
 }
 
 #[test]
-fn the_digest_is_that_of_the_stream() {
+fn the_digest_covers_the_packed_stream() {
     use sha2::{Digest as _, Sha256};
     let context = context(&[("a", "b")]);
     let mut tar = Vec::new();
-    let told = pack(context.path(), "Dockerfile", &[], PackLimits::default(), &mut tar).unwrap();
+    let summary = pack(context.path(), "Dockerfile", &[], PackLimits::default(), &mut tar).unwrap();
     let digest = hex::encode(Sha256::digest(&tar));
-    assert_eq!(told, Packed { files: 2, bytes: tar.len().try_into().unwrap(), digest });
+    assert_eq!(summary, Packed { files: 2, bytes: tar.len().try_into().unwrap(), digest });
 }
 
 #[test]
-fn an_output_that_fails_is_told() {
+fn a_failing_output_is_reported() {
     let context = context(&[]);
     let mut room = [0_u8; 700];
     let refused = pack(context.path(), "Dockerfile", &[], PackLimits::default(), room.as_mut_slice());
@@ -267,7 +267,7 @@ fn an_output_that_fails_is_told() {
 }
 
 #[test]
-fn a_checkout_is_archived_whole_but_for_the_archive_itself() {
+fn a_checkout_is_archived_without_the_archive_itself() {
     for name in ["build.tar.gz", "build.tgz", "build.tar"] {
         let tree = context(&[("a/b", "c"), (".dockerignore", "*")]);
         let output = tree.path().join(name);
@@ -284,7 +284,7 @@ fn a_checkout_is_archived_whole_but_for_the_archive_itself() {
 }
 
 #[test]
-fn an_archive_by_another_name_is_refused() {
+fn an_unsupported_archive_extension_is_rejected() {
     let tree = context(&[]);
     for name in ["build.zip", "tar", "build.tar.xz", ".."] {
         let refused = archive(tree.path(), &tree.path().join(name), PackLimits::default());
@@ -311,7 +311,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_packed_is_what_the_rules_keep(
+    fn exactly_the_files_kept_by_the_rules_are_packed(
         files in prop::collection::vec(path(), 0..12), lines in rules(), links in prop::collection::vec(path(), 0..3),
     ) {
         let context = context(&[(".dockerignore", &lines.join("\n"))]);
@@ -340,7 +340,7 @@ proptest! {
 }
 
 #[test]
-fn a_fingerprint_is_of_content_alone() {
+fn a_fingerprint_depends_only_on_content() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let write = |path: &str, content: &str| {
@@ -353,13 +353,13 @@ fn a_fingerprint_is_of_content_alone() {
     write("notes.md", "1");
     write(".git/index", "1");
     let of = || fingerprint(root, "Dockerfile", PackLimits::default()).unwrap();
-    let whole = || fingerprint_tree(root, PackLimits::default()).unwrap();
-    let (first, all) = (of(), whole());
+    let of_archive = || fingerprint_tree(root, PackLimits::default()).unwrap();
+    let (first, all) = (of(), of_archive());
     File::open(root.join("a")).unwrap().set_modified(UNIX_EPOCH).unwrap();
     write("notes.md", "2");
     write(".git/index", "2");
     assert_eq!(of(), first, "times, ignored files and git's own are no content");
-    assert_ne!(whole(), all, "no rule ignores anything of an archive");
+    assert_ne!(of_archive(), all, "no rule ignores anything of an archive");
     let mut seen = BTreeSet::from([first]);
     write("a", "2");
     assert!(seen.insert(of()));

@@ -75,7 +75,7 @@ fn nothing_is_written_or_removed_through_a_link() {
 }
 
 #[test]
-fn removing_takes_files_directories_and_links_but_not_what_links_point_to() {
+fn removal_never_follows_links() {
     let (all, root) = tree();
     symlink("../secret", root.join("link")).unwrap();
     symlink("../..", root.join("dir/deep/out")).unwrap();
@@ -94,33 +94,33 @@ fn the_tree_itself_is_never_removed_or_replaced() {
     let (all, root) = tree();
     for path in [".", "", "dir/..", "./"] {
         assert!(matches!(remove(&root, path), Err(ContextError::WholeTree { .. })), "{path:?}");
-        let laid = overlay(&root, &all.path().join("secret"), path);
-        assert!(matches!(laid, Err(ContextError::WholeTree { .. })), "{path:?}");
+        let copied = overlay(&root, &all.path().join("secret"), path);
+        assert!(matches!(copied, Err(ContextError::WholeTree { .. })), "{path:?}");
     }
     assert!(root.join("dir/file").exists());
 }
 
 #[test]
-fn an_overlay_is_copied_with_its_time_and_readable_for_all() {
+fn an_overlay_keeps_its_modification_time_and_is_world_readable() {
     let (all, root) = tree();
     let source = all.path().join("secret");
     let then = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::options().write(true).open(&source).unwrap().set_modified(then).unwrap();
     fs::set_permissions(&source, Permissions::from_mode(0o600)).unwrap();
     overlay(&root, &source, "new/parents/config").unwrap();
-    let laid = root.join("new/parents/config");
-    assert_eq!(fs::read(&laid).unwrap(), b"secret");
-    let found = fs::metadata(&laid).unwrap();
+    let copied = root.join("new/parents/config");
+    assert_eq!(fs::read(&copied).unwrap(), b"secret");
+    let found = fs::metadata(&copied).unwrap();
     assert_eq!((found.mode() & 0o7777, found.modified().unwrap()), (0o644, then));
 
     fs::set_permissions(&source, Permissions::from_mode(0o4700)).unwrap();
     overlay(&root, &source, "new/parents/config").unwrap();
-    assert_eq!(fs::metadata(&laid).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(&copied).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(fs::read_dir(root.join("new/parents")).unwrap().count(), 1, "nothing is left beside it");
 }
 
 #[test]
-fn an_overlay_replaces_a_link_and_leaves_alone_what_it_points_to() {
+fn an_overlay_replaces_a_link_but_not_its_target() {
     let (all, root) = tree();
     let outside = all.path().join("outside");
     fs::write(&outside, "outside").unwrap();
@@ -131,7 +131,7 @@ fn an_overlay_replaces_a_link_and_leaves_alone_what_it_points_to() {
 }
 
 #[test]
-fn only_a_regular_file_is_laid_over_and_only_over_a_file() {
+fn only_a_regular_file_can_be_an_overlay_or_be_replaced() {
     let (all, root) = tree();
     let pipe = all.path().join("pipe");
     fifo(&pipe);
@@ -163,7 +163,7 @@ fn overlays_are_fingerprinted_by_content_in_their_order() {
 
 proptest! {
     #[test]
-    fn no_declared_path_leads_out(path in "(/|\\.|\\.\\.|a|l|x|//){0,8}", target in "(\\.\\./|a/|/|\\./){0,4}") {
+    fn no_declared_path_escapes_the_tree(path in "(/|\\.|\\.\\.|a|l|x|//){0,8}", target in "(\\.\\./|a/|/|\\./){0,4}") {
         let (all, root) = tree();
         fs::create_dir_all(root.join("a/a")).unwrap();
         let target = if target.is_empty() { "." } else { target.as_str() };

@@ -12,7 +12,7 @@ use crate::controller::docker::EngineError;
 
 /// How long after a timeout a container is inspected again, and how often. The next resync inspects it too.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
-const TRIES: usize = 5;
+const ATTEMPTS: usize = 5;
 
 /// The result of an inspection.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,20 +60,20 @@ impl Inspections {
 }
 
 async fn look(watch: &EngineWatcher, id: &str, names: &[String]) -> Inspected {
-    let (fleet, engine) = (&watch.fleet, &watch.engine);
-    for _ in 0..TRIES {
-        match fleet.look(engine, id).await {
+    let (cache, engine) = (&watch.cache, &watch.engine);
+    for _ in 0..ATTEMPTS {
+        match cache.look(engine, id).await {
             Ok(Some(environment)) => {
-                watch.wake.ring(&environment);
+                watch.wake.wake(&environment);
                 return Inspected::Known;
             }
-            Ok(None) if !fleet.knows(id) && names.iter().any(|name| watch.is_declared(name)) => {
+            Ok(None) if !cache.knows(id) && names.iter().any(|name| watch.is_declared(name)) => {
                 return Inspected::Foreign;
             }
             Ok(None) => return Inspected::Known,
             Err(error) => {
                 let is_slow = error.is_slow();
-                if let Err(lost) = fleet.keep(id, None, error) {
+                if let Err(lost) = cache.keep(id, None, error) {
                     return Inspected::Lost(lost);
                 }
                 if !is_slow {
@@ -96,7 +96,7 @@ mod tests {
     use tokio::sync::watch as channel;
 
     use super::*;
-    use crate::controller::{Controller, Settings, ShutdownHandle, StateDirs, spawn};
+    use crate::controller::{Controller, ControllerInput, ShutdownHandle, StateDirs, spawn};
     use crate::model::spec::Manifest;
     use crate::record;
 
@@ -105,14 +105,14 @@ mod tests {
 
     /// A scripted engine: containers are called `c0` to `c39`, and inspects of `c0` never get an answer.
     #[derive(Clone)]
-    struct Engine {
+    struct ScriptedEngine {
         record: String,
         inspected: Arc<Mutex<Vec<String>>>,
         /// Sent as events.
         changed: channel::Sender<Vec<usize>>,
     }
 
-    impl Engine {
+    impl ScriptedEngine {
         fn start(path: &std::path::Path, record: String) -> Self {
             let listener = UnixListener::bind(path).unwrap();
             let engine = Self { record, inspected: Arc::default(), changed: channel::channel(Vec::new()).0 };
@@ -134,7 +134,7 @@ mod tests {
                     "/version" => json!({"Version": "28.0.0", "ApiVersion": "1.44"}),
                     "/containers/json" => (0..40).map(|number| self.listed(number)).collect(),
                     "/_ping" => json!("OK"),
-                    "/events" => return self.tell_events(stream).await,
+                    "/events" => return self.send_events(stream).await,
                     path if path.starts_with("/containers/") => {
                         let id = path.split('/').nth(2).unwrap().to_owned();
                         self.inspected.lock().unwrap().push(id.clone());
@@ -149,22 +149,22 @@ mod tests {
             }
         }
 
-        async fn tell_events(&self, mut stream: UnixStream) {
+        async fn send_events(&self, mut stream: UnixStream) {
             let head =
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut changed = self.changed.subscribe();
-            let mut told = 0;
+            let mut sent = 0;
             loop {
                 let all = changed.borrow_and_update().clone();
-                for number in &all[told..] {
+                for number in &all[sent..] {
                     let event = json!({"Type": "container", "Action": "die", "Actor": {"ID": format!("c{number}"),
                         "Attributes": {"name": format!("abide-t-{number}")}}});
                     let line = format!("{event}\n");
                     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
                     stream.write_all(chunk.as_bytes()).await.unwrap();
                 }
-                told = all.len();
+                sent = all.len();
                 if changed.changed().await.is_err() {
                     return;
                 }
@@ -223,33 +223,36 @@ mod tests {
         handles: &record::Handles,
     ) -> (Controller, ShutdownHandle) {
         let (_, manifest) = channel::channel(Arc::new(Manifest::default()));
-        spawn(Settings {
+        spawn(ControllerInput {
             authority: crate::controller::Grant::given(),
             record: handles.id.clone(),
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),
             status: handles.status.clone(),
             writer: handles.status_writer.clone(),
-            bells: handles.bells.clone(),
+            wakeups: handles.wakeups.clone(),
             manifest,
             dirs: StateDirs::of(home),
             engine: Some(engine),
             registry: None,
             resync: Duration::from_secs(3_600),
             mount_policy: crate::controller::MountPolicy::default(),
+            metrics: crate::metrics::Metrics::default(),
+            checks: None,
+            listener: None,
         })
     }
 
     #[tokio::test]
-    async fn a_container_of_which_nothing_is_told_keeps_no_other_waiting() {
+    async fn an_unresponsive_inspect_does_not_delay_other_containers() {
         let home = tempfile::tempdir().unwrap();
         let handles = record::open(&home.path().join("record")).unwrap();
         let socket = home.path().join("docker.sock");
-        let engine = Engine::start(&socket, handles.id.clone());
+        let engine = ScriptedEngine::start(&socket, handles.id.clone());
         let host = format!("unix://{}", socket.display());
         let (controller, running) = controller(home.path(), host, &handles);
         eventually("the others are known", || controller.last_resync().is_some()).await;
-        assert_eq!(controller.pass.fleet.count(), 39);
+        assert_eq!(controller.reconciler.cache.count(), 39);
         for number in [0, 1, 0, 2, 1] {
             engine.changed.send_modify(|changed| changed.push(number));
         }

@@ -9,7 +9,7 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::fleet::ContainerCache;
+use super::containers::ContainerCache;
 use super::inspections::{Inspected, Inspections};
 use crate::controller::clock::{now, wall};
 use crate::controller::docker::{Engine, EngineError, Happening};
@@ -37,7 +37,7 @@ pub(in crate::controller) enum EngineState {
 #[derive(Clone)]
 pub(in crate::controller) struct EngineWatcher {
     pub(in crate::controller) engine: Arc<Engine>,
-    pub(in crate::controller) fleet: Arc<ContainerCache>,
+    pub(in crate::controller) cache: Arc<ContainerCache>,
     pub(in crate::controller) front: FrontHandle,
     pub(in crate::controller) manifest: channel::Receiver<Arc<Manifest>>,
     /// The ID of the record, which identifies managed containers.
@@ -63,7 +63,7 @@ impl EngineWatcher {
             }
             self.engine_state.send_replace(EngineState::Lost(lost));
             self.resynced.send_replace(None);
-            self.wake.ring_all();
+            self.wake.wake_all();
             self.engine.reconnect().await;
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(RETRY.1);
@@ -72,30 +72,30 @@ impl EngineWatcher {
 
     /// Connects, lists everything, and follows events until the connection is lost.
     async fn watch(&self) -> Result<std::convert::Infallible, EngineError> {
-        let (engine, fleet) = (&self.engine, &self.fleet);
+        let (engine, cache) = (&self.engine, &self.cache);
         engine.ping().await?;
         // The engine compares it with its own clock.
         let since = wall().as_millis().saturating_sub(u64::try_from(REWIND.as_millis()).unwrap_or(0)) / 1000;
         let mut happenings = Box::pin(engine.happenings(Some(since)).await?);
-        fleet.witness_from(now());
-        fleet.forget_things();
-        fleet.resync(engine, true).await?;
+        cache.witness_from(now());
+        cache.forget_things();
+        cache.resync(engine, true).await?;
         engine.remove_left_steps(&self.record).await?;
-        info!(containers = fleet.count(), "connected to the Docker Engine and listed its containers");
+        info!(containers = cache.count(), "connected to the Docker Engine and listed its containers");
         self.engine_state.send_replace(EngineState::Known);
         self.resynced.send_replace(Some(now()));
-        self.wake.ring_all();
+        self.wake.wake_all();
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + self.period, self.period);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut is_foreign) = (Inspections::default(), false);
-        for id in fleet.expected() {
+        for id in cache.expected() {
             looks.begin(self, id, Vec::new());
         }
         let mut resyncing: Option<BoxFuture<'_, Result<(), EngineError>>> = None;
         loop {
             tokio::select! {
                 happening = happenings.next() => match happening {
-                    Some(happening) => self.hear(happening?, &mut looks),
+                    Some(happening) => self.note_change(happening?, &mut looks),
                     None => return Err(EngineError::Unreachable("its event stream ended".to_owned())),
                 },
                 Some(looked) = looks.next(self) => match looked {
@@ -129,33 +129,33 @@ impl EngineWatcher {
         Ok(())
     }
 
-    fn hear(&self, happening: Happening, looks: &mut Inspections) {
-        let fleet = &self.fleet;
+    fn note_change(&self, happening: Happening, looks: &mut Inspections) {
+        let cache = &self.cache;
         debug!(?happening, "event");
         match happening {
             Happening::Signal { id, signal, at } => {
-                self.front.hear(&id, &[]);
-                fleet.note_signal(&id, signal, at);
+                self.front.note_change(&id, &[]);
+                cache.note_signal(&id, signal, at);
             }
-            Happening::Inside { id } => self.front.hear(&id, &[]),
+            Happening::Inside { id } => self.front.note_change(&id, &[]),
             Happening::Container { id, names, died_at } => {
-                self.front.hear(&id, &names);
+                self.front.note_change(&id, &names);
                 if let Some(at) = died_at {
-                    fleet.note_end(&id, at);
+                    cache.note_end(&id, at);
                 }
                 looks.begin(self, id, names);
             }
             Happening::ImageCame => {
-                self.front.hear_of_images();
-                self.wake.ring_all();
+                self.front.note_image();
+                self.wake.wake_all();
             }
-            Happening::ImageGone { id } if fleet.forget_image(&id) => self.wake.ring_all(),
+            Happening::ImageGone { id } if cache.forget_image(&id) => self.wake.wake_all(),
             Happening::Network { name } if self.is_managed_network(&name) => {
-                fleet.forget_network();
-                self.wake.ring_all();
+                cache.forget_network();
+                self.wake.wake_all();
             }
-            Happening::Volume { name } if fleet.forget_volume(&name) || self.is_declared_volume(&name) => {
-                self.wake.ring_all();
+            Happening::Volume { name } if cache.forget_volume(&name) || self.is_declared_volume(&name) => {
+                self.wake.wake_all();
             }
             // Objects of others, of which there may be many: each build creates and removes images.
             Happening::ImageGone { .. } | Happening::Network { .. } | Happening::Volume { .. } => {}
@@ -169,7 +169,7 @@ impl EngineWatcher {
     }
 
     fn is_managed_network(&self, name: &str) -> bool {
-        self.manifest.borrow().network.as_str() == name
+        self.manifest.borrow().networks().iter().any(|network| network.as_str() == name)
     }
 
     fn is_declared_volume(&self, name: &str) -> bool {
@@ -180,12 +180,12 @@ impl EngineWatcher {
 
     /// Lists everything; `is_foreign`: because of an unmanaged container.
     async fn resync(&self, is_foreign: bool) -> Result<(), EngineError> {
-        for environment in self.fleet.resync(&self.engine, false).await? {
-            self.wake.ring(&environment);
+        for environment in self.cache.resync(&self.engine, false).await? {
+            self.wake.wake(&environment);
         }
         self.resynced.send_replace(Some(now()));
         if is_foreign {
-            self.wake.ring_all();
+            self.wake.wake_all();
         }
         Ok(())
     }

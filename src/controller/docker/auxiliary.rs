@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
@@ -17,6 +17,9 @@ use crate::model::mount::Mount;
 use crate::model::name::{ContainerName, Digest};
 use crate::model::observed::ObservedContainer;
 use crate::model::spec::Publish;
+
+/// How much of its log a container keeps: 30 MB.
+const LOG: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
 
 /// The specification of such a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,6 +135,11 @@ impl AuxiliarySpec {
         let mut host = HostConfig {
             mounts: Some(self.mounts.iter().chain(&self.undeclared).map(to_engine).collect()),
             restart_policy: Some(no_restarts()),
+            // Clients decide how much it logs.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(LOG.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            }),
             ..HostConfig::default()
         };
         let mut body = ContainerCreateBody {
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_of_a_registry_of_an_earlier_version_is_the_same() {
+    fn a_registry_fingerprint_matches_earlier_versions() {
         let json = serde_json::to_string(&registry()).unwrap();
         let image = Digest::of_sha256(&[1; 32]);
         let publish = serde_json::to_string(&Publish { address: None, port: 5001 }).unwrap();

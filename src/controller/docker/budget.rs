@@ -63,12 +63,12 @@ pub(super) struct CallPermit {
 }
 
 /// A connection, with the turn to use it.
-pub(super) struct Call {
+pub(super) struct BudgetedConnection {
     pub(super) docker: Docker,
     pub(super) _turn: CallPermit,
 }
 
-impl Deref for Call {
+impl Deref for BudgetedConnection {
     type Target = Docker;
     fn deref(&self) -> &Docker {
         &self.docker
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rollouts_leave_turns_to_heals_and_upkeep_takes_few() {
+    async fn rollouts_and_upkeep_leave_call_slots_for_heals() {
         let budget = CallBudget::new(8);
         let upkeep = turns(&budget, Urgency::Upkeep, 2).await;
         assert!(must_wait(&budget, Urgency::Upkeep).await);
@@ -198,15 +198,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_heals_goes_before_who_came_earlier_and_rolls_out() {
+    async fn heals_overtake_earlier_rollouts_and_upkeep() {
         let budget = CallBudget::new(8);
         let mut heals = turns(&budget, Urgency::Heal, 8).await;
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         for urgency in [Urgency::Upkeep, Urgency::Rollout, Urgency::Heal, Urgency::Rollout, Urgency::Heal] {
-            let (budget, tell) = (budget.clone(), tell.clone());
+            let (budget, sender) = (budget.clone(), sender.clone());
             tokio::spawn(urgency.scope(async move {
                 let turn = budget.turn().await;
-                let _ = tell.send(urgency);
+                let _ = sender.send(urgency);
                 // The turn is kept, so that each turn that is given back reaches one more call.
                 std::mem::forget(turn);
             }));
@@ -215,12 +215,12 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..2 {
             drop(heals.pop());
-            order.push(told.recv().await.unwrap());
+            order.push(receiver.recv().await.unwrap());
         }
         assert_eq!(order, [Urgency::Heal; 2]);
         drop(heals.drain(..4).collect::<Vec<_>>());
-        assert_eq!(told.recv().await.unwrap(), Urgency::Rollout);
-        assert_eq!(told.recv().await.unwrap(), Urgency::Rollout);
-        assert_eq!(told.recv().await.unwrap(), Urgency::Upkeep);
+        assert_eq!(receiver.recv().await.unwrap(), Urgency::Rollout);
+        assert_eq!(receiver.recv().await.unwrap(), Urgency::Rollout);
+        assert_eq!(receiver.recv().await.unwrap(), Urgency::Upkeep);
     }
 }

@@ -18,6 +18,7 @@ use super::transfer::showing;
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
+use crate::model::spec::BuildOptions;
 
 /// The variable that selects the classic builder, as it does for `docker build`.
 const CHOICE: &str = "DOCKER_BUILDKIT";
@@ -43,6 +44,8 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) args: &'a BTreeMap<String, String>,
     /// Labels of the image.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Further options.
+    pub(crate) options: &'a BuildOptions,
     /// The name that the image gets.
     pub(crate) tag: &'a str,
     /// The builder.
@@ -103,7 +106,17 @@ fn options(request: &BuildRequest<'_>) -> BuildImageOptionsBuilder {
     let hashed = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
     let options = BuildImageOptionsBuilder::default();
     let options = request.target.into_iter().fold(options, BuildImageOptionsBuilder::target);
+    let BuildOptions { cache_from, network, labels: _, shm_size, extra_hosts, no_cache, pull } =
+        request.options;
+    let options = network.iter().fold(options, |options, network| options.networkmode(network));
+    let options = shm_size
+        .iter()
+        .fold(options, |options, size| options.shmsize(i32::try_from(*size).unwrap_or(i32::MAX)));
+    let options = if cache_from.is_empty() { options } else { options.cachefrom(cache_from) };
+    let options = if extra_hosts.is_empty() { options } else { options.extrahosts(&extra_hosts.join(",")) };
+    let options = if *pull { options.pull("1") } else { options };
     options
+        .nocache(*no_cache)
         .version(BuilderVersion::BuilderV1)
         .dockerfile(request.dockerfile)
         .t(request.tag)

@@ -3,25 +3,23 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HostConfig, NetworkingConfig, PortBinding, PortMap,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, NetworkingConfig, PortBinding,
+    PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
     StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, networks, settings, within};
 use crate::model::container::ContainerSpec;
-use crate::model::logs::LogOptions;
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::network::Attachments;
 use crate::model::observed::ObservedContainer;
+use crate::model::one_off::OneOffSpec;
 use crate::model::ports::PortMapping;
 use crate::model::secret_file::WrittenFile;
 
@@ -38,8 +36,16 @@ pub(crate) struct Listed {
     pub(crate) labels: HashMap<String, String>,
 }
 
-/// Most bytes of a container's output that are read at once.
-const LONGEST_OUTPUT: usize = 1 << 20;
+/// The streams of a container that runs a command once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OneOffStreams {
+    /// No input; the engine logs the output.
+    Logged,
+    /// A client has input and output.
+    Attached,
+    /// The same in a terminal.
+    Terminal,
+}
 
 impl Engine {
     /// Lists all containers, running or not, in one call.
@@ -88,6 +94,36 @@ impl Engine {
             let options = &spec.options;
             self.attach(&id, &options.record, &options.network, &options.attachments()).await?;
         }
+        Ok(id)
+    }
+
+    /// Creates a container that runs a command once, with its own network namespace. Returns its id.
+    pub(crate) async fn create_one_off(&self, spec: &OneOffSpec, streams: OneOffStreams) -> Result<String> {
+        let docker = self.docker().await?;
+        let options = &spec.container.options;
+        let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
+        let is_attached = streams != OneOffStreams::Logged;
+        let body = ContainerCreateBody {
+            labels: Some(spec.labels().into_iter().collect()),
+            tty: Some(streams == OneOffStreams::Terminal),
+            open_stdin: Some(is_attached),
+            stdin_once: Some(is_attached),
+            attach_stdin: Some(is_attached),
+            attach_stdout: Some(is_attached),
+            attach_stderr: Some(is_attached),
+            // The image's own check is about its service.
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..HealthConfig::default()
+            }),
+            ..create_body(&spec.container, None)?
+        };
+        let body = match spec.is_of_volume {
+            true => ContainerCreateBody { image: Some(super::backup::PROGRAM.image()), ..body },
+            false => body,
+        };
+        let id = within("create a container", SLOW, docker.create_container(Some(query), body)).await?.id;
+        self.attach(&id, &options.record, &options.network, &options.attachments()).await?;
         Ok(id)
     }
 
@@ -168,6 +204,15 @@ impl Engine {
         within("rename a container", QUICK, docker.rename_container(id, options)).await
     }
 
+    /// Pauses a container. Succeeds if it is paused already.
+    pub(crate) async fn pause(&self, id: &str) -> Result<()> {
+        let docker = self.docker().await?;
+        match within("pause a container", QUICK, docker.pause_container(id)).await {
+            Err(EngineError::Conflict(words)) if words.contains("already paused") => Ok(()),
+            paused => paused,
+        }
+    }
+
     /// Resumes a paused container.
     pub(crate) async fn unpause(&self, id: &str) -> Result<()> {
         let docker = self.docker().await?;
@@ -179,6 +224,7 @@ impl Engine {
         &self,
         id: &str,
         memory: Option<u64>,
+        memory_swap: Option<i64>,
         nano_cpus: Option<u64>,
         pids: Option<u32>,
     ) -> Result<()> {
@@ -186,9 +232,9 @@ impl Engine {
         let memory = memory.map(signed);
         let body = ContainerUpdateBody {
             memory,
-            // As much swap as memory, which is also the engine's default at creation. Without it, the engine
+            // By default as much swap as memory, as the engine does at creation. Without it, the engine
             // refuses a memory limit above the old sum of both.
-            memory_swap: memory.map(|memory| memory.saturating_mul(2)),
+            memory_swap: memory.map(|memory| memory_swap.unwrap_or(memory.saturating_mul(2))),
             nano_cpus: nano_cpus.map(signed),
             pids_limit: pids.map(i64::from),
             restart_policy: Some(no_restarts()),
@@ -205,54 +251,18 @@ impl Engine {
         within("change a container's restart policy", QUICK, docker.update_container(id, body)).await
     }
 
-    /// Returns the last lines that a container wrote to both streams, as readable text.
-    pub(crate) async fn last_output(&self, id: &str, lines: usize) -> Result<String> {
-        self.output(id, &LogOptions { tail: Some(lines), ..LogOptions::default() }).await
-    }
-
-    /// Returns [`Engine::output_bytes`] as readable text.
-    pub(crate) async fn output(&self, id: &str, options: &LogOptions) -> Result<String> {
-        let bytes = self.output_bytes(id, options).await?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Returns the end of a container's output so far, from both streams: at most 1 MiB. Lines may be of any
-    /// length, so at most twice that is in memory.
-    pub(crate) async fn output_bytes(&self, id: &str, options: &LogOptions) -> Result<Vec<u8>> {
-        let stream = self.logs(id, options).await?;
-        let collect = stream.try_fold(Vec::new(), |mut all: Vec<u8>, chunk| async move {
-            all.extend_from_slice(&chunk);
-            if all.len() > 2 * LONGEST_OUTPUT {
-                all.drain(..all.len() - LONGEST_OUTPUT);
-            }
-            Ok(all)
-        });
-        let all = tokio::time::timeout(QUICK, collect).await;
-        let mut all =
-            all.map_err(|_| EngineError::Deadline { call: "read a container's output", within: QUICK })??;
-        all.drain(..all.len().saturating_sub(LONGEST_OUTPUT));
-        Ok(all)
-    }
-
-    /// Streams a container's output unchanged.
-    pub(crate) async fn logs(
-        &self,
-        id: &str,
-        options: &LogOptions,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+    /// Sets the restart policy by its name. The engine's own default is that of an empty one.
+    pub(crate) async fn set_restart_policy(&self, id: &str, name: &str) -> Result<()> {
         let docker = self.docker().await?;
-        let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
-        let since =
-            options.since.map_or(0, |since| i32::try_from(since.as_millis() / 1000).unwrap_or(i32::MAX));
-        let query = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .follow(options.follow)
-            .since(since)
-            .tail(&tail)
-            .build();
-        let stream = docker.logs(id, Some(query));
-        Ok(stream.map(|line| line.map(LogOutput::into_bytes).map_err(EngineError::from)))
+        let name = match name {
+            "always" => RestartPolicyNameEnum::ALWAYS,
+            "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
+            "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
+            _ => RestartPolicyNameEnum::NO,
+        };
+        let policy = RestartPolicy { name: Some(name), maximum_retry_count: None };
+        let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        within("change a container's restart policy", QUICK, docker.update_container(id, body)).await
     }
 }
 
@@ -317,6 +327,11 @@ fn joined_to(mut body: ContainerCreateBody, holder: &str) -> ContainerCreateBody
 
 fn connected(mut body: ContainerCreateBody, spec: &ContainerSpec) -> ContainerCreateBody {
     let options = &spec.options;
+    if options.network_mode().is_some() {
+        // The engine ignores ports there, with a warning.
+        body.host_config.get_or_insert_default().extra_hosts = Some(options.extra_hosts.clone());
+        return body;
+    }
     let attachments = options.attachments();
     let network = NetworkSettings {
         exposed: options.port,

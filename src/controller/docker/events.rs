@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use bollard::models::EventActor;
 
-    fn told(kind: Kind, action: &str, id: &str, attributes: &[(&str, &str)]) -> Option<Happening> {
+    fn parsed(kind: Kind, action: &str, id: &str, attributes: &[(&str, &str)]) -> Option<Happening> {
         let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let actor = EventActor { id: Some(id.to_owned()), attributes: Some(attributes.collect()) };
         let action = Some(action.to_owned());
@@ -152,45 +152,45 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_container_is_told_with_both_of_its_names() {
+    fn a_rename_event_carries_both_names() {
         let names = [("name", "after"), ("oldName", "/before")];
-        let names_told = vec!["after".to_owned(), "before".to_owned()];
-        let wanted = Happening::Container { id: "c".to_owned(), names: names_told, died_at: None };
-        assert_eq!(told(Kind::CONTAINER, "rename", "c", &names), Some(wanted));
+        let both_names = vec!["after".to_owned(), "before".to_owned()];
+        let wanted = Happening::Container { id: "c".to_owned(), names: both_names, died_at: None };
+        assert_eq!(parsed(Kind::CONTAINER, "rename", "c", &names), Some(wanted));
     }
 
     #[test]
-    fn health_checks_inside_a_container_are_noise() {
-        assert_eq!(told(Kind::CONTAINER, "exec_start: /bin/check", "c", &[]), None);
+    fn health_check_exec_events_are_ignored() {
+        assert_eq!(parsed(Kind::CONTAINER, "exec_start: /bin/check", "c", &[]), None);
         let inside = Some(Happening::Inside { id: "c".to_owned() });
-        assert_eq!(told(Kind::CONTAINER, "exec_die", "c", &[]), inside, "which may have changed the front");
+        assert_eq!(parsed(Kind::CONTAINER, "exec_die", "c", &[]), inside, "which may have changed the front");
     }
 
     #[test]
-    fn the_end_of_a_process_and_a_signal_before_it_are_told() {
+    fn kill_and_die_events_are_recognized() {
         let at = Timestamp::default();
         let signal = |signal| Some(Happening::Signal { id: "c".to_owned(), signal, at });
-        assert_eq!(told(Kind::CONTAINER, "kill", "c", &[("signal", "15")]), signal(15));
-        assert_eq!(told(Kind::CONTAINER, "kill", "c", &[]), signal(9));
+        assert_eq!(parsed(Kind::CONTAINER, "kill", "c", &[("signal", "15")]), signal(15));
+        assert_eq!(parsed(Kind::CONTAINER, "kill", "c", &[]), signal(9));
         let died = Happening::Container { id: "c".to_owned(), names: Vec::new(), died_at: Some(at) };
-        assert_eq!(told(Kind::CONTAINER, "die", "c", &[]), Some(died));
+        assert_eq!(parsed(Kind::CONTAINER, "die", "c", &[]), Some(died));
     }
 
     #[test]
-    fn things_are_told_by_what_tells_them_apart() {
+    fn image_network_and_volume_events_carry_their_identifiers() {
         let image = Happening::ImageGone { id: "sha256:i".to_owned() };
-        assert_eq!(told(Kind::IMAGE, "delete", "sha256:i", &[("name", "x")]), Some(image));
-        assert_eq!(told(Kind::IMAGE, "pull", "nginx:latest", &[]), Some(Happening::ImageCame));
+        assert_eq!(parsed(Kind::IMAGE, "delete", "sha256:i", &[("name", "x")]), Some(image));
+        assert_eq!(parsed(Kind::IMAGE, "pull", "nginx:latest", &[]), Some(Happening::ImageCame));
         let network = Happening::Network { name: "abide".to_owned() };
-        assert_eq!(told(Kind::NETWORK, "destroy", "n", &[("name", "abide")]), Some(network));
+        assert_eq!(parsed(Kind::NETWORK, "destroy", "n", &[("name", "abide")]), Some(network));
         let volume = Happening::Volume { name: "data".to_owned() };
-        assert_eq!(told(Kind::VOLUME, "create", "data", &[("driver", "local")]), Some(volume));
-        assert_eq!(told(Kind::VOLUME, "mount", "data", &[("container", "c")]), None);
+        assert_eq!(parsed(Kind::VOLUME, "create", "data", &[("driver", "local")]), Some(volume));
+        assert_eq!(parsed(Kind::VOLUME, "mount", "data", &[("container", "c")]), None);
     }
 
     #[test]
-    fn a_network_that_is_cut_is_told_as_its_container() {
+    fn a_network_disconnect_is_reported_for_its_container() {
         let wanted = Happening::Container { id: "c".to_owned(), names: Vec::new(), died_at: None };
-        assert_eq!(told(Kind::NETWORK, "disconnect", "n", &[("container", "c")]), Some(wanted));
+        assert_eq!(parsed(Kind::NETWORK, "disconnect", "n", &[("container", "c")]), Some(wanted));
     }
 }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_is_the_same_whenever_it_is_made() {
+    fn the_sandbox_image_is_reproducible() {
         assert!(PROGRAM.is_available(), "this machine could not compile the holder");
         assert_eq!(PROGRAM.archive().unwrap(), PROGRAM.archive().unwrap());
     }

@@ -44,7 +44,7 @@ impl Engine {
         };
         let Some(id) = image.id.and_then(|id| Digest::new(id).ok()) else { return Ok(None) };
         let declared = image.config.and_then(|config| config.volumes).unwrap_or_default();
-        let volumes = declared.iter().filter_map(|path| AbsolutePath::cleaned(path)).collect();
+        let volumes = declared.iter().filter_map(|path| AbsolutePath::of_image(path)).collect();
         Ok(Some(HeldImage { id, volumes }))
     }
 

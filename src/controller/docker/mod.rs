@@ -5,7 +5,9 @@
 //! minutes, such as builds and transfers, are limited by their callers.
 
 mod aside;
+mod attach;
 mod auxiliary;
+pub(crate) mod backup;
 mod budget;
 mod build;
 mod cache;
@@ -21,6 +23,8 @@ mod images;
 mod logins;
 mod mounts;
 mod networks;
+mod output;
+pub(crate) mod piece;
 mod program;
 mod reach;
 mod session;
@@ -43,11 +47,12 @@ use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 
 pub(crate) use aside::Aside;
+pub(crate) use attach::AttachedProcess;
 pub(crate) use auxiliary::{AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, SeenAuxiliary};
 pub(crate) use budget::Urgency;
-use budget::{Call, CallBudget};
+use budget::{BudgetedConnection, CallBudget};
 pub(crate) use build::{BuildRequest, BuilderKind};
-pub(crate) use containers::Listed;
+pub(crate) use containers::{Listed, OneOffStreams};
 pub(crate) use events::Happening;
 pub use facts::EngineFacts;
 pub(crate) use front::{PlacedFile, Process};
@@ -176,6 +181,8 @@ pub(crate) struct Engine {
     docker: RwLock<Option<Docker>>,
     /// How the engine's containers can be reached, once that is known.
     reach: RwLock<Option<ContainerReach>>,
+    /// The engine's version, once somebody asked for it.
+    version: RwLock<Option<String>>,
     budget: CallBudget,
     network_turn: tokio::sync::Mutex<()>,
     steps: step::Steps,
@@ -191,6 +198,7 @@ impl Engine {
             registry: None,
             docker: RwLock::new(None),
             reach: RwLock::new(None),
+            version: RwLock::new(None),
             budget: CallBudget::default(),
             network_turn: tokio::sync::Mutex::default(),
             steps: step::Steps::default(),
@@ -210,9 +218,9 @@ impl Engine {
 
     /// Returns the connection for one short call, once it is that call's turn. A call that makes other calls
     /// must not use it.
-    async fn docker(&self) -> Result<Call> {
+    async fn docker(&self) -> Result<BudgetedConnection> {
         let docker = self.connection().await?;
-        Ok(Call { docker, _turn: self.budget.turn().await })
+        Ok(BudgetedConnection { docker, _turn: self.budget.turn().await })
     }
 
     /// Returns the connection. Connects and negotiates first if there is none.
@@ -241,6 +249,19 @@ impl Engine {
     pub(crate) async fn reconnect(&self) {
         *self.docker.write().await = None;
         *self.reach.write().await = None;
+        *self.version.write().await = None;
+    }
+
+    /// Returns the engine's version, such as `28.2.2`. Asks once for each connection.
+    pub(crate) async fn version(&self) -> Result<String> {
+        if let Some(version) = &*self.version.read().await {
+            return Ok(version.clone());
+        }
+        let docker = self.docker().await?;
+        let version =
+            within("report its version", QUICK, docker.version()).await?.version.unwrap_or_default();
+        *self.version.write().await = Some(version.clone());
+        Ok(version)
     }
 
     /// Waits until the cleanups of cancelled work have ended.

@@ -32,7 +32,7 @@ pub(super) fn to_engine(mount: &Mount) -> EngineMount {
     EngineMount {
         typ: Some(typ),
         source: Some(mount.source().as_str().to_owned()),
-        target: Some(mount.target().to_string()),
+        target: Some(mount.target().as_str().to_owned()),
         read_only: Some(mount.is_read_only()),
         bind_options: mount.options().propagation.as_ref().map(propagated),
         volume_options: mount
@@ -71,12 +71,12 @@ pub(super) fn seen(inspected: &ContainerInspectResponse) -> ObservedMounts {
     // If two mounts have the same path, the one with an absolute path is above the other.
     points.sort_by_key(|point| point.destination.as_ref().is_some_and(|path| path.starts_with('/')));
     for point in points.iter().filter(|point| point.typ.as_deref() == Some("volume")) {
-        let path = point.destination.as_deref().and_then(AbsolutePath::cleaned);
+        let path = point.destination.as_deref().and_then(AbsolutePath::of_image);
         let volume = point.name.as_deref().and_then(|name| name.parse().ok());
         seen.volumes.extend(path.zip(volume));
     }
     let declared = inspected.config.as_ref().and_then(|config| config.volumes.as_ref());
-    seen.of_image = declared.into_iter().flatten().filter_map(|path| AbsolutePath::cleaned(path)).collect();
+    seen.of_image = declared.into_iter().flatten().filter_map(|path| AbsolutePath::of_image(path)).collect();
     seen
 }
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn binds_of_earlier_versions_and_mounts_are_seen_alike() {
+    fn binds_and_mounts_are_read_identically() {
         let by_binds = serde_json::json!({ "Binds": ["data:/data", "/srv/x:/x:ro"] });
         let mounts: Vec<EngineMount> =
             ["data:/data", "/srv/x:/x:ro"].map(|text| to_engine(&text.parse().unwrap())).into();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_abide_never_mounts_is_seen_as_other() {
+    fn mounts_that_abide_never_creates_are_classified_as_other() {
         let host = serde_json::json!({
             "Binds": ["/srv/allowed/..:/host:rw", "nonsense"],
             "Mounts": [{ "Type": "tmpfs", "Target": "/t" }, { "Type": "bind", "Source": "data", "Target": "/d" }],
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_that_the_engine_made_are_found_by_their_paths() {
+    fn anonymous_volumes_are_found_by_their_paths() {
         let mounts = serde_json::json!([
             { "Type": "volume", "Name": "above", "Destination": "/rel" },
             { "Type": "volume", "Name": "below", "Destination": "rel" },
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folders_that_are_made_are_the_missing_ones_alone() {
+    fn only_missing_folders_are_created() {
         let archive = folders(&["b".to_owned(), "b/c".to_owned()]).unwrap();
         let mut archive = tar::Archive::new(archive.as_slice());
         let paths: Vec<_> = archive

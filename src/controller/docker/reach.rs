@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_engine_of_this_host_with_this_hosts_network_is_reached_directly() {
+    fn only_a_local_engine_on_the_host_network_is_reached_directly() {
         let plain = SystemInfo::default();
         for here in ["", "unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"] {
             assert_eq!(reach(here, &plain), ContainerReach::Direct, "{here}");

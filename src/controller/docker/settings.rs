@@ -4,15 +4,15 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use serde_json::Value;
 
 use super::{EngineError, Result};
-use crate::model::options::{Field, Settings};
+use crate::model::options::{EngineField, Settings};
 
 /// Returns the settings of an inspected container.
 pub(super) fn seen(inspected: &ContainerInspectResponse) -> Settings {
     let config = json(inspected.config.as_ref());
     let host = json(inspected.host_config.as_ref());
     Settings::of_engine(|field| match field {
-        Field::Config(name) => config.get(name).cloned(),
-        Field::Host(name) => host.get(name).cloned(),
+        EngineField::Config(name) => config.get(name).cloned(),
+        EngineField::Host(name) => host.get(name).cloned(),
     })
 }
 
@@ -30,8 +30,8 @@ pub(super) fn give_to(settings: &Settings, body: ContainerCreateBody) -> Result<
     let mut json = serde_json::to_value(body).map_err(refused)?;
     for (field, value) in settings.to_engine() {
         let there = match field {
-            Field::Config(name) => &mut json[name],
-            Field::Host(name) => &mut json["HostConfig"][name],
+            EngineField::Config(name) => &mut json[name],
+            EngineField::Host(name) => &mut json["HostConfig"][name],
         };
         match (there, value) {
             (Value::Object(there), Value::Object(more)) => there.extend(more),

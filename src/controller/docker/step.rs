@@ -129,6 +129,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Returns the names of the containers that this process runs for one command, and removes after it.
+    pub(crate) fn attended(&self) -> BTreeSet<String> {
+        self.steps().clone()
+    }
+
     fn steps(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +151,7 @@ impl Engine {
 }
 
 /// Removes a step's container when it is dropped, whether the step ended or was cut off.
-pub(super) struct Removed {
+pub(crate) struct Removed {
     docker: Docker,
     name: String,
     steps: Steps,
@@ -186,7 +191,7 @@ fn write_failed(error: &std::io::Error) -> EngineError {
 }
 
 /// Returns the exit code. bollard reports any code other than zero as an error.
-async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
+pub(super) async fn exit_code(docker: &Docker, id: &str) -> Result<i64> {
     let mut waits = docker.wait_container(id, None::<WaitContainerOptions>);
     match waits.next().await {
         Some(Ok(answer)) => Ok(answer.status_code),

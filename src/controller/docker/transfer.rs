@@ -52,7 +52,7 @@ impl Engine {
         let lines = docker.push_image(repository, Some(options), None);
         let mut pushed = None;
         let mut read = |status: String| {
-            if let Some(digest) = told(tag, &status) {
+            if let Some(digest) = pushed_digest(tag, &status) {
                 pushed = Some(digest);
             }
             progress(status);
@@ -69,7 +69,7 @@ impl Engine {
 
 /// Parses the digest in `tag: digest: sha256:... size: 528`. The engine's other messages about it differ
 /// between versions.
-fn told(tag: &str, status: &str) -> Option<Digest> {
+fn pushed_digest(tag: &str, status: &str) -> Option<Digest> {
     let rest = status.strip_prefix(tag)?.strip_prefix(": digest: ")?;
     Digest::new(rest.split(' ').next()?).ok()
 }
@@ -164,27 +164,27 @@ mod tests {
     fn the_digest_of_a_push_is_in_its_last_status() {
         let digest = format!("sha256:{}", "ab".repeat(32));
         let line = format!("sha-0123: digest: {digest} size: 528");
-        assert_eq!(told("sha-0123", &line).unwrap().as_str(), digest);
+        assert_eq!(pushed_digest("sha-0123", &line).unwrap().as_str(), digest);
         for other in
             ["Preparing", "sha-0123: digest: ", "sha-0123: digest: sha256:x size: 1", "other: digest: x"]
         {
-            assert_eq!(told("sha-0123", other), None, "{other}");
+            assert_eq!(pushed_digest("sha-0123", other), None, "{other}");
         }
-        assert_eq!(told("sha-01", &line), None);
+        assert_eq!(pushed_digest("sha-01", &line), None);
     }
 
     /// Returns the result of a transfer about which the engine repeats `words` for longer than the timeout.
     async fn ends(words: &'static str) -> Result<()> {
-        let said = futures::stream::iter(0..60).then(move |_| async move {
+        let messages = futures::stream::iter(0..60).then(move |_| async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok::<_, BollardError>(CreateImageInfo { status: Some(words.to_owned()), ..Default::default() })
         });
         let transfer = Transfer { doing: "pulling", name: "a@b", patience: Duration::from_secs(2) };
-        follow(Box::pin(said), transfer, &mut |_| {}).await
+        follow(Box::pin(messages), transfer, &mut |_| {}).await
     }
 
     #[tokio::test]
-    async fn that_the_engine_tries_again_is_no_progress() {
+    async fn repeated_engine_retries_do_not_count_as_progress() {
         let (downloading, retrying) = tokio::join!(ends("Downloading"), ends("Retrying in 4 seconds"));
         assert_eq!(downloading, Ok(()));
         let stalled = retrying.unwrap_err().to_string();

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_healthcheck_does_not_say_is_what_the_engine_uses() {
+    fn unset_healthcheck_fields_use_the_engines_defaults() {
         let needs = |check: Option<HealthCheck>| check.unwrap().needs().as_secs();
         assert_eq!(needs(check(&["CMD", "x"], 0, 0)), 180, "three times 30 s and 30 s");
         assert_eq!(needs(check(&["CMD-SHELL", "x"], 5, 4)), 45);

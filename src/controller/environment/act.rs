@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tracing::info;
 
-use super::pass::{Planned, Reconciler};
+use super::reconciler::{Planned, Reconciler};
 use crate::controller::clock::now;
-use crate::controller::docker::{EngineError, holder};
+use crate::controller::docker::{EngineError, OneOffStreams, backup, holder};
 use crate::controller::jobs::JobKey;
 use crate::controller::jobs::pull::{EnvironmentPull, host_of, pull_declared};
 use crate::failpoint;
@@ -20,11 +20,11 @@ use crate::model::name::NetworkName;
 use crate::model::network::Attachments;
 use crate::model::observed::{ContainerState, Observed};
 use crate::model::spec::HolderImage;
-use crate::plan::{Need, PlannedStep, RecordStep, Step, Target, explain};
+use crate::plan::{ContainerTarget, Need, PlannedStep, RecordStep, Step, explain};
 use crate::record::{RecordError, RollbackRequest};
 
 /// A failed step and its error.
-pub(in crate::controller) struct Failed {
+pub(in crate::controller) struct FailedStep {
     pub(in crate::controller) step: Step,
     pub(in crate::controller) why: StepError,
 }
@@ -46,7 +46,7 @@ pub(in crate::controller) enum StepError {
     NothingMade,
 }
 
-impl Failed {
+impl FailedStep {
     /// The cause of the failure.
     pub(in crate::controller) fn cause(&self) -> Cause {
         match &self.why {
@@ -58,7 +58,7 @@ impl Failed {
     }
 }
 
-impl std::fmt::Display for Failed {
+impl std::fmt::Display for FailedStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let why = self.why.to_string();
         write!(f, "cannot {}: {}", explain::words(&self.step), cause::advice(&why).unwrap_or(why))
@@ -73,43 +73,44 @@ struct CreatedContainers {
 }
 
 /// Returns the ID of a step's target; `made` is the container of the preceding step.
-fn of(target: &Target, made: Option<&String>) -> Result<String, StepError> {
+fn of(target: &ContainerTarget, made: Option<&String>) -> Result<String, StepError> {
     match target {
-        Target::Seen(id) => Ok(id.clone()),
-        Target::Created => made.cloned().ok_or(StepError::NothingMade),
+        ContainerTarget::Seen(id) => Ok(id.clone()),
+        ContainerTarget::Created => made.cloned().ok_or(StepError::NothingMade),
     }
 }
 
 /// The host paths that are mounted in a container.
 fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p AbsolutePath> {
-    let seen = planned.observed.containers.iter().find(|seen| seen.id == id);
+    let all = planned.observed.containers.iter().chain(&planned.observed.one_offs);
+    let seen = all.into_iter().find(|seen| seen.id == id);
     seen.into_iter().flat_map(|seen| seen.mounts.host_paths())
 }
 
 impl Reconciler {
     /// Takes the steps of a plan in order, until one fails. Then inspects the containers that were touched
     /// again, so that the next plan never relies on an outdated state.
-    pub(in crate::controller) async fn act(&self, planned: &Planned) -> Result<(), Failed> {
+    pub(in crate::controller) async fn act(&self, planned: &Planned) -> Result<(), FailedStep> {
         let mut touched = BTreeSet::new();
         let mut made = CreatedContainers::default();
         let mut result = Ok(());
         for planned_step in &planned.plan.steps {
-            self.tell(planned, planned_step).await;
+            self.log_step(planned, planned_step).await;
             let step = &planned_step.step;
             failpoint::before(step.point());
             let taken = self.take(planned, step, &mut made, &mut touched).await;
             failpoint::after(step.point());
             if let Err(why) = taken {
-                result = Err(Failed { step: step.clone(), why });
+                result = Err(FailedStep { step: step.clone(), why });
                 break;
             }
         }
         // If an inspection fails now, the resync repeats it.
-        join_all(touched.iter().map(|id| self.fleet.look(&self.engine, id))).await;
+        join_all(touched.iter().map(|id| self.cache.look(&self.engine, id))).await;
         result
     }
 
-    async fn tell(&self, planned: &Planned, step: &PlannedStep) {
+    async fn log_step(&self, planned: &Planned, step: &PlannedStep) {
         let environment = &planned.intent.environment;
         let sentence = explain::sentence(step);
         info!(%environment, generation = %planned.intent.entry.generation, step = %sentence, "step");
@@ -158,12 +159,12 @@ impl Reconciler {
                 made.container = Some(id);
                 Ok(())
             }
-            Step::Start { container: container @ Target::Created, .. } => {
+            Step::Start { container: container @ ContainerTarget::Created, .. } => {
                 let id = of(container, made.container.as_ref())?;
                 self.write_secrets(planned, &id).await?;
                 Ok(self.engine.start(&id).await?)
             }
-            Step::Start { container: Target::Seen(id), .. } => {
+            Step::Start { container: ContainerTarget::Seen(id), .. } => {
                 self.judge(mounted_in(planned, id)).await?;
                 touched.insert(id.clone());
                 let mut seen = planned.observed.containers.iter();
@@ -184,11 +185,27 @@ impl Reconciler {
                 Ok(self.engine.restart(id, planned.spec.stop_timeout).await?)
             }
             Step::CreateNetwork => {
-                self.fleet.forget_things();
+                self.cache.forget_things();
                 Ok(self.engine.create_network(&self.network(planned), &self.record).await?)
             }
             Step::LoadHolder => Ok(self.load_holder().await?),
             Step::CreateVolume { name } => Ok(self.engine.create_volume(name, &self.record).await?),
+            Step::CreateOneOff { spec } => {
+                self.judge(spec.container.mounts().filter_map(Mount::host_path)).await?;
+                if spec.is_of_volume && self.engine.image_id(&backup::PROGRAM.image()).await?.is_none() {
+                    self.engine.load_program(&backup::PROGRAM).await?;
+                }
+                touched.insert(self.engine.create_one_off(spec, OneOffStreams::Logged).await?);
+                Ok(())
+            }
+            Step::StartOneOff { id, key } => {
+                self.judge(mounted_in(planned, id)).await?;
+                touched.insert(id.clone());
+                if !key.is_of_volume() {
+                    self.write_secrets(planned, id).await?;
+                }
+                Ok(self.engine.start(id).await?)
+            }
             Step::Stop { id } => {
                 touched.insert(id.clone());
                 Ok(self.engine.stop(id, planned.spec.stop_timeout).await?)
@@ -200,6 +217,10 @@ impl Reconciler {
             Step::Rename { id, name } => {
                 touched.insert(id.clone());
                 Ok(self.engine.rename(id, name).await?)
+            }
+            Step::Pause { id } => {
+                touched.insert(id.clone());
+                Ok(self.engine.pause(id).await?)
             }
             Step::Unpause { id } => {
                 touched.insert(id.clone());
@@ -213,13 +234,14 @@ impl Reconciler {
             }
             Step::Adjust { id, memory, nano_cpus, pids } => {
                 touched.insert(id.clone());
-                Ok(self.engine.adjust(id, *memory, *nano_cpus, *pids).await?)
+                let swap = planned.spec.run.settings.memory_swap();
+                Ok(self.engine.adjust(id, *memory, swap, *nano_cpus, *pids).await?)
             }
         }
     }
 
     async fn load_holder(&self) -> Result<(), EngineError> {
-        self.fleet.forget_things();
+        self.cache.forget_things();
         let choice = self.manifest.borrow().holder.clone();
         match choice {
             HolderImage::Named(name) => pull_declared(&self.engine, &self.registries, &name).await,
@@ -228,7 +250,8 @@ impl Reconciler {
     }
 
     async fn remove(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
-        if planned.observed.holders.iter().any(|holder| holder.id == *id) {
+        let mut without_data = planned.observed.holders.iter().chain(&planned.observed.one_offs);
+        if without_data.any(|seen| seen.id == *id) {
             return self.engine.remove_scratch(id).await;
         }
         self.previous.keep(&self.engine, &planned.desired.environment, id).await;
@@ -248,17 +271,20 @@ impl Reconciler {
         }
     }
 
-    /// The managed network of a plan's containers.
+    /// The network of a plan's containers.
     fn network(&self, planned: &Planned) -> NetworkName {
         match &planned.intent.options {
             Ok(options) => options.network.clone(),
-            Err(_) => self.manifest.borrow().network.clone(),
+            Err(_) => planned.spec.network(&self.manifest.borrow().network),
         }
     }
 
     /// Checks the paths again before they are mounted: since the plan was made, one may have been replaced
     /// by a link.
-    async fn judge(&self, paths: impl Iterator<Item = &AbsolutePath>) -> Result<(), StepError> {
+    pub(in crate::controller) async fn judge(
+        &self,
+        paths: impl Iterator<Item = &AbsolutePath>,
+    ) -> Result<(), StepError> {
         let objections = self.mount_policy.objections(paths.cloned().collect()).await;
         objections.into_values().next().map_or(Ok(()), |why| Err(StepError::NotAllowed(why)))
     }
@@ -289,6 +315,7 @@ impl Reconciler {
                     environment: environment.clone(),
                     reference: reference.clone(),
                     digest: digest.clone(),
+                    metrics: self.stopwatch.metrics().clone(),
                 };
                 let origin = host_of(reference).map(|host| host.to_string()).unwrap_or_default();
                 self.jobs.begin(environment, key.clone(), &origin, |progress| pull.run(progress));

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_not_heard_in_time_is_not_waited_for_and_still_heard_later() {
+    async fn a_late_authority_grant_is_still_accepted_after_the_timeout() {
         let (grant, authority) = Grant::awaited();
         assert_eq!(*authority.borrow(), Authority::Awaited);
         assert!(grant.wait(Duration::from_millis(1)).await);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::pass::{PassError, Reconciler};
+use super::reconciler::{PassError, Reconciler};
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::EngineError;
@@ -25,61 +25,82 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Carries out a recorded request to forget `environment`, if there is one. A failed removal is tried again
 /// after the next resync.
-pub(in crate::controller) async fn forget(pass: &Reconciler, environment: &EnvironmentName) {
-    if let Err(error) = try_to(pass, environment).await {
+pub(in crate::controller) async fn forget(reconciler: &Reconciler, environment: &EnvironmentName) {
+    if let Err(error) = try_to(reconciler, environment).await {
         warn!(%environment, error = %chain(&error), "cannot remove the environment yet; retrying later");
     }
 }
 
-async fn try_to(pass: &Reconciler, environment: &EnvironmentName) -> Result<(), PassError> {
-    let Some(request) = pass.desired.get(environment)?.forget else { return Ok(()) };
-    let manifest = pass.manifest.borrow().clone();
+async fn try_to(reconciler: &Reconciler, environment: &EnvironmentName) -> Result<(), PassError> {
+    let Some(request) = reconciler.desired.get(environment)?.forget else { return Ok(()) };
+    let manifest = reconciler.manifest.borrow().clone();
     match (manifest.environments.get(environment), request.left.clone()) {
-        (None, _) => remove_all(pass, environment, request).await,
+        (None, None) => remove_all(reconciler, environment, request).await,
+        (Some(_), None) => declared_again(reconciler, environment, &request).await,
+        // The request was made while it was declared, so it is only about the hosts that it had left.
+        (None, Some(left)) => clear(reconciler, environment, &request, &left).await,
         (Some(spec), Some(left)) => {
             let spared = left.clone().without(spec.host.as_ref());
             if spared != left {
-                pass.resolver.spare(environment, spec.host.clone()).await?;
+                reconciler.resolver.spare(environment, spec.host.clone()).await?;
             }
-            clear(pass, environment, &request, &spared).await
+            clear(reconciler, environment, &request, &spared).await
         }
-        (Some(_), None) => Ok(()),
     }
+}
+
+/// Withdraws a request that could not be carried out before the manifest declared the environment again.
+/// Otherwise a later edit of the manifest would remove the environment without a new request.
+async fn declared_again(
+    reconciler: &Reconciler,
+    environment: &EnvironmentName,
+    request: &Forget,
+) -> Result<(), PassError> {
+    if !reconciler.resolver.withdraw(environment).await? {
+        return Ok(());
+    }
+    let message =
+        format!("the manifest declares it again: the request of {} to remove it is withdrawn", request.by);
+    info!(%environment, "{message}");
+    reconciler.writer.event(environment, EventKind::System, message, now()).await?;
+    Ok(())
 }
 
 /// Whether containers of this host may be removed now: they are known, and the request is not from an old
 /// copy of the record.
-fn may_remove(pass: &Reconciler) -> bool {
-    *pass.engine_state.borrow() == EngineState::Known && *pass.authority.borrow() == Authority::Given
+fn may_remove(reconciler: &Reconciler) -> bool {
+    *reconciler.engine_state.borrow() == EngineState::Known
+        && *reconciler.authority.borrow() == Authority::Given
 }
 
 /// Removes an environment that is not declared.
 async fn remove_all(
-    pass: &Reconciler,
+    reconciler: &Reconciler,
     environment: &EnvironmentName,
     request: Forget,
 ) -> Result<(), PassError> {
-    if !may_remove(pass) {
+    if !may_remove(reconciler) {
         return Ok(());
     }
-    let containers = pass.fleet.all_of(environment);
+    let containers = reconciler.cache.all_of(environment);
     if !containers.is_empty() && !request.stop {
         let message = format!("not removed: {} still exists", names(&containers));
-        pass.resolver.keep(environment).await?;
-        pass.writer.event(environment, EventKind::System, message, now()).await?;
+        reconciler.resolver.keep(environment).await?;
+        reconciler.writer.event(environment, EventKind::System, message, now()).await?;
         return Ok(());
     }
+    reconciler.front.forget(environment);
     for container in &containers {
-        remove(pass, container).await?;
+        remove(reconciler, container).await?;
     }
-    if !still_there(pass, environment, |_| true)?.is_empty() {
+    if !still_there(reconciler, environment, |_| true)?.is_empty() {
         // The report of the last agent continues this.
         return Ok(());
     }
-    if let Err(error) = pass.previous.forget(environment) {
+    if let Err(error) = reconciler.previous.forget(environment) {
         warn!(%environment, %error, "failed to remove the output of its last container");
     }
-    if pass.resolver.erase(environment).await? {
+    if reconciler.resolver.erase(environment).await? {
         info!(%environment, by = request.by, removed = names(&containers), "forgotten");
     }
     Ok(())
@@ -87,43 +108,44 @@ async fn remove_all(
 
 /// Removes what a declared environment left on hosts that do not run it.
 async fn clear(
-    pass: &Reconciler,
+    reconciler: &Reconciler,
     environment: &EnvironmentName,
     request: &Forget,
     left: &LeftOn,
 ) -> Result<(), PassError> {
     if left.here {
-        if !may_remove(pass) {
+        if !may_remove(reconciler) {
             return Ok(());
         }
-        for container in pass.fleet.all_of(environment) {
-            remove(pass, &container).await?;
+        reconciler.front.forget(environment);
+        for container in reconciler.cache.all_of(environment) {
+            remove(reconciler, &container).await?;
         }
     }
-    if still_there(pass, environment, |agent| left.agents.contains(agent))?.is_empty() {
-        pass.resolver.keep(environment).await?;
+    if still_there(reconciler, environment, |agent| left.agents.contains(agent))?.is_empty() {
+        reconciler.resolver.keep(environment).await?;
         let message = "what it left on hosts that do not run it any more is removed".to_owned();
         info!(%environment, by = request.by, "{message}");
-        pass.writer.event(environment, EventKind::System, message, now()).await?;
+        reconciler.writer.event(environment, EventKind::System, message, now()).await?;
     }
     Ok(())
 }
 
 /// The agents on whose hosts something of the environment is left, according to their last reports.
 fn still_there(
-    pass: &Reconciler,
+    reconciler: &Reconciler,
     environment: &EnvironmentName,
     is_meant: impl Fn(&AgentName) -> bool,
 ) -> Result<Vec<AgentName>, PassError> {
-    let left = pass.desired.left()?.into_iter();
+    let left = reconciler.desired.left()?.into_iter();
     let there = left.filter(|(agent, left)| is_meant(agent) && left.has(environment));
     Ok(there.map(|(agent, _)| agent).collect())
 }
 
-async fn remove(pass: &Reconciler, container: &ObservedContainer) -> Result<(), EngineError> {
-    pass.engine.stop(&container.id, GRACE).await?;
-    pass.engine.remove(&container.id).await?;
-    pass.fleet.look(&pass.engine, &container.id).await.map(drop)
+async fn remove(reconciler: &Reconciler, container: &ObservedContainer) -> Result<(), EngineError> {
+    reconciler.engine.stop(&container.id, GRACE).await?;
+    reconciler.engine.remove(&container.id).await?;
+    reconciler.cache.look(&reconciler.engine, &container.id).await.map(drop)
 }
 
 fn names(containers: &[ObservedContainer]) -> String {

@@ -1,17 +1,14 @@
 //! Events about the generations of a record.
 
 use super::before::record_words;
-use super::pass::{PassError, Reconciler};
+use super::reconciler::{PassError, Reconciler};
 use crate::controller::clock::now;
 use crate::model::desired::{Desired, Outcome};
 use crate::model::event::EventKind;
 
 impl Reconciler {
     /// Logs that the record changed, and marks generations that nothing waits for any more as superseded.
-    pub(in crate::controller) async fn tell_of_generations(
-        &self,
-        desired: &Desired,
-    ) -> Result<(), PassError> {
+    pub(in crate::controller) async fn log_generations(&self, desired: &Desired) -> Result<(), PassError> {
         let (environment, entry) = (&desired.environment, &desired.entry);
         let before = self.status.status(environment)?;
         let seen = before.map(|before| before.observed_generation).unwrap_or_default();

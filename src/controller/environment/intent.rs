@@ -7,6 +7,7 @@ use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, RollbackRequest};
 use crate::model::memory::Memory;
+use crate::model::one_off::Hooks;
 use crate::model::secret_file::WrittenFile;
 use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, RunOptions, Supply};
 use crate::plan::{AfterHold, Intent, SupplyKind};
@@ -39,13 +40,18 @@ pub(in crate::controller) fn of(
         },
         options: resolved(declared, desired, record),
         declared: Some(Box::new(declared.clone())),
+        needs: spec.needs.clone(),
+        jobs: spec.jobs.clone(),
+        hooks: Hooks { release: spec.release.clone(), after: spec.after.clone() },
         health: spec.health.clone(),
         update: spec.update,
-        holder: match manifest.holder {
-            HolderImage::Own => holder::PROGRAM.is_available(),
-            HolderImage::Named(_) => true,
-            HolderImage::Off => false,
-        },
+        restart: spec.restart,
+        holder: spec.run.settings.network_mode().is_none()
+            && match manifest.holder {
+                HolderImage::Own => holder::PROGRAM.is_available(),
+                HolderImage::Named(_) => true,
+                HolderImage::Off => false,
+            },
         drain,
         keeps_what_runs: false,
     }
@@ -86,7 +92,7 @@ fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<Cont
 }
 
 /// The variables of a container: those of files first, and what `env` declares over them.
-fn variables(spec: &EnvironmentSpec) -> Result<Variables, String> {
+fn variables(spec: &EnvironmentSpec) -> Result<ResolvedVariables, String> {
     let mut values = BTreeMap::new();
     for file in &spec.run.env_files {
         secret::read_env_file(file, &mut values).map_err(|error| error.to_string())?;
@@ -102,7 +108,7 @@ fn variables(spec: &EnvironmentSpec) -> Result<Variables, String> {
             EnvValue::Plain(_) => secrets.remove(name),
         };
     }
-    Ok(Variables { values, secrets })
+    Ok(ResolvedVariables { values, secrets })
 }
 
 fn files(spec: &EnvironmentSpec) -> Result<Vec<WrittenFile>, String> {
@@ -114,12 +120,17 @@ fn files(spec: &EnvironmentSpec) -> Result<Vec<WrittenFile>, String> {
 }
 
 /// The values of environment variables, and the names of those that are stored elsewhere.
-struct Variables {
+struct ResolvedVariables {
     values: BTreeMap<String, Secret>,
     secrets: BTreeSet<String>,
 }
 
-fn options(declared: &Declared, desired: &Desired, variables: Variables, record: &str) -> ContainerOptions {
+fn options(
+    declared: &Declared,
+    desired: &Desired,
+    variables: ResolvedVariables,
+    record: &str,
+) -> ContainerOptions {
     let spec = &declared.spec;
     ContainerOptions {
         environment: desired.environment.clone(),
@@ -173,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_keeps_the_declaration_of_the_container_that_is_held() {
+    fn a_hold_keeps_the_held_containers_declaration() {
         let dev = EnvironmentName::new("dev").unwrap();
         let mut desired = Desired::empty(dev.clone());
         let image = Image { reference: None, digest: None, id: Some(Digest::of_sha256(&[1; 32])) };

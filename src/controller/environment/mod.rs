@@ -1,16 +1,21 @@
 //! One environment: the reconcile, from observation to report, and everything that only one environment has.
 
 pub(super) mod act;
+pub(super) mod attach;
 pub(super) mod authority;
 pub(super) mod before;
 pub(super) mod forget;
 pub(super) mod generations;
 pub(super) mod intent;
+pub(super) mod jobs;
+pub(super) mod leave;
 pub(super) mod mount_policy;
 pub(super) mod mounts;
 pub(super) mod output;
-pub(super) mod pass;
+mod position;
 pub(super) mod previous;
 pub(super) mod probe;
+pub(super) mod reconciler;
 pub(super) mod report;
+pub(super) mod stopwatch;
 pub(super) mod turns;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::model::mount::AbsolutePath;
 
 /// Returns why a path of this host must not be mounted, in a sentence; `None`: it may be.
-type Judge = dyn Fn(&AbsolutePath) -> Option<String> + Send + Sync;
+type MountJudge = dyn Fn(&AbsolutePath) -> Option<String> + Send + Sync;
 
 /// Judges the paths of this host.
 #[derive(Clone, Default)]
-pub struct MountPolicy(Option<Arc<Judge>>);
+pub struct MountPolicy(Option<Arc<MountJudge>>);
 
 impl MountPolicy {
     /// A policy that calls `judge`, which may read the disk.

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::pass::{PassError, Reconciler};
+use super::reconciler::{PassError, Reconciler};
 use crate::model::event::EventKind;
 use crate::model::memory::Memory;
 use crate::model::observed::Observed;
@@ -20,14 +20,14 @@ impl Reconciler {
     ) -> Result<(), PassError> {
         let volumes = plan::volumes_needed(intent, observed, memory);
         let paths = plan::sources_needed(intent, observed);
-        observed.volumes = self.fleet.volumes(&self.engine, volumes).await?;
+        observed.volumes = self.cache.volumes(&self.engine, volumes).await?;
         observed.refused_sources = self.mount_policy.objections(paths.clone()).await;
-        observed.missing_sources = self.fleet.missing_sources(&self.engine, paths).await?;
+        observed.missing_sources = self.cache.missing_sources(&self.engine, paths).await?;
         Ok(())
     }
 
     /// Logs each warning once, when it first appears.
-    pub(in crate::controller) async fn tell_of_warnings(
+    pub(in crate::controller) async fn log_warnings(
         &self,
         before: Option<&Status>,
         status: &Status,

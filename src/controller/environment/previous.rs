@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_newest_output_is_kept_for_its_owner_alone_and_forgotten_on_request() {
+    async fn previous_output_is_private_and_can_be_deleted() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let previous = PreviousOutput::new(dir.path().join("previous"));

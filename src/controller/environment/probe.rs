@@ -9,7 +9,7 @@ mod sockets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +30,9 @@ use crate::model::time::Timestamp;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The same for commands in the container, each of which is a process and three calls of the engine.
 const FIRST_PAUSE_OF_COMMANDS: Duration = Duration::from_millis(250);
+
+/// The groups of probes in one interval.
+const GROUPS: u32 = 8;
 
 /// The target of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,17 +134,31 @@ async fn probe_until_stopped(
             // A container that may still be starting has missed one probe, however often it is probed
             // meanwhile.
             if !(is_early && seen.misses > 0) && note(&mut seen, answer, now()) {
-                wake.ring(&environment);
+                wake.wake(&environment);
             }
         }
         pause = if is_early { interval.min(pause * 2) } else { interval };
-        sleep_until(asked + pause).await;
+        let due = asked + pause;
+        sleep_until(if is_early { due } else { together(due, interval) }).await;
         if has_missed {
             // At most the duration of a round: while this process is suspended, no probe runs.
             let round = asked.elapsed().min(pause.max(timeout));
             lock(&seen).unanswered += round;
         }
     }
+}
+
+/// The group of probes next to `due`. Many probes with one interval run in a few groups, because each wakeup of
+/// the process costs as much as a probe. Rounding to the next group in either direction keeps the interval.
+fn together(due: Instant, interval: Duration) -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let origin = *ORIGIN.get_or_init(Instant::now);
+    let group = interval / GROUPS;
+    let since = due.saturating_duration_since(origin) + group / 2;
+    // Without an interval there are no groups.
+    let Some(into) = since.as_nanos().checked_rem(group.as_nanos()) else { return due };
+    let into = Duration::from_nanos(u64::try_from(into).unwrap_or_default());
+    origin + (since - into)
 }
 
 /// The pause after the first probe. The engine runs a `HEALTHCHECK` at its own interval, and its result is a
@@ -159,25 +176,25 @@ fn first_pause(probe: &Probe, interval: Duration) -> Duration {
 fn note(seen: &mut Readiness, answer: ProbeResult, now: Timestamp) -> bool {
     match answer {
         ProbeResult::Good => {
-            let is_news = seen.answering_since.is_none() || seen.misses > 0;
+            let is_relevant = seen.answering_since.is_none() || seen.misses > 0;
             // A start in the future comes from before the clock was set back.
             let since = Some(seen.answering_since.map_or(now, |since| since.min(now)));
             let needs = seen.needs;
             *seen = Readiness { answering_since: since, answered_once: true, needs, ..Readiness::default() };
-            is_news
+            is_relevant
         }
         ProbeResult::Miss(miss) => {
-            let is_news = seen.answering_since.is_some() || seen.misses == 2;
+            let is_relevant = seen.answering_since.is_some() || seen.misses == 2;
             seen.answering_since = None;
             seen.misses = seen.misses.saturating_add(1);
             seen.last_miss = Some(miss);
             seen.unknown = None;
-            is_news
+            is_relevant
         }
         ProbeResult::Unknown(why) => {
-            let is_news = why.is_some() && seen.unknown != why;
+            let is_relevant = why.is_some() && seen.unknown != why;
             seen.unknown = why;
-            is_news
+            is_relevant
         }
     }
 }
@@ -188,8 +205,22 @@ mod tests {
     use crate::controller::docker::ContainerReach;
     use tokio::time::timeout;
 
+    #[tokio::test]
+    async fn probes_with_equal_intervals_run_in_groups() {
+        let interval = Duration::from_secs(1);
+        let start = Instant::now() + Duration::from_secs(60);
+        let groups: std::collections::BTreeSet<_> =
+            (0..1_000).map(|number| together(start + Duration::from_millis(number), interval)).collect();
+        assert!(groups.len() <= 9, "{groups:?}");
+        for late in [0, 1, 30, 61] {
+            let due = *groups.first().unwrap() + interval + Duration::from_millis(late);
+            assert_eq!(together(due, interval), *groups.first().unwrap() + interval);
+        }
+        assert_eq!(together(start, Duration::ZERO), start);
+    }
+
     #[test]
-    fn only_answers_that_may_change_the_verdict_are_news() {
+    fn only_probe_results_that_can_change_the_status_notify() {
         let (mut seen, at) = (Readiness::default(), Timestamp::from_millis);
         let miss = || ProbeResult::Miss("no".to_owned());
         assert!(!note(&mut seen, miss(), at(1)));
@@ -205,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_begins_to_answer_is_found_long_before_the_next_interval() {
+    async fn a_starting_container_is_probed_before_the_next_interval() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let environment = EnvironmentName::new("dev").unwrap();
         let target = ProbeTarget {
@@ -226,14 +257,14 @@ mod tests {
             },
         };
         let wake = WakeQueue::default();
-        let bell = wake.bell(&environment);
+        let notifier = wake.notifier(&environment);
         let prober = Prober::new(Arc::new(Engine::new(None).reached(ContainerReach::Direct)), wake);
         let look = || prober.watch(&environment, vec![target.clone()])["c"].clone();
         look();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!((look().misses, look().answered_once), (1, false), "it may only be starting");
         let _listener = tokio::net::TcpListener::bind(free).await.unwrap();
-        timeout(Duration::from_secs(60), bell.notified()).await.unwrap();
+        timeout(Duration::from_secs(60), notifier.notified()).await.unwrap();
         assert!(look().answered_once);
     }
 }

@@ -2,12 +2,13 @@
 
 use tracing::{info, warn};
 
-use super::act::Failed;
-use super::pass::{PassError, Planned, Reconciler};
+use super::act::FailedStep;
+use super::reconciler::{PassError, Planned, Reconciler};
 use crate::controller::clock::now;
 use crate::model::event::EventKind;
+use crate::model::job::{JobMemory, JobReport, JobReports, JobResult, JobRun};
 use crate::model::memory::Memory;
-use crate::model::name::EnvironmentName;
+use crate::model::name::{EnvironmentName, JobName};
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
 use crate::plan;
@@ -17,7 +18,7 @@ impl Reconciler {
         &self,
         planned: Planned,
         before: Option<Status>,
-        failed: Option<Failed>,
+        failed: Option<FailedStep>,
     ) -> Result<(), PassError> {
         let environment = &planned.intent.environment;
         let at = now();
@@ -32,12 +33,15 @@ impl Reconciler {
             None => planned.plan.memory.clone(),
         };
         let status = status(&planned, before.as_ref(), at, &memory);
-        self.tell_of_change(before.as_ref(), &status, at).await?;
-        self.tell_of_warnings(before.as_ref(), &status, at).await?;
+        self.log_change(before.as_ref(), &status, at).await?;
+        self.log_warnings(before.as_ref(), &status, at).await?;
         self.writer.report(&status, &memory).await?;
         self.observed(environment);
-        if let Some((generation, outcome)) = planned.plan.outcome {
-            self.writer.outcome(environment, generation, outcome).await?;
+        self.stopwatch.status_changed(&planned, before.as_ref(), &status);
+        if let Some((generation, outcome)) = &planned.plan.outcome
+            && self.writer.outcome(environment, *generation, outcome.clone()).await?
+        {
+            self.stopwatch.generation_ended(&planned, *generation, outcome, at);
         }
         let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
         if status.condition == Condition::Ready && !was_ready {
@@ -46,14 +50,29 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn tell_of_change(
+    /// Records the results of jobs as events. This comes before the results are stored: an event that appears twice
+    /// is better than none.
+    pub(in crate::controller) async fn record_job_events(&self, planned: &Planned) -> Result<(), PassError> {
+        let environment = &planned.intent.environment;
+        for (name, state) in &planned.plan.memory.jobs {
+            for run in new_results(planned.memory.jobs.get(name), state) {
+                let words = job_words(name, run);
+                info!(%environment, job = %name, result = run.result.as_str(), message = %words, "job");
+                let kind = if run.result.is_bad() { EventKind::Failure } else { EventKind::System };
+                self.writer.event(environment, kind, words, now()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn log_change(
         &self,
         before: Option<&Status>,
         status: &Status,
         at: Timestamp,
     ) -> Result<(), PassError> {
-        let said = before.map(|before| (before.condition, before.reason, before.message.as_str()));
-        if said == Some((status.condition, status.reason, status.message.as_str())) {
+        let last_reported = before.map(|before| (before.condition, before.reason, before.message.as_str()));
+        if last_reported == Some((status.condition, status.reason, status.message.as_str())) {
             return Ok(());
         }
         let (environment, condition, reason) = (&status.environment, status.condition, status.reason);
@@ -94,8 +113,9 @@ impl Reconciler {
             volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
             warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
             observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
+            jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
         };
-        self.tell_of_change(before.as_ref(), &status, at).await?;
+        self.log_change(before.as_ref(), &status, at).await?;
         let memory = self.status.memory(environment)?;
         self.writer.report(&status, &memory).await?;
         self.observed(environment);
@@ -106,6 +126,27 @@ impl Reconciler {
 /// Whether a change of the message only reports the progress of a build or pull.
 fn is_acquiring(reason: Reason) -> bool {
     matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing)
+}
+
+/// The runs that have a result now, and had none in the stored state.
+fn new_results<'a>(before: Option<&JobMemory>, now: &'a JobMemory) -> Vec<&'a JobRun> {
+    let was_settled = |run: &JobRun| {
+        let mut runs = before.iter().flat_map(|before| &before.runs);
+        runs.any(|old| (old.at, old.attempt) == (run.at, run.attempt) && old.result.is_settled())
+    };
+    now.runs.iter().filter(|run| run.result.is_settled() && !was_settled(run)).collect()
+}
+
+fn job_words(name: &JobName, run: &JobRun) -> String {
+    let attempt = if run.attempt > 1 { format!(", attempt {}", run.attempt) } else { String::new() };
+    let asked = run.by.as_ref().map(|by| format!(", for {by}")).unwrap_or_default();
+    let why = match (run.result, &run.why) {
+        (JobResult::Succeeded, _) | (_, None) => String::new(),
+        (_, Some(why)) => format!(": {why}"),
+    };
+    let output = run.output.as_ref().filter(|_| run.result.is_bad());
+    let output = output.map(|output| format!("; its last output: {output}")).unwrap_or_default();
+    format!("job {name} {} (run of {}{attempt}{asked}){why}{output}", run.result.as_str(), run.at)
 }
 
 /// The status for a plan, with `memory` beside it.
@@ -127,14 +168,23 @@ pub(in crate::controller) fn status(
         message: verdict.message.clone(),
         since: same.map_or(at, |same| same.since),
         running: running(planned, memory),
-        next_retry: planned.plan.look_again.filter(|_| verdict.condition == Condition::Degraded),
+        next_retry: planned.plan.requeue_at.filter(|_| verdict.condition == Condition::Degraded),
         plan: plan::explain::explain(&planned.plan),
         observed_sync: planned.desired.sync,
         certificate_until: planned.certificate_until,
         volumes: planned.plan.volumes.clone(),
         warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
         observed_declaration: planned.mark.clone(),
+        jobs: reports(planned, memory),
     }
+}
+
+fn reports(planned: &Planned, memory: &Memory) -> JobReports {
+    let declared = memory.jobs.iter().filter_map(|(name, state)| {
+        let next = *planned.plan.next_jobs.get(name)?;
+        Some((name.clone(), JobReport { state: state.clone(), next }))
+    });
+    declared.collect()
 }
 
 fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {

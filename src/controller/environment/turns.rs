@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::pass::{PassError, Planned, Reconciler};
+use super::reconciler::{PassError, Planned, Reconciler};
 use crate::controller::docker::Urgency;
 use crate::controller::wake::WakeQueue;
 use crate::model::name::EnvironmentName;
@@ -63,7 +63,7 @@ impl Turns {
         let waited = queue.waiting.len();
         queue.waiting.retain(|waiting| waiting != environment);
         if queue.updating.remove(environment) || queue.waiting.len() < waited {
-            queue.waiting.iter().take(BOUNDS.1).for_each(|next| self.wake.ring(next));
+            queue.waiting.iter().take(BOUNDS.1).for_each(|next| self.wake.wake(next));
         }
     }
 
@@ -77,7 +77,7 @@ impl Reconciler {
     pub(in crate::controller) fn in_turn(&self, planned: Planned) -> Result<(Planned, Urgency), PassError> {
         let environment = &planned.intent.environment;
         if !plan::takes_turn(&planned.plan, &planned.observed) {
-            if plan::gives_turn_back(&planned.plan) {
+            if plan::releases_turn(&planned.plan) {
                 self.turns.leave(environment);
             }
             return Ok((planned, Urgency::Heal));
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_given_in_the_order_of_asking_and_kept_until_given_back() {
+    fn turns_are_granted_in_order_and_kept_until_released() {
         let names: Vec<EnvironmentName> =
             (0..6).map(|number| EnvironmentName::new(format!("e{number}")).unwrap()).collect();
         let turns = Turns::new(WakeQueue::default());
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_rung_when_a_turn_is_given_back() {
+    async fn a_waiting_environment_is_notified_when_a_turn_is_released() {
         let names = ["a", "b"].map(|name| EnvironmentName::new(name).unwrap());
         let wake = WakeQueue::default();
         let turns = Turns::new(wake.clone());
         assert!(turns.take(&names[0], 1) && !turns.take(&names[1], 1));
         turns.leave(&names[0]);
-        wake.bell(&names[1]).notified().await;
+        wake.notifier(&names[1]).notified().await;
         assert!(turns.take(&names[1], 1));
     }
 }

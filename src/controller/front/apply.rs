@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -39,7 +40,7 @@ const START: Duration = Duration::from_secs(5);
 /// The interval between questions to the front.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// Consecutive attempts without any reaction of nginx, after which its container is recreated.
-const SILENT_TRIES: u32 = 3;
+const SILENT_ATTEMPTS: u32 = 3;
 /// While nginx has not applied the configuration, its log is read once in this many questions.
 const READ_EVERY: u32 = 25;
 
@@ -63,8 +64,9 @@ impl FrontReconciler {
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
         }
+        self.requests.open(None, &self.metrics, &self.front.manifest);
         self.look_for_drift(found.as_deref()).await;
-        if !self.is_told() {
+        if !self.has_routes() {
             return Ok(());
         }
         for _ in 0..ROUNDS {
@@ -123,16 +125,16 @@ impl FrontReconciler {
     /// first process with a signal, SIGCONT resumes it at no cost. After a few failed attempts the container
     /// is recreated, and for a moment nobody answers.
     async fn wake_silent(&mut self, id: &str) -> Result<(), FrontError> {
-        self.silent_tries += 1;
-        if self.silent_tries < SILENT_TRIES {
-            warn!(front = %self.front.name, tries = self.silent_tries, "nginx does not respond; sending \
+        self.silent_attempts += 1;
+        if self.silent_attempts < SILENT_ATTEMPTS {
+            warn!(front = %self.front.name, tries = self.silent_attempts, "nginx does not respond; sending \
                 SIGCONT");
             self.engine.signal(id, "SIGCONT").await?;
             return Ok(());
         }
-        let why = format!("nginx ignored {} attempts to apply a configuration", self.silent_tries);
-        self.silent_tries = 0;
-        self.tell(&format!("the proxy's container is being recreated: {why}")).await;
+        let why = format!("nginx ignored {} attempts to apply a configuration", self.silent_attempts);
+        self.silent_attempts = 0;
+        self.record_event(&format!("the proxy's container is being recreated: {why}")).await;
         self.take_away(id, &why).await?;
         Err(FrontError::down(format!("{why}, so the proxy's container is being recreated")).soon())
     }
@@ -154,7 +156,7 @@ impl FrontReconciler {
     /// Returns whether the desired configuration differs from the one that nginx is known to serve.
     fn is_switch_due(&self, spec: &FrontSpec) -> bool {
         let accepted = self.accepted.as_ref();
-        self.is_told() && accepted.is_some_and(|accepted| !self.wanted(spec).reads_as(&accepted.text))
+        self.has_routes() && accepted.is_some_and(|accepted| !self.wanted(spec).reads_as(&accepted.text))
     }
 
     /// Returns the text of the configuration in the container.
@@ -168,7 +170,8 @@ impl FrontReconciler {
         let Some(found) = found.and_then(Configuration::read) else { return };
         self.remembered = found.sites.clone();
         self.changes = found.changes;
-        if !found.is_whole() {
+        self.requests.open(found.requests.clone(), &self.metrics, &self.front.manifest);
+        if !found.is_unedited() {
             // Somebody changed the file, so it is unknown what nginx serves until it serves another
             // configuration.
             self.changes = self.changes.saturating_add(1);
@@ -188,7 +191,7 @@ impl FrontReconciler {
             }
         }
         self.accepted = Some(found);
-        self.tell_guard();
+        self.update_guard();
     }
 
     async fn attempt(
@@ -228,16 +231,17 @@ impl FrontReconciler {
         configuration: &Configuration,
     ) -> Result<Option<ApplyResult>, EngineError> {
         let mut files = self.certificates.files();
+        files.extend(self.files.all());
         files.push(file(NEXT, configuration.text.clone().into_bytes()));
         self.engine.place_files(id, FOLDER, &files).await?;
         let next = format!("/{FOLDER}/{NEXT}");
-        let (code, said) = self.engine.run_in(id, &["nginx", "-t", "-c", next.as_str()]).await?;
+        let (code, output) = self.engine.run_in(id, &["nginx", "-t", "-c", next.as_str()]).await?;
         if code == 0 {
             self.checked = Some((configuration.hash.clone(), id.to_owned()));
             return Ok(None);
         }
-        let sockets = refused::read(&said);
-        let why = last_words(&said).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
+        let sockets = refused::read(&output);
+        let why = last_words(&output).unwrap_or_else(|| format!("`nginx -t` ended with exit code {code}"));
         Ok(Some(if sockets.is_empty() { ApplyResult::Invalid(why) } else { ApplyResult::Refused(sockets) }))
     }
 
@@ -304,13 +308,13 @@ impl FrontReconciler {
             }
         }
         self.unsettled.clear();
-        (self.has_drifted, self.silent_tries) = (false, 0);
+        (self.has_drifted, self.silent_attempts) = (false, 0);
         self.since.extend(moved.into_iter().map(|environment| (environment, now)));
         self.refusals.taken();
         self.certificates.accepted();
         self.remembered = configuration.sites.clone();
         self.accepted = Some(configuration);
-        self.tell_guard();
+        self.update_guard();
     }
 
     /// The containers to which workers from before a switch may still send requests; `None`: any.
@@ -322,10 +326,10 @@ impl FrontReconciler {
 
     /// Passes the served configuration to the guard, because containers get new addresses when the engine
     /// restarts while abide does not run.
-    fn tell_guard(&self) {
-        let network = self.front.manifest.borrow().network.clone();
+    fn update_guard(&self) {
+        let manifest = Arc::clone(&self.front.manifest.borrow());
         let served = self.container.id().zip(self.accepted.as_ref());
-        self.front.guard.tell_front(served.map(|(id, accepted)| (id, &network, accepted)));
+        self.front.guard.set_front(served.map(|(id, accepted)| (id, &*manifest, accepted)));
     }
 
     /// Restores a configuration that nginx accepts: the one that it serves or served last, otherwise one
@@ -334,14 +338,17 @@ impl FrontReconciler {
         if self.accepted.is_none()
             && let Some(found) = self.found(id).await?.as_deref().and_then(Configuration::read)
         {
+            self.requests.open(found.requests, &self.metrics, &self.front.manifest);
             self.remembered = found.sites;
         }
+        self.requests.open(None, &self.metrics, &self.front.manifest);
         let refused = self.refusals.sockets();
         let is_good = |accepted: &&Configuration| !refused.iter().any(|socket| listens_on(accepted, socket));
         let accepted = self.accepted.as_ref().filter(is_good).map(|accepted| accepted.text.clone());
         // Certificates that only an earlier daemon knew cannot be copied into a new container.
         let complete = accepted.and_then(|text| self.certificates.files_of(&text).map(|files| (text, files)));
         let (text, mut files) = complete.unwrap_or_else(|| (self.plain(spec).text, Vec::new()));
+        files.extend(self.files.all());
         files.push(file(PRESENT, text.into_bytes()));
         Ok(self.engine.place_files(id, FOLDER, &files).await?)
     }

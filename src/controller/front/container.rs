@@ -9,7 +9,7 @@ use crate::controller::clock::now;
 use crate::controller::docker::{
     AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, EngineError, SeenAuxiliary,
 };
-use crate::controller::managed::{Next, Obstacle};
+use crate::controller::managed::{NextAction, Obstacle};
 use crate::model::container::label;
 use crate::model::name::ContainerName;
 use crate::model::observed::ContainerState;
@@ -45,15 +45,15 @@ impl FrontReconciler {
             if self.container.id() != before.as_deref() {
                 self.draining.clear();
             }
-            self.front.told().container = self.container.id().map(str::to_owned);
+            self.front.state().container = self.container.id().map(str::to_owned);
             match next? {
-                Next::None(id) => return Ok(id),
-                Next::Keep(id, why) => {
+                NextAction::None(id) => return Ok(id),
+                NextAction::Keep(id, why) => {
                     self.waits_for = Some(format!("the proxy: {why}"));
                     return Ok(id);
                 }
-                Next::Create => self.container.create(&declared, &spec.image).await?,
-                Next::Start(seen) => self.start(spec, &seen).await?,
+                NextAction::Create => self.container.create(&declared, &spec.image).await?,
+                NextAction::Start(seen) => self.start(spec, &seen).await?,
             }
         }
         Err(FrontError::down(format!("the container {} keeps changing", self.front.name)))
@@ -85,18 +85,18 @@ impl FrontReconciler {
     /// after a growing pause. An exit because of a newly unavailable port counts as the first one.
     async fn start(&mut self, spec: &FrontSpec, seen: &SeenAuxiliary) -> Result<(), FrontError> {
         let id = &seen.seen.id;
-        let (mut why, mut is_news) = (String::new(), false);
+        let (mut why, mut is_new_cause) = (String::new(), false);
         if let ContainerState::Exited(exit) = &seen.seen.state {
             let log = self.engine.last_output(id, LAST_LINES).await?;
             why = last_words(&log).unwrap_or_else(|| format!("exit code {}", exit.code));
             if !self.container.is_counted(exit.at) {
                 let refused = refused::read(&log);
                 let sockets = self.refusals.sockets();
-                is_news = refused.iter().any(|(socket, _)| !sockets.contains(socket));
+                is_new_cause = refused.iter().any(|(socket, _)| !sockets.contains(socket));
                 self.refusals.add(refused, now());
             }
         }
-        self.container.may_start(seen, &why, is_news)?;
+        self.container.may_start(seen, &why, is_new_cause)?;
         self.put_back(spec, id).await?;
         self.container.start(id, &why).await?;
         self.await_start(id, &why).await
@@ -119,7 +119,7 @@ impl FrontReconciler {
         self.waits_for = None;
         (self.accepted, self.remembered) = (None, BTreeMap::new());
         self.since.clear();
-        self.front.guard.tell_front(None);
+        self.front.guard.set_front(None);
         Ok(())
     }
 }

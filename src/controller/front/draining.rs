@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_in_the_middle_of_a_drain_protects_both_that_went_before() {
+    fn a_switch_during_a_drain_protects_both_earlier_containers() {
         let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
         let drain = Duration::from_secs(30);
         draining.begin(dev.clone(), from("a"), Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn only_workers_from_before_a_switch_hold_it_up() {
+    fn only_workers_older_than_a_switch_prolong_its_drain() {
         let (dev, test) = (EnvironmentName::new("dev").unwrap(), EnvironmentName::new("test").unwrap());
         let (mut draining, drain) = (Draining::default(), Duration::from_secs(30));
         draining.begin(dev.clone(), from("a"), Some(&workers(&nginx(&[(7, false)]))), at(0), drain);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_taken_to_last_until_nginx_cuts_it_off() {
+    fn unobservable_requests_are_assumed_to_last_until_the_drain_timeout() {
         let (dev, mut draining) = (EnvironmentName::new("dev").unwrap(), Draining::default());
         draining.begin(dev.clone(), None, None, at(0), Duration::from_secs(30));
         assert_eq!(draining.reach(&dev), ProxyTargets::Any);

@@ -10,19 +10,24 @@ mod apply;
 mod ask;
 mod container;
 mod draining;
+mod files;
+mod location;
 mod page;
 mod reach;
 mod refused;
 mod render;
+mod requests;
+mod server;
 mod site;
 mod tls;
 mod version;
+mod web_page;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,8 +35,9 @@ use tokio::sync::{Notify, watch as channel};
 
 use super::guard::Guard;
 use super::wake::WakeQueue;
-use crate::acme::{Acme, Report};
+use crate::acme::{Acme, CertificateOwner, CertificateReport};
 use crate::model::front::{FrontSeen, ProxyTargets, Route};
+use crate::model::listener::DaemonListener;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 pub(super) use apply::PRESENT;
@@ -47,12 +53,14 @@ pub(super) struct FrontHandle {
     name: String,
     manifest: channel::Receiver<Arc<Manifest>>,
     wake: WakeQueue,
-    bell: Arc<Notify>,
-    told: Arc<Mutex<FrontState>>,
+    wakeup: Arc<Notify>,
+    state: Arc<Mutex<FrontState>>,
     /// Receives the served configuration.
     guard: Guard,
     /// Certificates from an authority.
     acme: Acme,
+    /// Where the daemon serves the web page; `None`: nowhere.
+    listener: Option<DaemonListener>,
 }
 
 #[derive(Default)]
@@ -60,6 +68,10 @@ struct FrontState {
     /// The routes that passes requested. An environment that is missing here has not requested any since the
     /// daemon started, and keeps the front's route.
     routes: BTreeMap<EnvironmentName, Option<Route>>,
+    /// The environments that passes looked at, and whether the front answers for them.
+    maintenance: BTreeMap<EnvironmentName, bool>,
+    /// The environments that a user removes from this host: nothing is passed to them any more.
+    leaving: BTreeSet<EnvironmentName>,
     /// The addresses that passes are about to request for environments.
     next: BTreeMap<EnvironmentName, SocketAddr>,
     /// The state of the front per environment. An environment that is missing here was not checked yet.
@@ -83,33 +95,68 @@ impl FrontHandle {
     ) -> Self {
         let mark: String = record.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let name = format!("abide-front-{mark}");
-        Self { name, manifest, wake, bell: Arc::default(), told: Arc::default(), guard, acme }
+        Self {
+            name,
+            manifest,
+            wake,
+            wakeup: Arc::default(),
+            state: Arc::default(),
+            guard,
+            acme,
+            listener: None,
+        }
     }
 
-    fn told(&self) -> MutexGuard<'_, FrontState> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same for a daemon that serves the web page at `listener`.
+    pub(super) fn with_page(self, listener: Option<DaemonListener>) -> Self {
+        Self { listener, ..self }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FrontState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the desired route of an environment. `None` means no route: the front answers with its own page.
     /// It does not wait.
     pub(super) fn route(&self, environment: &EnvironmentName, route: Option<Route>) {
-        let mut told = self.told();
-        let before = told.routes.insert(environment.clone(), route.clone());
+        let mut state = self.state();
+        state.leaving.remove(environment);
+        let before = state.routes.insert(environment.clone(), route.clone());
         if before != Some(route) {
-            told.next.remove(environment);
-            drop(told);
-            self.bell.notify_one();
+            state.next.remove(environment);
+            drop(state);
+            self.wakeup.notify_one();
             // If there is nothing to switch, it counts as switched at once, and the announced address may be
             // obsolete.
-            self.wake.ring(environment);
+            self.wake.wake(environment);
+        }
+    }
+
+    /// Takes away the site of an environment whose containers are about to be removed: the next container gets its
+    /// address. It does not wait.
+    pub(super) fn forget(&self, environment: &EnvironmentName) {
+        let mut state = self.state();
+        state.routes.remove(environment);
+        state.next.remove(environment);
+        if state.leaving.insert(environment.clone()) {
+            drop(state);
+            self.wakeup.notify_one();
+        }
+    }
+
+    /// Sets whether the front answers requests itself instead of passing them on. It does not wait.
+    pub(super) fn maintain(&self, environment: &EnvironmentName, is_on: bool) {
+        let before = self.state().maintenance.insert(environment.clone(), is_on);
+        if before != Some(is_on) {
+            self.wakeup.notify_one();
         }
     }
 
     /// Announces the address that an environment will be served from, so that the switch has less to wait for
     /// when it is due.
     pub(super) fn announce(&self, environment: &EnvironmentName, address: SocketAddr) {
-        self.told().next.insert(environment.clone(), address);
-        self.bell.notify_one();
+        self.state().next.insert(environment.clone(), address);
+        self.wakeup.notify_one();
     }
 
     /// Returns the state of the front for an environment; `None` if there is no front or it was not checked
@@ -118,15 +165,15 @@ impl FrontHandle {
     pub(super) fn seen(&self, environment: &EnvironmentName) -> Option<FrontSeen> {
         self.manifest.borrow().front.as_ref()?;
         let is_served = self.is_served(environment);
-        let told = self.told();
-        let serves = told.routes.get(environment).cloned().flatten().map(|route| route.container);
+        let state = self.state();
+        let serves = state.routes.get(environment).cloned().flatten().map(|route| route.container);
         if !is_served {
             let reach = ProxyTargets::Only(serves.iter().cloned().collect());
             return Some(FrontSeen { serves, reach, ..FrontSeen::default() });
         }
-        let mut seen = told.seen.get(environment).cloned()?;
+        let mut seen = state.seen.get(environment).cloned()?;
         // The worker may pass the requested route to nginx at any moment.
-        seen.reach = seen.reach.and(serves).and(told.rendered.of(environment));
+        seen.reach = seen.reach.and(serves).and(state.rendered.of(environment));
         Some(seen)
     }
 
@@ -136,54 +183,56 @@ impl FrontHandle {
     }
 
     /// Returns the state of the certificates of an environment that come from an authority.
-    pub(super) fn certificate(&self, environment: &EnvironmentName) -> Report {
-        self.acme.report(environment).unwrap_or_default()
+    pub(super) fn certificate(&self, environment: &EnvironmentName) -> CertificateReport {
+        self.acme.report(&CertificateOwner::Environment(environment.clone())).unwrap_or_default()
     }
 
     /// Returns the problems of the front as a whole, in sentences.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.told().trouble.clone();
+        let mut warnings = self.state().trouble.clone();
         warnings.extend(self.acme.trouble());
+        let of_page = self.acme.report(&CertificateOwner::Page).and_then(|report| report.problem);
+        warnings.extend(of_page.map(|problem| format!("the certificate of the web page: {problem}")));
         warnings
     }
 
     /// Keeps certificates from an authority until dropped.
     pub(super) async fn keep_certificates(self) {
-        let (bell, wake) = (Arc::clone(&self.bell), self.wake.clone());
+        let (wakeup, wake) = (Arc::clone(&self.wakeup), self.wake.clone());
         let changed = move || {
-            bell.notify_one();
+            wakeup.notify_one();
             // Their statuses have the end of each certificate.
-            wake.ring_all();
+            wake.wake_all();
         };
         self.acme.run(changed).await;
     }
 
     /// Reports that a container changed. If it is the front's, or has its name, the worker checks the front.
-    pub(super) fn hear(&self, id: &str, names: &[String]) {
-        if self.told().container.as_deref() == Some(id) || names.contains(&self.name) {
-            self.bell.notify_one();
+    pub(super) fn note_change(&self, id: &str, names: &[String]) {
+        if self.state().container.as_deref() == Some(id) || names.contains(&self.name) {
+            self.wakeup.notify_one();
         }
     }
 
     /// Reports that an image was added, because it may be the one that the front waits for.
-    pub(super) fn hear_of_images(&self) {
-        if !self.told().trouble.is_empty() {
-            self.bell.notify_one();
+    pub(super) fn note_image(&self) {
+        if !self.state().trouble.is_empty() {
+            self.wakeup.notify_one();
         }
     }
 
     /// Records the current state of the front, and wakes the environments for which it changed.
     fn publish(&self, seen: BTreeMap<EnvironmentName, FrontSeen>, trouble: Vec<String>) {
-        let mut told = self.told();
-        let rendered = std::mem::take(&mut told.rendered);
-        let is_news = |name: &EnvironmentName, now: &FrontSeen| {
-            told.seen.get(name) != Some(now) || rendered.of(name).any(|id| !now.reach.may_include(&id))
+        let mut state = self.state();
+        let rendered = std::mem::take(&mut state.rendered);
+        let has_changed = |name: &EnvironmentName, now: &FrontSeen| {
+            state.seen.get(name) != Some(now) || rendered.of(name).any(|id| !now.reach.may_include(&id))
         };
-        let news: Vec<EnvironmentName> =
-            seen.iter().filter(|(name, now)| is_news(name, now)).map(|(name, _)| name.clone()).collect();
-        told.seen = seen;
-        told.trouble = trouble;
-        drop(told);
-        news.iter().for_each(|environment| self.wake.ring(environment));
+        let changed: Vec<EnvironmentName> =
+            seen.iter().filter(|(name, now)| has_changed(name, now)).map(|(name, _)| name.clone()).collect();
+        state.seen = seen;
+        state.trouble = trouble;
+        drop(state);
+        changed.iter().for_each(|environment| self.wake.wake(environment));
     }
 }

@@ -11,6 +11,11 @@ pub(super) fn none_ready(environment: &str) -> String {
     page(&format!("{environment} is not available now"), "No container is ready yet. Please try again soon.")
 }
 
+/// An operator switched maintenance on.
+pub(super) fn maintenance(environment: &str) -> String {
+    page(&format!("{environment} is under maintenance"), "It will be back soon. Please try again later.")
+}
+
 /// The container does not answer.
 pub(super) fn unanswered(environment: &str) -> String {
     page(&format!("{environment} does not answer"), "The program did not answer. Please try again soon.")
@@ -19,6 +24,11 @@ pub(super) fn unanswered(environment: &str) -> String {
 /// No environment has the host name of the request.
 pub(super) fn unknown_host() -> String {
     page("No such host", "There is no site with this name here.")
+}
+
+/// No environment has the path of the request.
+pub(super) fn unknown_path() -> String {
+    page("No such page", "There is no site at this path.")
 }
 
 fn page(title: &str, words: &str) -> String {

@@ -41,12 +41,12 @@ mod tests {
 
     fn sites(container: &str) -> Sites {
         let route = Route { container: container.to_owned(), address: "172.18.0.2:80".parse().unwrap() };
-        let site = Site { hostnames: Vec::new(), https: None, publish: None, route: Some(route) };
+        let site = Site { route: Some(route), ..serde_json::from_str("{}").unwrap() };
         [(EnvironmentName::new("dev").unwrap(), site)].into()
     }
 
     #[test]
-    fn every_configuration_counts_until_a_later_one_is_served() {
+    fn targets_of_every_configuration_count_until_cleared() {
         let (mut reached, dev) = (Reached::default(), EnvironmentName::new("dev").unwrap());
         reached.add(&sites("one"));
         reached.add(&sites("two"));

@@ -51,7 +51,7 @@ impl RefusedSockets {
     }
 
     /// Includes a socket again, for an attempt.
-    pub(super) fn let_try(&mut self, socket: SocketAddr) {
+    pub(super) fn allow_retry(&mut self, socket: SocketAddr) {
         if let Some(refusal) = self.0.get_mut(&socket) {
             refusal.retry_at = None;
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_read_from_nginx_own_words() {
+    fn refused_sockets_are_parsed_from_the_nginx_log() {
         let expected = [
             ("0.0.0.0:8900", "Address already in use"),
             ("[::]:80", "Address family not supported by protocol"),
@@ -137,17 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_left_out_tried_and_forgotten_once_it_is_taken() {
+    fn a_refused_socket_is_retried_and_cleared_once_bound() {
         let (mut refusals, socket) = (RefusedSockets::default(), "0.0.0.0:8900".parse().unwrap());
         refusals.add(read(LOG), at(0));
         assert!(refusals.sockets().contains(&socket));
         assert!(refusals.sentence(8900).unwrap().contains("Address already in use"));
         assert!(refusals.due(at(0)).is_empty() && refusals.due(at(1)).contains(&socket));
-        refusals.let_try(socket);
+        refusals.allow_retry(socket);
         assert!(!refusals.sockets().contains(&socket) && refusals.sentence(8900).is_none());
         refusals.add(vec![(socket, "no".to_owned())], at(1));
         assert!(!refusals.due(at(1)).contains(&socket), "the second failure waits");
-        refusals.let_try(socket);
+        refusals.allow_retry(socket);
         refusals.taken();
         refusals.add(vec![(socket, "no".to_owned())], at(9));
         assert!(refusals.due(at(10)).contains(&socket), "what was taken begins anew");

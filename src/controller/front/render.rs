@@ -1,7 +1,7 @@
 //! Renders nginx's configuration from the desired sites. Pure.
 //!
-//! Every inserted word is a number, an address, or a name whose grammar excludes nginx's special characters.
-//! So no value from a manifest can become a directive.
+//! Every inserted word is a number, an address, a name whose grammar excludes nginx's special characters, or a
+//! quoted text of printable ASCII. So no value from a manifest can become a directive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,12 +12,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::page;
-use super::site::{Site, Sites, listens};
-use super::version::Version;
-use crate::acme::CHALLENGE_PATH;
+use super::location::{self, ServedPlace};
+use super::requests::RequestSink;
+use super::server::{self, Listens, ServerBlock, ServerContent};
+use super::site::{Sites, listens};
+use super::version::NginxVersion;
+use super::web_page::ServedPage;
 use crate::model::name::SiteName;
-use crate::model::spec::{HttpsMode, Publish};
+use crate::model::spec::Publish;
 
 /// The folder of all of the front's files in its container.
 pub(crate) const FOLDER: &str = "etc/abide-front";
@@ -42,7 +44,7 @@ pub(crate) struct Layout {
     /// The thumbprint in answers to challenges of an ACME authority.
     pub(crate) thumbprint: Option<String>,
     /// nginx's version; `None`: unknown.
-    pub(crate) version: Option<Version>,
+    pub(crate) version: Option<NginxVersion>,
     /// How long requests to a replaced container may take.
     pub(crate) drain: Duration,
     /// Whether this host has IPv6.
@@ -51,9 +53,20 @@ pub(crate) struct Layout {
     pub(crate) refused: BTreeSet<SocketAddr>,
     /// Proxies whose headers about the client are passed on.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// The receiver of a record of each request; `None`: nobody counts them.
+    pub(crate) requests: Option<RequestSink>,
+    /// abide's own web page, if the front serves it.
+    pub(crate) page: Option<ServedPage>,
     /// How often somebody else changed the served configuration. Only with a new hash can nginx prove that it
     /// serves the rendered configuration.
     pub(crate) changes: u32,
+}
+
+impl Layout {
+    /// The address that nginx sends a record of each request to.
+    pub(super) fn counted_at(&self) -> Option<SocketAddr> {
+        self.requests.as_ref().map(|sink| sink.address)
+    }
 }
 
 /// TLS for host names. Certificates are named by their files in [`FOLDER`], without the ending.
@@ -89,6 +102,8 @@ pub(crate) struct Configuration {
     /// The sites that it serves.
     pub(crate) sites: Sites,
     /// As in [`Layout`].
+    pub(crate) requests: Option<RequestSink>,
+    /// As in [`Layout`].
     pub(crate) changes: u32,
 }
 
@@ -98,6 +113,8 @@ struct RenderedNotes {
     hash: String,
     asked_at: Option<SocketAddr>,
     sites: Sites,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requests: Option<RequestSink>,
     #[serde(default, skip_serializing_if = "is_zero")]
     changes: u32,
 }
@@ -115,13 +132,19 @@ impl Configuration {
         let asked_at = control.map(reachable);
         let body = body(layout, sites, control);
         let hash = hash_of(asked_at, &body);
-        let changes = layout.changes;
-        let notes = RenderedNotes { hash: hash.clone(), asked_at, sites: sites.clone(), changes };
+        let (requests, changes) = (layout.requests.clone(), layout.changes);
+        let notes = RenderedNotes {
+            hash: hash.clone(),
+            asked_at,
+            sites: sites.clone(),
+            requests: requests.clone(),
+            changes,
+        };
         // Maps with text keys can always be serialized.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which reverts all other changes.\n";
         let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
-        Self { text, hash, asked_at, sites: sites.clone(), changes }
+        Self { text, hash, asked_at, sites: sites.clone(), requests, changes }
     }
 
     /// Returns whether nginx would read `found` exactly like this configuration.
@@ -131,7 +154,7 @@ impl Configuration {
     }
 
     /// Returns whether the text is unchanged since it was rendered.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_unedited(&self) -> bool {
         let rest = self.text.split_once(SITES).and_then(|(_, rest)| rest.split_once('\n'));
         rest.is_some_and(|(_, body)| hash_of(self.asked_at, &body.replace(&self.hash, HASH)) == self.hash)
     }
@@ -139,8 +162,8 @@ impl Configuration {
     /// Parses a configuration file; `None` if this module did not write it.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
-        let RenderedNotes { hash, asked_at, sites, changes } = serde_json::from_str(line).ok()?;
-        Some(Self { text: text.to_owned(), hash, asked_at, sites, changes })
+        let RenderedNotes { hash, asked_at, sites, requests, changes } = serde_json::from_str(line).ok()?;
+        Some(Self { text: text.to_owned(), hash, asked_at, sites, requests, changes })
     }
 }
 
@@ -178,7 +201,7 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
         "# record {}\n\
          daemon off;\n\
          pid /{FOLDER}/nginx.pid;\n\
-         error_log stderr error;\n\
+         error_log stderr crit;\n\
          worker_processes auto;\n\
          worker_shutdown_timeout {drain}ms;\n\
          events {{\n    worker_connections 4096;\n}}\n\
@@ -190,30 +213,34 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
     }
     out.push_str(GENERAL);
     out.push_str(&forwarded(&layout.trusted_proxies));
+    for_sites(&mut out, layout, sites);
     tls(&mut out, layout);
     if let Some(control) = control {
-        ask_about_itself(&mut out, control);
+        ask_about_itself(&mut out, control, layout);
     }
     let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout) };
-    unknown_host(&mut out, &by_name, layout);
+    server::unknown_host(&mut out, &by_name, layout);
     for (environment, site) in sites {
-        let _ = write!(out, "\n    # {environment}\n");
         let own = Listens { plain: open(layout, site.listens(layout.has_ipv6)), tls: Vec::new() };
-        let on_port =
-            Server { listens: &own, suffix: " default_server", names: "_", certificate: None, site };
-        on_port.write(
-            &mut out,
-            layout,
-            &Content::Program { environment: environment.as_str(), has_hsts: false },
-        );
-        serve_names(&mut out, layout, &by_name, environment.as_str(), site);
+        let place = ServedPlace {
+            environment: environment.as_str(),
+            site,
+            path: None,
+            has_hsts: false,
+            counted_at: layout.counted_at(),
+        };
+        let on_port = ServerBlock { listens: &own, suffix: " default_server", names: "_", certificate: None };
+        on_port.write(&mut out, layout, &ServerContent::Programs { places: vec![place], page: None });
     }
+    server::serve_names(&mut out, layout, &by_name, sites);
     out.push_str("}\n");
     out
 }
 
-/// Settings for every request: the front passes requests on unchanged, as a published port would.
-const GENERAL: &str = r"    access_log off;
+/// Settings for every request. The main log, which has its own level, would get a line for each record of a request
+/// that nobody receives while the daemon is down. The front passes requests on unchanged, as a published port would.
+const GENERAL: &str = r"    error_log stderr error;
+    access_log off;
     server_tokens off;
     server_names_hash_bucket_size 512;
     server_names_hash_max_size 8192;
@@ -249,6 +276,11 @@ const GENERAL: &str = r"    access_log off;
     proxy_set_header Connection $abide_connection;
 ";
 
+/// The variable with the scheme that the client used.
+pub(super) fn client_scheme(layout: &Layout) -> &'static str {
+    if layout.trusted_proxies.is_empty() { "scheme" } else { "abide_proto" }
+}
+
 /// Renders the headers that describe the client to the program. Without trusted proxies, the front is the
 /// outermost proxy and uses its own view; the client can only set the beginning of the address chain. With
 /// trusted proxies, each of their headers is passed on as it is, and no header of anyone else.
@@ -260,21 +292,39 @@ fn forwarded(trusted: &[IpNet]) -> String {
             + &set("Host", "$http_host");
     }
     let networks: String = trusted.iter().map(|network| format!("        {network} 1;\n")).collect();
+    // The modules that judge clients use `$remote_addr`, which is then the client that the proxies name.
+    let real: String = trusted.iter().map(|network| format!("    set_real_ip_from {network};\n")).collect();
+    // No map has a regular expression: with captures they were CVE-2026-42533.
     let choices: String = [
-        ("for", "$proxy_add_x_forwarded_for", "$remote_addr"),
+        ("for", "\"$http_x_forwarded_for, $realip_remote_addr\"", "$realip_remote_addr"),
         ("proto", "$http_x_forwarded_proto", "$scheme"),
         ("host", "$http_x_forwarded_host", "$http_host"),
     ]
     .iter()
     .map(|(name, theirs, own)| {
-        let came = format!("$abide_is_trusted$http_x_forwarded_{name}");
-        format!("    map {came} $abide_{name} {{\n        default {own};\n        ~^1. {theirs};\n    }}\n")
+        format!(
+            "    map $http_x_forwarded_{name} $abide_came_{name} {{\n        default {theirs};\n        '' {own};\n    \
+             }}\n    map $abide_is_trusted $abide_{name} {{\n        default {own};\n        1 $abide_came_{name};\n    \
+             }}\n"
+        )
     })
     .collect();
-    format!("\n    geo $abide_is_trusted {{\n        default 0;\n{networks}    }}\n{choices}")
-        + &set("For", "$abide_for")
+    format!(
+        "\n{real}    real_ip_header X-Forwarded-For;\n    real_ip_recursive on;\n    \
+         geo $realip_remote_addr $abide_is_trusted {{\n        default 0;\n{networks}    }}\n{choices}"
+    ) + &set("For", "$abide_for")
         + &set("Proto", "$abide_proto")
         + &set("Host", "$abide_host")
+}
+
+/// Renders what settings of sites need outside of servers.
+fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
+    if sites.values().any(|site| location::has_dollar(&site.settings)) {
+        let _ = write!(out, "\n    geo ${} {{\n        default \"$\";\n    }}\n", location::DOLLAR);
+    }
+    for (environment, site) in sites {
+        location::zone(out, environment.as_str(), &site.settings, layout.requests.as_ref());
+    }
 }
 
 fn tls(out: &mut String, layout: &Layout) {
@@ -286,7 +336,8 @@ fn tls(out: &mut String, layout: &Layout) {
     out.push_str(TLS_SETTINGS);
 }
 
-fn certificate_lines(indent: &str, pair: &str) -> String {
+/// Renders which certificate to present.
+pub(super) fn certificate_lines(indent: &str, pair: &str) -> String {
     format!(
         "{indent}ssl_certificate /{FOLDER}/{pair}.crt;\n{indent}ssl_certificate_key /{FOLDER}/{pair}.key;\n"
     )
@@ -316,10 +367,12 @@ fn tls_listens(layout: &Layout) -> Vec<SocketAddr> {
 
 /// Renders the server that reports which configuration this is, only to this host. `return` runs before
 /// `deny`, so the server checks the address itself.
-fn ask_about_itself(out: &mut String, control: SocketAddr) {
+fn ask_about_itself(out: &mut String, control: SocketAddr, layout: &Layout) {
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let here: BTreeSet<IpAddr> = loopback.into_iter().chain([reachable(control).ip()]).collect();
-    out.push_str("\n    map $remote_addr $abide_is_here {\n        default '';\n");
+    // A client cannot choose the address of its connection.
+    let address = if layout.trusted_proxies.is_empty() { "remote_addr" } else { "realip_remote_addr" };
+    let _ = write!(out, "\n    map ${address} $abide_is_here {{\n        default '';\n");
     for address in here {
         let _ = writeln!(out, "        {address} 1;");
     }
@@ -332,209 +385,15 @@ fn ask_about_itself(out: &mut String, control: SocketAddr) {
     );
 }
 
-struct Listens {
-    plain: Vec<SocketAddr>,
-    tls: Vec<SocketAddr>,
-}
-
-impl Listens {
-    fn none() -> Self {
-        Self { plain: Vec::new(), tls: Vec::new() }
-    }
-
-    /// Without any server, nginx would listen on port 80.
-    fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.tls.is_empty()
-    }
-
-    fn plain_only(&self) -> Self {
-        Self { plain: self.plain.clone(), ..Self::none() }
-    }
-
-    fn tls_only(&self) -> Self {
-        Self { tls: self.tls.clone(), ..Self::none() }
-    }
-
-    /// HTTP/2 is a property of a socket, so all servers on it say the same.
-    fn write(&self, out: &mut String, suffix: &str, layout: &Layout) {
-        let has_directive = layout.version.is_some_and(Version::has_http2_directive);
-        for socket in &self.plain {
-            let _ = writeln!(out, "        listen {socket}{suffix};");
-        }
-        let http2 = if has_directive { "" } else { " http2" };
-        for socket in &self.tls {
-            let _ = writeln!(out, "        listen {socket} ssl{http2}{suffix};");
-        }
-        if has_directive && !self.tls.is_empty() {
-            out.push_str("        http2 on;\n");
-        }
-    }
-}
-
-/// Renders what answers requests for names that no environment has. Without a certificate for all names, a
-/// handshake for such a name is rejected.
-fn unknown_host(out: &mut String, by_name: &Listens, layout: &Layout) {
-    let has_default = layout.tls.as_ref().is_some_and(|tls| tls.default.is_some());
-    if !has_default && !by_name.tls.is_empty() {
-        out.push_str("\n    server {\n");
-        by_name.tls_only().write(out, " default_server", layout);
-        out.push_str("        server_name _;\n        ssl_reject_handshake on;\n    }\n");
-    }
-    let listens = if has_default {
-        Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() }
-    } else {
-        by_name.plain_only()
-    };
-    if listens.is_empty() {
-        return;
-    }
-    out.push_str("\n    server {\n");
-    listens.write(out, " default_server", layout);
-    out.push_str("        server_name _;\n");
-    if layout.thumbprint.is_none() {
-        let _ = write!(out, "        return 404 '{}';\n    }}\n", page::unknown_host());
-        return;
-    }
-    challenges(out, layout);
-    let _ = write!(
-        out,
-        "        location / {{\n            return 404 '{}';\n        }}\n    }}\n",
-        page::unknown_host()
-    );
-}
-
-/// Renders the answer to challenges of an ACME authority: the same for every token, because only the account's
-/// key makes it valid. It comes before redirects and everything that could stop a request.
-fn challenges(out: &mut String, layout: &Layout) {
-    let Some(thumbprint) = &layout.thumbprint else { return };
-    let pattern = CHALLENGE_PATH.replace('.', "\\.");
-    let _ = write!(
-        out,
-        "        location ^~ {CHALLENGE_PATH} {{\n            \
-         location ~ \"^{pattern}(?<abide_token>[-_A-Za-z0-9]+)$\" {{\n                default_type text/plain;\n                \
-         return 200 \"$abide_token.{thumbprint}\";\n            }}\n            return 404;\n        }}\n"
-    );
-}
-
-/// Renders the servers of an environment's host names: names with the same certificate share them.
-fn serve_names(out: &mut String, layout: &Layout, by_name: &Listens, environment: &str, site: &Site) {
-    let mut groups: BTreeMap<Option<(&str, bool)>, Vec<&SiteName>> = BTreeMap::new();
-    for name in &site.hostnames {
-        let named = layout.tls.as_ref().and_then(|tls| tls.by_name.get(name));
-        groups.entry(named.map(|named| (named.pair.as_str(), named.is_trusted))).or_default().push(name);
-    }
-    let has_default = layout.tls.as_ref().is_some_and(|tls| tls.default.is_some());
-    for (certificate, names) in groups {
-        let names = names.into_iter().map(SiteName::as_str).collect::<Vec<_>>().join(" ");
-        let is_trusted = certificate.is_some_and(|(_, is_trusted)| is_trusted);
-        let has_tls = !by_name.tls.is_empty() && (certificate.is_some() || has_default);
-        let certificate = certificate.map(|(pair, _)| pair);
-        let is_redirected = match site.https {
-            Some(HttpsMode::Required) => certificate.is_none() || is_trusted,
-            Some(HttpsMode::Optional) => false,
-            None => is_trusted,
-        };
-        let listens = match (has_tls, is_redirected) {
-            (true, true) => {
-                let plain = by_name.plain_only();
-                let redirecting =
-                    Server { listens: &plain, suffix: "", names: &names, certificate: None, site };
-                redirecting.write(out, layout, &Content::Redirect);
-                by_name.tls_only()
-            }
-            (true, false) => Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() },
-            (false, _) => by_name.plain_only(),
-        };
-        let serving = Server { listens: &listens, suffix: "", names: &names, certificate, site };
-        serving.write(out, layout, &Content::Program { environment, has_hsts: has_tls && is_redirected });
-    }
-}
-
-/// A server block.
-struct Server<'a> {
-    listens: &'a Listens,
-    suffix: &'a str,
-    names: &'a str,
-    certificate: Option<&'a str>,
-    site: &'a Site,
-}
-
-/// What a server answers.
-enum Content<'a> {
-    /// The same address over HTTPS.
-    Redirect,
-    /// What the program of an environment answers.
-    Program { environment: &'a str, has_hsts: bool },
-}
-
-impl Server<'_> {
-    fn write(&self, out: &mut String, layout: &Layout, content: &Content<'_>) {
-        if self.listens.is_empty() {
-            return;
-        }
-        out.push_str("    server {\n");
-        self.listens.write(out, self.suffix, layout);
-        let _ = writeln!(out, "        server_name {};", self.names);
-        if let Some(pair) = self.certificate.filter(|_| !self.listens.tls.is_empty()) {
-            out.push_str(&certificate_lines("        ", pair));
-        }
-        let is_by_name = self.suffix.is_empty();
-        if is_by_name && !self.listens.plain.is_empty() {
-            challenges(out, layout);
-        }
-        match content {
-            Content::Redirect => redirect(out, layout),
-            Content::Program { environment, has_hsts } => {
-                if *has_hsts {
-                    out.push_str("        add_header Strict-Transport-Security $abide_hsts always;\n");
-                }
-                program(out, environment, self.site);
-            }
-        }
-        out.push_str("    }\n");
-    }
-}
-
-/// 308 keeps the method and the body of a request.
-fn redirect(out: &mut String, layout: &Layout) {
-    let port = layout.tls.as_ref().map(|tls| tls.port).filter(|port| *port != 443);
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let _ = write!(
-        out,
-        "        location / {{\n            return 308 https://$host{port}$request_uri;\n        }}\n"
-    );
-}
-
-fn program(out: &mut String, environment: &str, site: &Site) {
-    match &site.route {
-        Some(route) => {
-            let _ = write!(
-                out,
-                "        error_page 502 504 @unanswered;\n        location / {{\n            \
-                 proxy_pass http://{};\n        }}\n        location @unanswered {{\n            \
-                 add_header Retry-After {} always;\n            return 502 '{}';\n        }}\n",
-                route.address,
-                page::RETRY_AFTER.as_secs(),
-                page::unanswered(environment),
-            );
-        }
-        None => {
-            let _ = write!(
-                out,
-                "        location / {{\n            add_header Retry-After {} always;\n            \
-                 return 503 '{}';\n        }}\n",
-                page::RETRY_AFTER.as_secs(),
-                page::none_ready(environment),
-            );
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::front::site::{FrontFile, Site, SiteFileNames};
     use crate::model::front::Route;
+    use crate::model::listener::DaemonListener;
     use crate::model::name::EnvironmentName;
+    use crate::model::site::{HeaderText, ResponseHeader, SitePath, SiteSettings};
+    use crate::model::spec::HttpsMode;
 
     fn layout() -> Layout {
         Layout {
@@ -542,11 +401,13 @@ mod tests {
             http: 80,
             tls: None,
             thumbprint: None,
-            version: Some(Version(1, 22, 1)),
+            version: Some(NginxVersion(1, 22, 1)),
             drain: Duration::from_secs(30),
             has_ipv6: true,
             refused: BTreeSet::new(),
             trusted_proxies: Vec::new(),
+            requests: None,
+            page: None,
             changes: 0,
         }
     }
@@ -555,6 +416,9 @@ mod tests {
         Site {
             hostnames: hostname.map(|name| SiteName::new(name).unwrap()).into_iter().collect(),
             https: None,
+            settings: SiteSettings::default(),
+            files: SiteFileNames::default(),
+            maintenance: false,
             publish,
             route: route
                 .map(|address| Route { container: "c0ffee".to_owned(), address: address.parse().unwrap() }),
@@ -607,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_has_its_certificate_and_is_redirected_once_clients_trust_it() {
+    fn names_are_redirected_to_https_only_with_a_trusted_certificate() {
         let mut sites = three();
         let [dev, prod, test] = ["dev", "prod", "test"].map(|name| EnvironmentName::new(name).unwrap());
         sites.get_mut(&dev).unwrap().hostnames = names(&["a.example", "b.example", "*.c.example"]);
@@ -623,12 +487,12 @@ mod tests {
         let by_name = by_name.map(|(name, pair)| (SiteName::new(name).unwrap(), pair)).into();
         let tls = TlsLayout { port: 8443, default: None, by_name };
         let thumbprint = Some("6XgtThumb_-".to_owned());
-        let layout = Layout { tls: Some(tls), thumbprint, version: Some(Version(1, 27, 0)), ..layout() };
+        let layout = Layout { tls: Some(tls), thumbprint, version: Some(NginxVersion(1, 27, 0)), ..layout() };
         is_golden("acme", &layout, &sites);
     }
 
     #[test]
-    fn a_certificate_for_all_names_redirects_nobody_unless_it_is_asked_for() {
+    fn a_default_certificate_redirects_only_if_https_is_required() {
         let tls = TlsLayout { port: 443, default: Some("tls-77".to_owned()), by_name: BTreeMap::new() };
         let layout = Layout { tls: Some(tls), ..layout() };
         let mut sites = three();
@@ -641,13 +505,13 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxies_speak_for_their_clients() {
+    fn trusted_proxies_determine_the_client_address() {
         let trusted_proxies = ["10.0.0.0/8", "fd00::7/128"].map(|network| network.parse().unwrap()).into();
         is_golden("trusted", &Layout { trusted_proxies, ..layout() }, &three());
     }
 
     #[test]
-    fn what_somebody_else_listens_on_is_left_out_and_nothing_more() {
+    fn only_the_refused_listen_sockets_are_left_out() {
         let refused = ["0.0.0.0:80", "[::]:80", "0.0.0.0:8900"].map(|socket| socket.parse().unwrap());
         let layout = Layout { refused: refused.into(), ..layout() };
         let rendered = Configuration::render(&layout, &three());
@@ -659,14 +523,14 @@ mod tests {
     }
 
     #[test]
-    fn a_front_that_can_listen_nowhere_is_asked_nowhere() {
+    fn a_proxy_without_listening_sockets_is_not_probed() {
         let refused = ["0.0.0.0:80", "[::]:80"].map(|socket| socket.parse().unwrap());
         let rendered = Configuration::render(&Layout { refused: refused.into(), ..layout() }, &Sites::new());
         assert_eq!((rendered.asked_at, rendered.text.contains("listen ")), (None, false));
     }
 
     #[test]
-    fn the_hash_tells_what_is_served_and_the_file_tells_for_which_container() {
+    fn the_hash_covers_the_routes_and_the_file_their_containers() {
         let rendered = Configuration::render(&layout(), &three());
         assert!(rendered.text.contains(&format!("return 200 '{}';", rendered.hash)));
         assert_eq!(Configuration::read(&rendered.text), Some(rendered.clone()));
@@ -680,14 +544,222 @@ mod tests {
         );
         let put_right = Configuration::render(&Layout { changes: 1, ..layout() }, &three());
         assert!(put_right.hash != rendered.hash && !put_right.reads_as(&rendered.text));
-        assert!(rendered.is_whole() && put_right.is_whole());
+        assert!(rendered.is_unedited() && put_right.is_unedited());
         let edited = Configuration::read(&put_right.text.replace("dev.keepwork.com", "hacked.example"));
-        assert!(!edited.unwrap().is_whole(), "somebody edited it");
+        assert!(!edited.unwrap().is_unedited(), "somebody edited it");
         assert_eq!(Configuration::read(&put_right.text), Some(put_right));
         let mut moved = three();
         moved.get_mut(&dev).unwrap().route = None;
         let moved = Configuration::render(&layout(), &moved);
         assert!(moved.hash != rendered.hash && !moved.reads_as(&rendered.text));
         assert_eq!(Configuration::read("events {}\n# sites nonsense\n"), None);
+    }
+
+    /// A site with settings, by the manifest's own reader.
+    fn with_settings(lines: &str) -> Sites {
+        let text = format!(
+            "[front]\n[environment.dev]\ncontainer = \"dev-server\"\nport = 8900\nhostnames = [\"a.example\", \"*.b.example\"]\n\
+             [environment.dev.site]\n{lines}"
+        );
+        let file = crate::model::manifest::SourceFile { name: "m.toml".to_owned(), text };
+        let manifest = crate::model::manifest::parse(&[file]).unwrap();
+        let route = Route { container: "c0ffee".to_owned(), address: "172.18.0.2:8900".parse().unwrap() };
+        let site = |spec| Site::of(spec, Some(route.clone())).unwrap();
+        manifest.environments.iter().map(|(name, spec)| (name.clone(), site(spec))).collect()
+    }
+
+    const EVERYTHING: &str = r#"
+        redirect_from = ["www.a.example"]
+        max_body = "10MiB"
+        timeout = "90s"
+        gzip = true
+        access_log = true
+        basic_auth = { secret_file = "/etc/abide/users", realm = "a $b; {}" }
+        allow = ["10.0.0.0/8", "fd00::/8"]
+        deny = ["10.0.0.7"]
+        rate_limit = { rate = "10/s", burst = 50 }
+        headers = { X-Frame-Options = "DENY", X-Powered-By = "", Content-Security-Policy = "script-src 'nonce-$x'; \\ \"" }
+        error_pages = { 502 = "/etc/abide/sorry.html", 413 = "/etc/abide/sorry.html" }
+    "#;
+
+    fn everything() -> Sites {
+        let mut sites = with_settings(EVERYTHING);
+        for site in sites.values_mut() {
+            site.files.users = Some(FrontFile::new("users-1").unwrap());
+            let page = FrontFile::new("page-1").unwrap();
+            site.files.pages =
+                site.settings.error_pages.keys().map(|status| (*status, page.clone())).collect();
+        }
+        sites
+    }
+
+    #[test]
+    fn site_settings_apply_to_every_server_block_of_the_site() {
+        let sink = RequestSink { address: "127.0.0.1:514".parse().unwrap(), token: "70ce".to_owned() };
+        is_golden("site", &Layout { requests: Some(sink), ..layout() }, &everything());
+    }
+
+    #[test]
+    fn environments_share_a_name_by_path() {
+        let mut sites = three();
+        let [dev, prod] = ["dev", "prod"].map(|name| EnvironmentName::new(name).unwrap());
+        sites.get_mut(&dev).unwrap().hostnames = names(&["keepwork.com", "api.example"]);
+        let settings = &mut sites.get_mut(&dev).unwrap().settings;
+        settings.path = Some("/api/v1".parse().unwrap());
+        settings.strip_path = true;
+        sites.get_mut(&prod).unwrap().settings.redirect_from = names(&["www.keepwork.com"]);
+        let by_name = [("keepwork.com", pair("tls-1", true)), ("www.keepwork.com", pair("tls-2", true))];
+        let by_name = by_name.map(|(name, pair)| (SiteName::new(name).unwrap(), pair)).into();
+        let tls = Some(TlsLayout { port: 443, default: None, by_name });
+        is_golden("paths", &Layout { tls, thumbprint: Some("6Xgt".to_owned()), ..layout() }, &sites);
+    }
+
+    /// The web page at a URL, with a daemon at a usual address.
+    fn served_page(url: &str) -> Option<ServedPage> {
+        let environment = "[environment.dev]\ncontainer = \"dev-server\"\nport = 8900\n";
+        let front = "[front]\ntrusted_proxies = [\"10.0.0.7\"]\n";
+        let text = format!("[page]\nurl = \"{url}\"\nfront = true\n{front}{environment}");
+        let file = crate::model::manifest::SourceFile { name: "m.toml".to_owned(), text };
+        let manifest = crate::model::manifest::parse(&[file]).unwrap();
+        let listener = DaemonListener { address: "0.0.0.0:8080".parse().unwrap(), is_tls: false };
+        ServedPage::of(&manifest, Some(listener))
+    }
+
+    #[test]
+    fn the_web_page_shares_a_name_with_an_environment_and_needs_https() {
+        let by_name = BTreeMap::from([(SiteName::new("keepwork.com").unwrap(), pair("tls-1", false))]);
+        let tls = Some(TlsLayout { port: 443, default: None, by_name });
+        let page = served_page("https://keepwork.com/abide");
+        is_golden("page", &Layout { tls, page, ..layout() }, &three());
+    }
+
+    #[test]
+    fn a_web_page_with_a_name_of_its_own_has_a_server_of_its_own() {
+        let page = served_page("http://ci.example");
+        let rendered = Configuration::render(&Layout { page, ..layout() }, &Sites::new()).text;
+        let server = rendered.split("# the web page of abide\n").nth(1).unwrap();
+        assert!(server.contains("server_name ci.example;"), "{server}");
+        assert!(server.contains("location / {\n            error_page 502 504 @abide-page;\n"), "{server}");
+        assert!(server.contains("proxy_pass http://127.0.0.1:8080;"), "{server}");
+        assert!(!server.contains("308"), "it has no HTTPS to redirect to:\n{server}");
+    }
+
+    #[test]
+    fn a_site_with_unreadable_passwords_returns_503() {
+        let sites = with_settings("basic_auth = { secret_file = \"/etc/abide/users\" }");
+        let text = Configuration::render(&layout(), &sites).text;
+        assert!(!text.contains("proxy_pass") && text.contains("return 503 "), "{text}");
+    }
+
+    /// The words and the structure of a configuration, as nginx reads them.
+    fn tokens(text: &str) -> Vec<String> {
+        let (mut tokens, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        let mut all = text.chars().peekable();
+        while let Some(c) = all.next() {
+            match (c, quote) {
+                ('\\', _) => word.get_or_insert_default().extend(all.next()),
+                (c, Some(open)) if c == open => quote = None,
+                (c, Some(_)) => word.get_or_insert_default().push(c),
+                ('#', None) if word.is_none() => while all.next_if(|c| *c != '\n').is_some() {},
+                ('"' | '\'', None) if word.is_none() => {
+                    word = Some(String::new());
+                    quote = Some(c);
+                }
+                ('$', None) if all.peek() == Some(&'{') => word.get_or_insert_default().push(c),
+                ('{', None) if word.as_ref().is_some_and(|word| word.ends_with('$')) => {
+                    word.get_or_insert_default().push(c);
+                }
+                (c, None) if c.is_whitespace() || ";{}".contains(c) => {
+                    tokens.extend(word.take());
+                    if !c.is_whitespace() {
+                        tokens.push(format!("<{c}>"));
+                    }
+                }
+                (c, None) => word.get_or_insert_default().push(c),
+            }
+        }
+        tokens
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 300, failure_persistence: None, ..Default::default() })]
+
+        /// Whatever a value has, the configuration keeps its directives: the value is one word of it.
+        #[test]
+        fn no_value_becomes_a_directive(
+            header in "[ -~]{0,40}", realm in "[ -~]{1,30}", path in "/[ -~]{1,20}", name in "[ -~]{1,20}",
+        ) {
+            let mut sites = everything();
+            let plain = tokens(&Configuration::render(&layout(), &everything()).text);
+            let mut expected = plain.len();
+            let site = sites.values_mut().next().unwrap();
+            let csp = "Content-Security-Policy".parse().unwrap();
+            site.settings.headers.insert(csp, HeaderText::new(header.clone()).unwrap());
+            if header.is_empty() {
+                // Each of the answers, its pages and its programs has one of five words less.
+                expected -= plain.iter().filter(|word| *word == "Content-Security-Policy").count() / 2 * 5;
+            }
+            if let Ok(realm) = realm.parse() {
+                site.settings.basic_auth.as_mut().unwrap().realm = realm;
+            }
+            if let Ok(path) = path.parse::<SitePath>() {
+                let is_special = path.as_str().contains([';', '{', '}', '"', '\'', '\\', '$', ' ', '#']);
+                proptest::prop_assert!(!is_special, "{}", path);
+            }
+            if let Ok(name) = name.parse::<ResponseHeader>() {
+                let is_plain = name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                proptest::prop_assert!(is_plain, "{}", name);
+            }
+            let found = tokens(&Configuration::render(&layout(), &sites).text);
+            // Without a dollar sign, the variable for it is left out.
+            let dollar = if has_dollar(&sites) { 0 } else { 7 };
+            proptest::prop_assert_eq!(found.len() + dollar, expected, "{:?} {:?}", header, realm);
+        }
+    }
+
+    fn has_dollar(sites: &Sites) -> bool {
+        sites.values().any(|site| location::has_dollar(&site.settings))
+    }
+
+    /// nginx itself accepts a configuration full of hostile texts, and reads back each of them.
+    #[test]
+    fn the_real_nginx_reads_hostile_values_as_values() {
+        let nginx = std::process::Command::new("/usr/sbin/nginx").arg("-v").output();
+        if nginx.is_err() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let hostile = [
+            "; deny all; #",
+            "\" ; }",
+            "\\",
+            "\\\"",
+            "${remote_addr}",
+            "$$",
+            "' {",
+            "a\\nb",
+            "#",
+            "}",
+            "off",
+            "~*x",
+        ];
+        let mut sites = everything();
+        let settings = &mut sites.values_mut().next().unwrap().settings;
+        for (index, text) in hostile.iter().enumerate() {
+            let name = format!("X-{index}").parse().unwrap();
+            settings.headers.insert(name, HeaderText::new(*text).unwrap());
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let site = sites.values_mut().next().unwrap();
+        site.publish = None;
+        let layout = Layout { http: port, has_ipv6: false, ..layout() };
+        let text = Configuration::render(&layout, &sites).text;
+        let text = text.replace(&format!("/{FOLDER}"), folder.path().to_str().unwrap());
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, text).unwrap();
+        let tested =
+            std::process::Command::new("/usr/sbin/nginx").args(["-t", "-c"]).arg(&file).output().unwrap();
+        let stderr = String::from_utf8_lossy(&tested.stderr);
+        assert!(tested.status.success(), "{stderr}");
     }
 }

@@ -1,12 +1,14 @@
 //! The sites of the environments, and the sockets on which the front listens for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::front::Route;
-use crate::model::name::{EnvironmentName, SiteName};
+use crate::model::name::{EnvironmentName, InvalidName, SiteName, name};
+use crate::model::site::{ErrorStatus, SitePath, SiteSettings};
 use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish};
 use crate::model::wire;
 
@@ -24,12 +26,45 @@ pub(crate) struct Site {
     /// Whether clients must use HTTPS for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) https: Option<HttpsMode>,
+    /// How its requests are treated.
+    #[serde(default, skip_serializing_if = "SiteSettings::is_default")]
+    pub(crate) settings: SiteSettings,
+    /// The files of the front's folder that the settings need.
+    #[serde(default, skip_serializing_if = "SiteFileNames::is_empty")]
+    pub(crate) files: SiteFileNames,
+    /// Whether the front answers all requests itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) maintenance: bool,
     /// Its own port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) publish: Option<Publish>,
     /// The route of its requests; `None` if no container is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<Route>,
+}
+
+name!(
+    /// The name of a file in the front's folder.
+    FrontFile, "file of the proxy",
+    "a-z 0-9 - .",
+    |t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+);
+
+/// The files of the front's folder that a site needs. Their names depend on their content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SiteFileNames {
+    /// Users and hashes of their passwords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) users: Option<FrontFile>,
+    /// Pages by status.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pages: BTreeMap<ErrorStatus, FrontFile>,
+}
+
+impl SiteFileNames {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// All environments that the front serves.
@@ -41,7 +76,32 @@ impl Site {
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
         let (hostnames, publish, https) = (spec.hostnames.clone(), spec.publish, spec.https);
         let is_served = spec.host.is_none() && (!hostnames.is_empty() || publish.is_some());
-        is_served.then_some(Self { hostnames, https, publish, route })
+        let (settings, files) = (spec.site.clone(), SiteFileNames::default());
+        is_served.then_some(Self { hostnames, https, settings, files, maintenance: false, publish, route })
+    }
+
+    /// The name that other names are redirected to.
+    pub(crate) fn target(&self) -> Option<&SiteName> {
+        self.hostnames.iter().find(|name| name.wildcard_base().is_none())
+    }
+
+    /// The page for an answer of the proxy.
+    pub(crate) fn page(&self, status: u16) -> Option<&FrontFile> {
+        self.files.pages.get(&ErrorStatus::try_from(status).ok()?)
+    }
+
+    /// The target of requests; `None`: the front answers, because no container is ready, maintenance is on, or the
+    /// passwords that protect the site are unknown.
+    pub(crate) fn passes_to(&self) -> Option<&Route> {
+        let is_closed = self.settings.basic_auth.is_some() && self.files.users.is_none();
+        self.route.as_ref().filter(|_| !is_closed && !self.maintenance)
+    }
+
+    /// The names that lead to it, with the path below which they do.
+    fn addresses(&self) -> impl Iterator<Item = (&SiteName, Option<&SitePath>)> {
+        let path = self.settings.path.as_ref();
+        let own = self.hostnames.iter().map(move |name| (name, path));
+        own.chain(self.settings.redirect_from.iter().map(|name| (name, None)))
     }
 
     /// Returns the sockets of its own port.
@@ -61,15 +121,17 @@ pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
     addresses.into_iter().map(|address| SocketAddr::new(address, publish.port)).collect()
 }
 
-/// Adds the environments of `before` that are no longer declared but still have a container (`is_there`),
-/// because removing an environment from the manifest does not end its service. An environment that conflicts
-/// with a declared one is left out.
+/// Adds the environments of `before` that this host no longer runs but that still have a container
+/// (`is_there`), because an edit of the manifest does not end their service. An environment that conflicts with a
+/// declared one is left out.
 pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
     let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
-    let hosts: BTreeSet<SiteName> = sites.values().flat_map(|site| site.hostnames.clone()).collect();
+    let own = |(name, path): (&SiteName, Option<&SitePath>)| (name.clone(), path.cloned());
+    let addresses: BTreeSet<(SiteName, Option<SitePath>)> =
+        sites.values().flat_map(|site| site.addresses().map(own)).collect();
     for (environment, site) in before {
         let in_the_way = site.publish.is_some_and(|publish| ports.contains(&publish.port))
-            || site.hostnames.iter().any(|host| hosts.contains(host));
+            || site.addresses().map(own).any(|address| addresses.contains(&address));
         if !sites.contains_key(environment) && !in_the_way && is_there(environment) {
             sites.insert(environment.clone(), site.clone());
         }
@@ -84,6 +146,9 @@ mod tests {
         Site {
             hostnames: vec![SiteName::new(hostname).unwrap()],
             https: None,
+            settings: SiteSettings::default(),
+            files: SiteFileNames::default(),
+            maintenance: false,
             publish: Some(Publish { address: None, port }),
             route: None,
         }
@@ -97,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_is_no_longer_declared_is_served_on_unless_it_is_gone_or_in_the_way() {
+    fn an_undeclared_site_keeps_being_served_unless_it_conflicts() {
         let before = sites(&[
             ("dev", "old.example", 1),
             ("orphan", "orphan.example", 2),
@@ -119,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_published_port_is_listened_on_as_docker_does() {
+    fn published_ports_bind_as_in_docker() {
         let all = Publish { address: None, port: 80 };
         let shown =
             |publish, ipv6| listens(publish, ipv6).iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -8,11 +8,12 @@ use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::render::{FOLDER, NamedPair, TlsLayout};
-use crate::acme;
+use crate::acme::{self, CertificateOwner};
 use crate::controller::docker::PlacedFile;
 use crate::controller::host_file;
-use crate::model::name::{EnvironmentName, SiteName};
+use crate::model::name::SiteName;
 use crate::model::spec::{CertificateFiles, EnvironmentSpec, FrontSpec, Manifest};
+use crate::tls::certificate::{check_pair, facts};
 
 /// A certificate and its key. The name depends on their content, so a configuration keeps referring to the
 /// pair that it was checked with. Neither can be printed: the type has no `Debug`.
@@ -22,6 +23,8 @@ pub(super) struct CertificatePair {
     pub(super) name: String,
     /// Both files.
     pub(super) files: Vec<PlacedFile>,
+    /// The host names that the certificate is for.
+    names: Vec<SiteName>,
 }
 
 impl CertificatePair {
@@ -34,7 +37,14 @@ impl CertificatePair {
             let path = format!("{FOLDER}/{name}.{ending}");
             PlacedFile { path, content, mode }
         };
-        Self { files: vec![file("crt", 0o644, certificate), file("key", 0o600, key)], name }
+        let names = facts(&certificate).map(|facts| facts.names).unwrap_or_default();
+        let names = names.into_iter().filter_map(|name| SiteName::new(name).ok()).collect();
+        Self { files: vec![file("crt", 0o644, certificate), file("key", 0o600, key)], name, names }
+    }
+
+    /// Whether browsers accept it for a host name.
+    fn is_for(&self, name: &SiteName) -> bool {
+        self.names.iter().any(|own| own.covers(name))
     }
 }
 
@@ -45,6 +55,14 @@ impl CertificatePair {
 async fn read(spec: &CertificateFiles) -> Result<CertificatePair, String> {
     let certificate = host_file::read("the proxy's certificate", &spec.certificate).await?;
     let key = host_file::read("the proxy's key", &spec.key).await?;
+    // nginx accepts a key of another type than the certificate's, and then every handshake fails.
+    check_pair(&certificate, &key).map_err(|why| {
+        format!(
+            "{} and {} are no certificate with its key: {why}",
+            spec.certificate.display(),
+            spec.key.display()
+        )
+    })?;
     Ok(CertificatePair::new(certificate, key))
 }
 
@@ -96,12 +114,10 @@ impl Certificates {
             }
         }
         self.own = own;
-        self.by_name = manifest
-            .environments
-            .values()
-            .flat_map(|spec| &spec.hostnames)
-            .filter_map(|name| Some((name.clone(), self.choose(name, front, issued)?)))
-            .collect();
+        let of_page = page_name(manifest);
+        let names = manifest.environments.values().flat_map(EnvironmentSpec::site_names).chain(&of_page);
+        self.by_name =
+            names.filter_map(|name| Some((name.clone(), self.choose(name, front, issued)?))).collect();
         self.good_by_name.retain(|name, _| self.by_name.contains_key(name));
         let used: BTreeSet<String> = self.all().map(|pair| pair.name.clone()).collect();
         self.bad.retain(|name, _| used.contains(name));
@@ -116,7 +132,8 @@ impl Certificates {
     ) -> Option<(CertificatePair, bool)> {
         if let Some(own) = own_certificate(front, name) {
             let pair = self.own.get(&(own.certificate.clone(), own.key.clone()))?;
-            return Some((pair.clone(), true));
+            // Clients are sent only to what they accept.
+            return Some((pair.clone(), pair.is_for(name)));
         }
         front.acme.as_ref()?;
         let covering = issued.iter().filter(|pair| pair.names.iter().any(|own| own.covers(name)));
@@ -230,7 +247,20 @@ impl Certificates {
             self.default.iter().chain(named).any(|pair| pair.name == **name)
         };
         let bad = self.bad.keys().filter(used).filter_map(|name| self.bad.get(name));
-        self.unreadable.iter().chain(bad).cloned().collect()
+        let own: BTreeSet<&str> = self.own.values().map(|pair| pair.name.as_str()).collect();
+        let foreign = self
+            .by_name
+            .iter()
+            .filter(|(name, (pair, _))| own.contains(pair.name.as_str()) && !pair.is_for(name));
+        let foreign = foreign.map(|(name, (pair, _))| {
+            let names: Vec<&str> = pair.names.iter().map(SiteName::as_str).collect();
+            format!(
+                "the certificate of {name} is for other names ({}), so its clients are not redirected to HTTPS: set one \
+                 that is for {name}",
+                names.join(", ")
+            )
+        });
+        self.unreadable.iter().chain(bad).cloned().chain(foreign).collect()
     }
 }
 
@@ -252,14 +282,19 @@ fn own_certificate<'f>(front: &'f FrontSpec, name: &SiteName) -> Option<&'f Cert
     exact.or_else(covering).map(|one| &one.files)
 }
 
-/// The names of each environment that an authority has to certify.
+/// The host name of the web page, if the front serves it.
+fn page_name(manifest: &Manifest) -> Option<SiteName> {
+    SiteName::new(manifest.page_on_front()?.host()).ok()
+}
+
+/// The names of each environment, and of the web page, that an authority has to certify.
 pub(super) fn to_certify(
     front: &FrontSpec,
     manifest: &Manifest,
-) -> BTreeMap<EnvironmentName, BTreeSet<SiteName>> {
+) -> BTreeMap<CertificateOwner, BTreeSet<SiteName>> {
     let has_default = front.https.as_ref().is_some_and(|https| https.default.is_some());
     let names = |spec: &EnvironmentSpec| {
-        let names = spec.hostnames.iter().filter(|name| own_certificate(front, name).is_none());
+        let names = spec.site_names().filter(|name| own_certificate(front, name).is_none());
         // A wildcard that nothing can prove has the certificate of all names.
         let can_be_proven = |name: &&SiteName| {
             name.wildcard_base().is_none()
@@ -269,6 +304,43 @@ pub(super) fn to_certify(
         names.filter(can_be_proven).cloned().collect::<BTreeSet<SiteName>>()
     };
     let here = manifest.environments.iter().filter(|(_, spec)| spec.host.is_none());
-    let all = here.map(|(name, spec)| (name.clone(), names(spec)));
+    // Environments that share a name by paths share its certificate.
+    let mut certified = BTreeSet::new();
+    let of_page = page_name(manifest).filter(|name| own_certificate(front, name).is_none());
+    let all = here.map(|(name, spec)| (CertificateOwner::Environment(name.clone()), names(spec)));
+    let all = all.chain(of_page.map(|name| (CertificateOwner::Page, BTreeSet::from([name]))));
+    let all = all.map(|(owner, names)| {
+        let names: BTreeSet<SiteName> = names.difference(&certified).cloned().collect();
+        certified.extend(names.iter().cloned());
+        (owner, names)
+    });
     all.filter(|(_, names)| !names.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Timestamp;
+    use crate::tls::certificate::{new_key, self_signed};
+
+    #[tokio::test]
+    async fn a_key_of_another_certificate_is_reported_by_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = SiteName::new("a.example").unwrap();
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let (chain, key) = self_signed(std::slice::from_ref(&name), now).unwrap();
+        let [certificate, own, other] = ["c.pem", "own.key", "other.key"].map(|file| dir.path().join(file));
+        std::fs::write(&certificate, chain).unwrap();
+        std::fs::write(&own, key).unwrap();
+        std::fs::write(&other, new_key().unwrap()).unwrap();
+
+        let files = |key: &std::path::PathBuf| CertificateFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        let Ok(pair) = read(&files(&own)).await else { panic!("they belong together") };
+        assert!(pair.is_for(&name) && !pair.is_for(&SiteName::new("b.example").unwrap()));
+        let Err(why) = read(&files(&other)).await else { panic!("another key") };
+        assert!(why.contains("c.pem") && why.contains("other.key"), "{why}");
+    }
 }

@@ -13,19 +13,23 @@ use tracing::{error, info, warn};
 use super::FrontHandle;
 use super::ask;
 use super::draining::Draining;
+use super::files::SiteFiles;
 use super::reach::{self, Reached};
 use super::refused::RefusedSockets;
 use super::render::{Configuration, Layout};
+use super::requests::RequestReceiver;
 use super::site::{self, Site, Sites, listens};
 use super::tls::{self, Certificates};
-use super::version::Version;
-use crate::acme::Wanted;
-use crate::controller::cache::fleet::ContainerCache;
+use super::version::NginxVersion;
+use super::web_page::ServedPage;
+use crate::acme::DesiredCertificates;
+use crate::controller::cache::containers::ContainerCache;
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::jobs::registries::Registries;
 use crate::controller::managed::Managed;
+use crate::metrics::Metrics;
 use crate::model::container::label;
 use crate::model::event::EventKind;
 use crate::model::front::{FrontSeen, ProxyTargets, Route};
@@ -85,9 +89,11 @@ impl From<EngineError> for FrontError {
 pub(crate) struct FrontReconciler {
     pub(super) front: FrontHandle,
     pub(super) engine: Arc<Engine>,
-    pub(super) fleet: Arc<ContainerCache>,
+    pub(super) cache: Arc<ContainerCache>,
     pub(super) record: String,
     manifest: channel::Receiver<Arc<Manifest>>,
+    /// The manifest of the current round. A newer one waits for the next round, which reads the files that it needs.
+    declared: Arc<Manifest>,
     engine_state: channel::Receiver<EngineState>,
     period: Duration,
     has_ipv6: bool,
@@ -103,8 +109,10 @@ pub(crate) struct FrontReconciler {
     pub(super) remembered: Sites,
     /// The certificates to use.
     pub(super) certificates: Certificates,
+    /// The files of sites.
+    pub(super) files: SiteFiles,
     /// The container whose nginx was asked for its version, and the version.
-    pub(super) version: Option<(String, Option<Version>)>,
+    pub(super) version: Option<(String, Option<NginxVersion>)>,
     /// Sockets in use by others.
     pub(super) refusals: RefusedSockets,
     pub(super) draining: Draining,
@@ -115,7 +123,11 @@ pub(crate) struct FrontReconciler {
     /// How often that happened.
     pub(super) changes: u32,
     /// Consecutive attempts without any reaction of nginx.
-    pub(super) silent_tries: u32,
+    pub(super) silent_attempts: u32,
+    /// Counts requests.
+    pub(super) requests: RequestReceiver,
+    /// Receives the counts.
+    pub(super) metrics: Metrics,
     /// Receives events; `None`: events are not recorded.
     events: Option<StatusWriter>,
     /// The time since which each environment has its current route.
@@ -132,18 +144,20 @@ impl FrontReconciler {
         front: FrontHandle,
         engine: Arc<Engine>,
         registries: Arc<Registries>,
-        fleet: Arc<ContainerCache>,
+        cache: Arc<ContainerCache>,
         record: String,
         engine_state: channel::Receiver<EngineState>,
         period: Duration,
     ) -> Self {
-        let bell = Arc::clone(&front.bell);
-        let container = Managed::new(Arc::clone(&engine), registries, record.clone(), label::FRONT, bell);
+        let wakeup = Arc::clone(&front.wakeup);
+        let declared = Arc::clone(&front.manifest.borrow());
+        let container = Managed::new(Arc::clone(&engine), registries, record.clone(), label::FRONT, wakeup);
         Self {
+            declared,
             manifest: front.manifest.clone(),
             front,
             engine,
-            fleet,
+            cache,
             record,
             engine_state,
             period,
@@ -154,13 +168,16 @@ impl FrontReconciler {
             checked: None,
             remembered: Sites::new(),
             certificates: Certificates::default(),
+            files: SiteFiles::default(),
             version: None,
             refusals: RefusedSockets::default(),
             draining: Draining::default(),
             unsettled: Reached::default(),
             has_drifted: false,
             changes: 0,
-            silent_tries: 0,
+            silent_attempts: 0,
+            requests: RequestReceiver::default(),
+            metrics: Metrics::default(),
             events: None,
             since: BTreeMap::new(),
             gate: None,
@@ -174,8 +191,13 @@ impl FrontReconciler {
         Self { events: Some(events), ..self }
     }
 
+    /// Also counts requests there.
+    pub(crate) fn measured_by(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+
     /// Logs and records an event that concerns every environment behind the front.
-    pub(super) async fn tell(&self, words: &str) {
+    pub(super) async fn record_event(&self, words: &str) {
         warn!(front = %self.front.name, "{words}");
         let Some(events) = &self.events else { return };
         let served: Vec<EnvironmentName> =
@@ -188,7 +210,7 @@ impl FrontReconciler {
 
     /// Maintains the front until dropped.
     pub(crate) async fn run(mut self) {
-        let bell = Arc::clone(&self.front.bell);
+        let wakeup = Arc::clone(&self.front.wakeup);
         let mut look_at = now();
         loop {
             // A clock that is set back delays nothing beyond the usual pause.
@@ -201,7 +223,7 @@ impl FrontReconciler {
             self.publish();
             let next = if self.draining.is_empty() { look_at } else { look_at.min(now().after(DRAIN_LOOK)) };
             tokio::select! {
-                () = bell.notified() => look_at = now(),
+                () = wakeup.notified() => look_at = now(),
                 Ok(()) = self.manifest.changed() => {
                     self.container.retry();
                     look_at = now();
@@ -215,6 +237,7 @@ impl FrontReconciler {
     /// Brings the front into the desired state. Returns the time until the next round.
     async fn look(&mut self) -> Duration {
         let manifest = Arc::clone(&self.manifest.borrow_and_update());
+        self.declared = Arc::clone(&manifest);
         if *self.engine_state.borrow_and_update() != EngineState::Known {
             self.gate = None;
             return self.period;
@@ -264,12 +287,12 @@ impl FrontReconciler {
     }
 
     fn note(&mut self, trouble: Option<&FrontError>) {
-        let said = self.trouble.as_ref().map(|trouble| &trouble.words);
+        let previous = self.trouble.as_ref().map(|trouble| &trouble.words);
         match trouble {
-            Some(trouble) if said != Some(&trouble.words) && !trouble.is_brief => {
+            Some(trouble) if previous != Some(&trouble.words) && !trouble.is_brief => {
                 warn!(front = %self.front.name, trouble = %trouble.words, "the proxy has a problem");
             }
-            None if said.is_some() => info!(front = %self.front.name, "the proxy is healthy again"),
+            None if previous.is_some() => info!(front = %self.front.name, "the proxy is healthy again"),
             _ => {}
         }
         self.trouble = trouble.cloned();
@@ -278,11 +301,10 @@ impl FrontReconciler {
     // --- desired configuration ------------------------------------------------------------------
 
     /// Returns whether all environments have requested a route, or had time to.
-    pub(super) fn is_told(&self) -> bool {
-        let manifest = self.manifest.borrow();
-        let told = self.front.told();
-        let mut served = manifest.environments.iter().filter(|(_, spec)| Site::of(spec, None).is_some());
-        served.all(|(name, _)| told.routes.contains_key(name)) || self.gate.is_some_and(|gate| gate <= now())
+    pub(super) fn has_routes(&self) -> bool {
+        let state = self.front.state();
+        let mut served = self.declared.environments.iter().filter(|(_, spec)| Site::of(spec, None).is_some());
+        served.all(|(name, _)| state.routes.contains_key(name)) || self.gate.is_some_and(|gate| gate <= now())
     }
 
     /// Returns the desired configuration, from current knowledge.
@@ -293,7 +315,7 @@ impl FrontReconciler {
     /// Returns the configuration that is needed once the announced containers are ready; `None` if there are
     /// none.
     pub(super) fn expected(&self, spec: &FrontSpec) -> Option<Configuration> {
-        let next = self.front.told().next.clone();
+        let next = self.front.state().next.clone();
         let mut sites = self.sites();
         for (environment, address) in &next {
             // nginx does not read the container's id, so it may be empty.
@@ -321,32 +343,53 @@ impl FrontReconciler {
             has_ipv6: self.has_ipv6,
             refused: self.refusals.sockets(),
             trusted_proxies: spec.trusted_proxies.clone(),
+            requests: self.requests.sink(),
+            page: ServedPage::of(&self.declared, self.front.listener),
             changes: self.changes,
         }
     }
 
     fn sites(&self) -> Sites {
-        let manifest = self.manifest.borrow();
-        let mut told = self.front.told();
-        let route = |name| match told.routes.get(name) {
+        let manifest = &self.declared;
+        let mut state = self.front.state();
+        let route = |name| match state.routes.get(name) {
             Some(route) => route.clone(),
             None => self.remembered.get(name).and_then(|site: &Site| site.route.clone()),
         };
         let declared = manifest.environments.iter();
+        let maintenance = |name| match state.maintenance.get(name) {
+            Some(is_on) => *is_on,
+            None => self.remembered.get(name).is_some_and(|site| site.maintenance),
+        };
+        let site = |name, spec| {
+            let (files, maintenance) = (self.files.names(name), maintenance(name));
+            Some(Site { files, maintenance, ..Site::of(spec, route(name))? })
+        };
         let mut sites: Sites =
-            declared.filter_map(|(name, spec)| Some((name.clone(), Site::of(spec, route(name))?))).collect();
-        let with_containers = self.fleet.environments();
-        told.rendered.add(&sites);
-        drop(told);
-        site::keep_orphans(&mut sites, &self.remembered, |orphan| {
-            with_containers.contains(orphan) && !manifest.environments.contains_key(orphan)
+            declared.filter_map(|(name, spec)| Some((name.clone(), site(name, spec)?))).collect();
+        let with_containers = self.cache.environments();
+        state.rendered.add(&sites);
+        let (requested, leaving) = (state.routes.clone(), state.leaving.clone());
+        drop(state);
+        // What an environment left here as it moved to another host serves on, too.
+        let is_here =
+            |name: &EnvironmentName| manifest.environments.get(name).is_some_and(|spec| spec.host.is_none());
+        let mut before = self.remembered.clone();
+        for (name, site) in before.iter_mut().filter(|(name, _)| !is_here(name)) {
+            // An update that was interrupted as it left may have ended with another container.
+            if let Some(Some(route)) = requested.get(name) {
+                site.route = Some(route.clone());
+            }
+        }
+        site::keep_orphans(&mut sites, &before, |orphan| {
+            with_containers.contains(orphan) && !is_here(orphan) && !leaving.contains(orphan)
         });
         sites
     }
 
     async fn read_certificates(&mut self, spec: &FrontSpec) {
-        let manifest = Arc::clone(&self.manifest.borrow());
-        self.front.acme.want(spec.acme.as_ref().map(|acme| Wanted {
+        let manifest = Arc::clone(&self.declared);
+        self.front.acme.want(spec.acme.as_ref().map(|acme| DesiredCertificates {
             spec: acme.clone(),
             http: spec.http,
             answers: self.answers_challenges(),
@@ -354,6 +397,7 @@ impl FrontReconciler {
         }));
         let issued = self.front.acme.pairs();
         self.certificates.read(spec, &manifest, &issued).await;
+        self.files.read(&manifest).await;
     }
 
     /// Whether nginx is known to answer the challenges of this host's account.
@@ -366,9 +410,9 @@ impl FrontReconciler {
     /// Asks a new container for nginx's version.
     async fn ask_version(&mut self, id: &str) {
         if self.version.as_ref().is_none_or(|(asked, _)| asked != id)
-            && let Ok((_, said)) = self.engine.run_in(id, &["nginx", "-v"]).await
+            && let Ok((_, output)) = self.engine.run_in(id, &["nginx", "-v"]).await
         {
-            self.version = Some((id.to_owned(), Version::read(&said)));
+            self.version = Some((id.to_owned(), NginxVersion::read(&output)));
         }
     }
 
@@ -386,7 +430,7 @@ impl FrontReconciler {
             if ask::is_taken(socket).await {
                 self.refusals.look_later(socket, now());
             } else {
-                self.refusals.let_try(socket);
+                self.refusals.allow_retry(socket);
             }
         }
     }
@@ -405,7 +449,7 @@ impl FrontReconciler {
     }
 
     pub(super) fn publish(&self) {
-        let manifest = Arc::clone(&self.manifest.borrow());
+        let manifest = Arc::clone(&self.declared);
         let Some(spec) = &manifest.front else {
             let left = self.trouble.iter().map(|trouble| trouble.words.clone());
             return self.front.publish(BTreeMap::new(), left.collect());
@@ -423,7 +467,12 @@ impl FrontReconciler {
         let ports = [Some(spec.http), spec.https.as_ref().map(|https| https.port)];
         let refused = ports.into_iter().flatten().filter_map(|port| self.refusals.sentence(port));
         let waiting = self.waits_for.clone();
-        let trouble = trouble.chain(waiting).chain(refused).chain(self.certificates.words()).collect();
+        let trouble = trouble
+            .chain(waiting)
+            .chain(refused)
+            .chain(self.certificates.words())
+            .chain(self.files.words())
+            .collect();
         self.front.publish(seen.collect(), trouble);
     }
 
@@ -438,8 +487,9 @@ impl FrontReconciler {
             serves: served.and_then(|site| Some(site.route.as_ref()?.container.clone())),
             since: self.since.get(environment).copied().unwrap_or_default(),
             is_draining: self.draining.contains(environment),
-            trouble: trouble.or(own_port).or(by_name),
+            trouble: trouble.or(own_port).or(by_name).or_else(|| self.files.trouble(environment, site)),
             reach: self.reach(environment),
+            in_maintenance: served.is_some_and(|site| site.maintenance),
             has_drifted: self.has_drifted,
         }
     }

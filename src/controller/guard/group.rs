@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::controller::front::{Configuration, FOLDER, PRESENT};
-use crate::model::name::NetworkName;
+use crate::model::name::{EnvironmentName, NetworkName};
 use crate::model::observed::{ObservedContainer, SandboxState};
 
 /// A container that is meant to run, and the sandbox whose network namespace it joins.
@@ -16,18 +16,21 @@ pub(crate) struct GuardGroup {
     pub(crate) sandbox: Option<String>,
     /// Whether it may run beside another container of its environment.
     pub(crate) is_beside: bool,
+    /// Whether it stays ended once it ended with exit code 0.
+    pub(crate) may_end: bool,
 }
 
 impl GuardGroup {
     /// Returns the group of a container; `None` if its sandbox was removed, because the container can then
     /// never be started again.
-    pub(crate) fn of(container: &ObservedContainer, is_beside: bool) -> Option<Self> {
+    pub(crate) fn of(container: &ObservedContainer, is_beside: bool, may_end: bool) -> Option<Self> {
         let joined = container.joined.as_ref();
         let is_startable = joined.is_none_or(|joined| joined.state != SandboxState::Gone);
         is_startable.then(|| Self {
             container: container.id.clone(),
             sandbox: joined.map(|joined| joined.holder.clone()),
             is_beside,
+            may_end,
         })
     }
 
@@ -40,17 +43,27 @@ impl GuardGroup {
         if self.is_beside {
             text.push_str("beside\n");
         }
+        if self.may_end {
+            text.push_str("may-end\n");
+        }
         text
     }
 }
 
 /// Formats the front's container and configuration, with everything that is needed to replace the addresses
 /// in it.
-pub(super) fn front_text(id: &str, network: &NetworkName, configuration: &Configuration) -> String {
-    let mut text = format!("container {id}\npath {FOLDER}/{PRESENT}\nnetwork {network}\n");
+///
+/// `network_of` returns the network in which the front reaches an environment.
+pub(super) fn front_text(
+    id: &str,
+    network_of: impl Fn(&EnvironmentName) -> NetworkName,
+    configuration: &Configuration,
+) -> String {
+    let mut text = format!("container {id}\npath {FOLDER}/{PRESENT}\n");
     for (environment, site) in &configuration.sites {
         if let Some(route) = &site.route {
-            let _ = writeln!(text, "route {environment} {} {}", route.container, route.address);
+            let (container, address) = (&route.container, &route.address);
+            let _ = writeln!(text, "route {environment} {container} {address} {}", network_of(environment));
         }
     }
     text.push('\n');

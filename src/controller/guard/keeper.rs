@@ -48,7 +48,7 @@ impl GuardReconciler {
             };
             let pause = if matches!(kept, Some(Err(_))) { RETRY } else { CHECK };
             if let Some(kept) = kept {
-                self.tell(kept);
+                self.note_result(kept);
             }
             tokio::select! {
                 () = self.guard.changed() => {}
@@ -64,7 +64,7 @@ impl GuardReconciler {
         let is_on = self.manifest.borrow().guard == GuardMode::On;
         let is_known = *self.engine_state.borrow() == EngineState::Known;
         if is_on && is_known && self.guard.is_needed() {
-            self.tell(self.keep().await);
+            self.note_result(self.keep().await);
         }
     }
 
@@ -85,7 +85,7 @@ impl GuardReconciler {
         }
         match fit.first() {
             None => self.make(&options).await,
-            Some(seen) => self.mend(seen).await.map_err(words),
+            Some(seen) => self.repair(seen).await.map_err(words),
         }
     }
 
@@ -141,7 +141,7 @@ impl GuardReconciler {
         }
     }
 
-    async fn mend(&self, seen: &ObservedContainer) -> Result<(), EngineError> {
+    async fn repair(&self, seen: &ObservedContainer) -> Result<(), EngineError> {
         if seen.restart_policy != "always" {
             self.engine.set_restarts(&seen.id, true).await?;
         }
@@ -161,7 +161,7 @@ impl GuardReconciler {
         Ok(())
     }
 
-    fn tell(&self, kept: Result<(), String>) {
+    fn note_result(&self, kept: Result<(), String>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match kept {
             Ok(()) => drop(trouble.remove(NAME)),

@@ -30,7 +30,8 @@ use tracing::warn;
 
 use super::docker::Engine;
 use super::front::Configuration;
-use crate::model::name::{EnvironmentName, NetworkName};
+use crate::model::name::EnvironmentName;
+use crate::model::spec::Manifest;
 pub(super) use group::GuardGroup;
 pub(super) use keeper::GuardReconciler;
 
@@ -47,7 +48,7 @@ const FRONT: &str = "front";
 
 /// Attempts to take the lock, and the pause between them: the guard holds the lock for a moment during its
 /// check.
-const LOCK_TRIES: u32 = 40;
+const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// The time limit of a handover. A supervisor waits longer than this for abide to end.
 const HAND_OVER: Duration = Duration::from_secs(10);
@@ -102,19 +103,26 @@ impl Guard {
     }
 
     /// Sets the container of an environment that is meant to run; `None` if it has none.
-    pub(super) fn tell(&self, environment: &EnvironmentName, group: Option<GuardGroup>) {
+    pub(super) fn set(&self, environment: &EnvironmentName, group: Option<GuardGroup>) {
         self.put_group(&format!("{ENVIRONMENT}{environment}"), group);
     }
 
     /// Sets the container of the managed registry.
-    pub(super) fn tell_registry(&self, container: Option<String>) {
-        let group = container.map(|container| GuardGroup { container, sandbox: None, is_beside: true });
+    pub(super) fn set_registry(&self, container: Option<String>) {
+        let group = container.map(|container| GuardGroup {
+            container,
+            sandbox: None,
+            is_beside: true,
+            may_end: false,
+        });
         self.put_group(REGISTRY, group);
     }
 
     /// Sets the front's container and the configuration that it serves; `None` without a front.
-    pub(super) fn tell_front(&self, front: Option<(&str, &NetworkName, &Configuration)>) {
-        let text = front.map(|(id, network, served)| group::front_text(id, network, served));
+    pub(super) fn set_front(&self, front: Option<(&str, &Manifest, &Configuration)>) {
+        let text = front.map(|(id, manifest, served)| {
+            group::front_text(id, |environment| manifest.network_of(environment), served)
+        });
         self.put(&mut self.state(), FRONT, text);
     }
 
@@ -168,7 +176,7 @@ impl Guard {
         }
         let path = self.shared.folder.join(name);
         let put = match &text {
-            Some(text) => write_whole(&self.shared.folder, &path, text),
+            Some(text) => write_atomically(&self.shared.folder, &path, text),
             None => fs::remove_file(&path),
         };
         let place = path.display();
@@ -207,14 +215,17 @@ impl Guard {
 /// Sets the policy of a group. The sandbox comes first, because a container whose sandbox does not return
 /// cannot be started.
 async fn give_to_engine(engine: &Engine, group: &GuardGroup) -> Result<(), super::docker::EngineError> {
-    if !group.is_beside && !is_up(engine, &group.container).await? {
+    if (!group.is_beside || group.may_end) && !is_up(engine, &group.container).await? {
         // Another version may be running in its place during a rollout. The guard checks which one.
         return Ok(());
     }
-    for id in group.sandbox.iter().chain([&group.container]) {
+    if let Some(id) = &group.sandbox {
         engine.set_restarts(id, true).await?;
     }
-    Ok(())
+    match group.may_end {
+        true => engine.set_restart_policy(&group.container, "on-failure").await,
+        false => engine.set_restarts(&group.container, true).await,
+    }
 }
 
 async fn is_up(engine: &Engine, id: &str) -> Result<bool, super::docker::EngineError> {
@@ -244,7 +255,7 @@ fn prepare(folder: &Path) -> io::Result<(File, BTreeMap<String, String>)> {
 }
 
 fn take(lock: &File) -> io::Result<()> {
-    for _ in 1..LOCK_TRIES {
+    for _ in 1..LOCK_ATTEMPTS {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
@@ -255,7 +266,7 @@ fn take(lock: &File) -> io::Result<()> {
 }
 
 /// Replaces a file atomically: readers see either the old text or the new one.
-fn write_whole(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
+fn write_atomically(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
     let fresh = folder.join(".fresh");
     fs::write(&fresh, text)?;
     fs::rename(fresh, path)

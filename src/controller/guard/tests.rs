@@ -8,18 +8,18 @@ fn is_held(folder: &Path) -> bool {
 }
 
 fn group(id: &str) -> GuardGroup {
-    GuardGroup { container: id.to_owned(), sandbox: None, is_beside: false }
+    GuardGroup { container: id.to_owned(), sandbox: None, is_beside: false, may_end: false }
 }
 
 #[test]
-fn the_lock_says_that_abide_runs_and_the_files_what_is_meant_to_run() {
+fn the_guard_folder_holds_the_lock_and_the_desired_containers() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("guard");
     let [dev, prod] = ["dev", "prod"].map(|name| EnvironmentName::new(name).unwrap());
     let guard = Guard::open(&folder);
     assert!(is_held(&folder) && !guard.is_needed());
-    guard.tell(&dev, Some(group("one")));
-    guard.tell(&prod, Some(group("two")));
+    guard.set(&dev, Some(group("one")));
+    guard.set(&prod, Some(group("two")));
     assert_eq!(fs::read_to_string(folder.join("environment.dev")).unwrap(), "container one\n");
     drop(guard);
     assert!(!is_held(&folder));
@@ -29,12 +29,12 @@ fn the_lock_says_that_abide_runs_and_the_files_what_is_meant_to_run() {
     assert!(guard.is_needed());
     guard.retain(&BTreeSet::from([dev.clone()]));
     assert!(!folder.join("environment.prod").exists());
-    guard.tell(&dev, None);
+    guard.set(&dev, None);
     assert!(!guard.is_needed() && !folder.join("environment.dev").exists());
 }
 
 #[test]
-fn a_guard_that_looks_for_a_moment_does_not_keep_the_lock_from_abide() {
+fn abide_acquires_the_lock_despite_a_guards_brief_check() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(ALIVE), "").unwrap();
     let looking = File::open(dir.path().join(ALIVE)).unwrap();
@@ -49,7 +49,7 @@ fn a_guard_that_looks_for_a_moment_does_not_keep_the_lock_from_abide() {
 }
 
 #[tokio::test]
-async fn a_stop_on_purpose_is_written_and_the_lock_released() {
+async fn a_deliberate_stop_is_recorded_and_releases_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let guard = Guard::open(dir.path());
     guard.hand_over(&Engine::new(Some("unix:///nonexistent.sock".to_owned()))).await;
@@ -59,10 +59,10 @@ async fn a_stop_on_purpose_is_written_and_the_lock_released() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_named() {
+fn an_unusable_guard_folder_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let guard = Guard::open(&dir.path().join("file"));
-    guard.tell(&EnvironmentName::new("dev").unwrap(), Some(group("one")));
+    guard.set(&EnvironmentName::new("dev").unwrap(), Some(group("one")));
     assert!(guard.trouble().unwrap().contains("file"));
 }

@@ -36,13 +36,14 @@ use crate::controller::clock::now;
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::jobs::{BuildLimits, JobEnd, JobProgress};
 use crate::failpoint::{self, Point};
-use crate::model::build::{BuildKey, BuildRecord, BuildResult};
+use crate::metrics::{MeasuredResult, Metrics};
+use crate::model::build::{BuildKey, BuildRecord, BuildResult, heading_of_log};
 use crate::model::cause::{self, Cause};
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::desired::{Desired, Image};
 use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
-use crate::model::reference::ImageRepository;
+use crate::model::reference::{ImageRepository, local_path};
 use crate::model::spec::{BuildSpec, Manifest};
 use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
@@ -142,7 +143,7 @@ impl BuildError {
         }
     }
 
-    fn tell(&self, task: &Task, number: u64) {
+    fn log_failure(&self, task: &Task, number: u64) {
         let environment = &task.environment;
         match self {
             Self::Verdict(_, message) => warn!(%environment, build = number, %message, "build failed"),
@@ -184,8 +185,10 @@ impl From<EngineError> for BuildError {
         if error.is_no_answer() {
             return Self::Unavailable(Reason::EngineUnavailable, message);
         }
-        match cause::of_build(&message) {
-            Cause::Host => Self::Unavailable(Reason::EngineUnavailable, message),
+        let cause = cause::of_build(&message);
+        let message = cause::build_words(&message);
+        match cause {
+            Cause::Host | Cause::Engine => Self::Unavailable(Reason::EngineUnavailable, message),
             Cause::Network | Cause::RateLimit => Self::Unavailable(Reason::RegistryUnavailable, message),
             Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
             Cause::Hand => Self::not_tried(message),
@@ -248,6 +251,7 @@ pub(crate) struct Builder {
     pub(crate) timeouts: Mutex<HashMap<BuildKey, &'static str>>,
     /// The attempts in progress, and those that may have killed a daemon.
     pub(crate) attempts: BuildAttempts,
+    pub(crate) metrics: Metrics,
 }
 
 impl Builder {
@@ -386,9 +390,9 @@ impl Builder {
         let mut log = BuildLog::create(&self.dirs.logs, number, &needed)
             .map_err(|error| BuildError::not_tried(format!("cannot create the build log: {error}")))?;
         let started = now();
-        log.line(&format!("build {number}: commit {} for {}", task.revision, task.environment));
+        log.line(&heading_of_log(number, &task.revision, &task.environment));
         if self.attempts.is_suspect(key) {
-            progress.say("waiting until it can run alone, because abide was killed while it built this");
+            progress.report("waiting until it can run alone, because abide was killed while it built this");
         }
         let attempt = self.attempts.begin(key).await;
         let mut work = ActiveBuild::new(self, task, number, progress, &mut log);
@@ -418,7 +422,7 @@ impl Builder {
         };
         let made = self.judge_timeout(key, made);
         let ActiveBuild { checkouts, content, known, warnings, .. } = work;
-        let result = verdict(number, made, &mut log).inspect_err(|error| error.tell(task, number))?;
+        let result = verdict(number, made, &mut log).inspect_err(|error| error.log_failure(task, number))?;
         let record = BuildRecord {
             key: key.clone(),
             content,
@@ -434,6 +438,7 @@ impl Builder {
             pushed: known.map(|known| known.pushed).unwrap_or_default(),
         };
         self.writer.build(&record).await?;
+        self.measure(&record);
         match record.result {
             BuildResult::Built(image) => {
                 let digest = image.shown_digest().map_or("", Digest::as_str);
@@ -447,10 +452,20 @@ impl Builder {
             }
             BuildResult::Failed(message) => {
                 let error = BuildError::failed(message);
-                error.tell(task, number);
+                error.log_failure(task, number);
                 Err(error)
             }
         }
+    }
+
+    /// Measures a build. One that found its inputs built already took no time.
+    fn measure(&self, build: &BuildRecord) {
+        let result = match (&build.result, build.reused) {
+            (BuildResult::Built(_), Some(_)) => return,
+            (BuildResult::Built(_), None) => MeasuredResult::Built,
+            (BuildResult::Failed(_), _) => MeasuredResult::Failed,
+        };
+        self.metrics.build(&build.environment, result, build.finished.since(build.started));
     }
 
     /// Returns the number of each environment's newest build, whose log users read first.
@@ -497,7 +512,7 @@ impl Builder {
 /// Returns the name that protects an image from a prune. The name contains the record and the environment,
 /// because the image itself must not: its ID may depend only on its content.
 pub(in crate::controller) fn name_of(record: &str, environment: &EnvironmentName, key: &BuildKey) -> String {
-    format!("abide/{environment}:{}{}", tag_prefix(record), key.short())
+    format!("{}:{}{}", local_path(environment), tag_prefix(record), key.short())
 }
 
 /// Returns the prefix of the tags that a record gives to its build images.
@@ -542,7 +557,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_that_does_not_answer_is_no_verdict_on_the_inputs() {
+    fn an_unreachable_registry_is_a_temporary_build_failure() {
         for message in [
             "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do request: \
              Head \"http://localhost:1/v2/x/manifests/latest\": dial tcp 127.0.0.1:1: connect: connection refused",
@@ -555,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_step_of_git_that_talks_to_nobody_can_take_too_long_by_itself() {
+    fn only_a_local_git_step_can_time_out_permanently() {
         let timed_out = |step| {
             let (remote, after) = ("/srv/site.git".to_owned(), Duration::from_secs(600));
             BuildError::from(SourceError::TimedOut { step, remote, after })
@@ -565,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_or_a_branch_that_is_away_is_no_verdict_on_the_inputs() {
+    fn a_full_disk_or_a_missing_branch_is_a_temporary_build_failure() {
         let full = || std::io::Error::from_raw_os_error(28);
         let packing = ContextError::Output { source: full() };
         let step = EngineError::Refused(format!("cannot write the step's output: {}", full()));
@@ -583,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_lets_nobody_in_is_no_verdict_on_the_inputs() {
+    fn a_registry_denial_is_a_temporary_build_failure() {
         for message in [
             "failed to load cache key: pulling from host x failed with status code [manifests latest]: 401 Unauthorized",
             "Head \"http://localhost:5000/v2/x/manifests/latest\": no basic auth credentials",
@@ -597,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_a_verdict_whatever_it_is() {
+    fn a_failing_build_command_is_a_permanent_failure() {
         for message in [
             "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
             "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",

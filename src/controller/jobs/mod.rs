@@ -1,7 +1,7 @@
 //! Long operations in the background: builds, pulls and pushes, and their access to git and registries.
 
 pub(super) mod builder;
-pub(super) mod point;
+pub(super) mod failpoints;
 pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod registries;

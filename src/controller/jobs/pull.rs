@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::registries::{Registries, TransferError, explained, until_quiet_is_over};
 use crate::controller::docker::{Engine, EngineError};
 use crate::controller::jobs::{JobEnd, JobProgress};
+use crate::metrics::{MeasuredResult, Metrics};
 use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
-use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
+use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage, local_path};
 use crate::model::spec::RegistryAccess;
 use crate::model::status::Reason;
 
@@ -20,13 +23,18 @@ pub(in crate::controller) struct EnvironmentPull {
     /// The repository as the record names it.
     pub(in crate::controller) reference: String,
     pub(in crate::controller) digest: Digest,
+    pub(in crate::controller) metrics: Metrics,
 }
 
 impl EnvironmentPull {
     /// Pulls it. A digest that the registry does not have is a permanent failure, which the plan doubts
     /// after a while. A registry that does not answer or denies access is a temporary one.
     pub(in crate::controller) async fn run(self, progress: JobProgress) -> JobEnd {
-        match self.pull(&progress).await {
+        let began = Instant::now();
+        let pulled = self.pull(&progress).await;
+        let result = if pulled.is_ok() { MeasuredResult::Pulled } else { MeasuredResult::Failed };
+        self.metrics.pull(&self.environment, result, began.elapsed());
+        match pulled {
             Ok(image) => JobEnd::Got(image),
             Err(TransferError::NotThere(message)) => {
                 self.registries.lost(&self.reference, &self.digest);
@@ -55,7 +63,7 @@ impl EnvironmentPull {
             of: repository.as_ref().map(|repository| (repository, digest)),
             is_between: found_at.is_some(),
         };
-        fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.say(line)).await?;
+        fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.report(line)).await?;
         let id = self.engine.image_id(&name).await?;
         // The registry is not at fault: it has the image, which was removed here meanwhile.
         let gone = || EngineError::Refused(format!("{name} was pulled and then removed"));
@@ -86,16 +94,16 @@ async fn fetch(
     engine: &Engine,
     registries: &Registries,
     wanted: &PullRequest<'_>,
-    say: &mut (impl FnMut(String) + Send),
+    report: &mut (impl FnMut(String) + Send),
 ) -> Result<(), TransferError> {
     let Some(host) = wanted.host else {
         let patience = RegistryAccess::default().patience;
-        return Ok(engine.pull(wanted.name, None, patience, say).await?);
+        return Ok(engine.pull(wanted.name, None, patience, report).await?);
     };
     registries.may_be_asked(host)?;
     let proof = if wanted.is_between { None } else { registries.proof(host).await? };
     let patience = registries.access(host).patience;
-    let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, say).await else { return Ok(()) };
+    let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, report).await else { return Ok(()) };
     let Some((repository, digest)) = wanted.of.filter(|_| !wanted.is_between) else {
         registries.learn_limit(host, &error, std::future::ready(Ok(()))).await;
         return Err(until_quiet_is_over(TransferError::from(error).with(host), registries.quiet_for(host)));
@@ -158,7 +166,7 @@ fn gone_again(error: EngineError) -> EngineError {
 
 /// Repository and tag of the name that keeps a pulled image here.
 pub(in crate::controller) fn keep_name(environment: &EnvironmentName, digest: &Digest) -> (String, String) {
-    (format!("abide/{environment}"), format!("keep-{}", digest.short()))
+    (local_path(environment), format!("keep-{}", digest.short()))
 }
 
 #[cfg(test)]
@@ -166,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registry_of_an_image_is_found_whatever_follows_its_name() {
+    fn an_images_registry_is_parsed_from_its_reference() {
         let digest = format!("@sha256:{}", "ab".repeat(32));
         for (name, host) in [
             ("localhost:5000/a", "localhost:5000"),
@@ -180,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn the_platforms_that_there_are_are_named() {
+    fn the_available_platforms_are_listed() {
         let words = "no matching manifest for linux/amd64 in the manifest list entries";
         let there_are = ["linux/arm64".to_owned(), "windows/amd64".to_owned()];
-        let told = no_platform("a@b", words, &there_are);
-        assert_eq!(told, "a@b has no image for linux/amd64; it has linux/arm64, windows/amd64");
+        let message = no_platform("a@b", words, &there_are);
+        assert_eq!(message, "a@b has no image for linux/amd64; it has linux/arm64, windows/amd64");
         assert!(no_platform("a@b", words, &[]).contains("no image for linux/amd64"));
     }
 }

@@ -47,14 +47,14 @@ impl Pusher {
         repository: &ImageRepository,
         progress: &JobProgress,
     ) -> Result<Image, TransferError> {
-        progress.say(format!("pushing to {repository}"));
+        progress.report(format!("pushing to {repository}"));
         let host = repository.host();
         let (proof, access) = (self.registries.proof(host).await?, self.registries.access(host));
         let tagged = TaggedImage::keeping(repository.clone(), id);
         let (name, tag) = (repository.to_string(), tagged.tag());
         self.engine.tag(id.as_str(), &name, tag).await?;
-        let mut say = |_| {};
-        let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut say).await;
+        let mut report = |_| {};
+        let pushed = self.engine.push(&name, tag, proof.as_ref(), access.patience, &mut report).await;
         let pushed = match pushed {
             Ok(pushed) => pushed,
             Err(error) => {

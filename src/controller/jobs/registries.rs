@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use crate::model::name::Digest;
 use crate::model::reference::{DOCKER_HUB, ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, RegistryAccess};
 use crate::model::status::Reason;
-use crate::registry::{Credentials, KeyringError, RegistryClient, RegistryError};
+use crate::registry::{Credentials, KeyringError, RegistryClient, RegistryError, RepositoryPart};
 
 /// The address of Docker Hub, and BuildKit's name for it.
 const DOCKER_HUB_ADDRESS: &str = "registry-1.docker.io";
@@ -168,6 +169,42 @@ impl Registries {
         self.asked(host, self.client.platforms(repository, digest, &access)).await.unwrap_or_default()
     }
 
+    /// The manifest of a tag or digest; `None`: the registry does not have it.
+    pub(in crate::controller) async fn manifest(
+        &self,
+        repository: &ImageRepository,
+        reference: &str,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        self.content(repository, (RepositoryPart::Manifest, reference)).await
+    }
+
+    /// A blob; `None`: the registry does not have it.
+    pub(in crate::controller) async fn blob(
+        &self,
+        repository: &ImageRepository,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        self.content(repository, (RepositoryPart::Blob, digest.as_str())).await
+    }
+
+    /// The index of the manifests that refer to an image; `None`: the registry keeps none by itself.
+    pub(in crate::controller) async fn referrers(
+        &self,
+        repository: &ImageRepository,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        self.content(repository, (RepositoryPart::Referrers, digest.as_str())).await
+    }
+
+    async fn content(
+        &self,
+        repository: &ImageRepository,
+        content: (RepositoryPart, &str),
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let access = self.access(repository.host());
+        self.asked(repository.host(), self.client.content(repository, content, &access)).await
+    }
+
     /// Queries whether a digest still exists, and remembers the answer.
     pub(in crate::controller) async fn look_for(
         &self,
@@ -276,7 +313,9 @@ impl From<EngineError> for TransferError {
         if error.is_no_answer() {
             return Self::Unavailable(Reason::EngineUnavailable, message);
         }
-        match cause::of_transfer(&message) {
+        let cause = cause::of_transfer(&message);
+        let message = cause::transfer_words(&message);
+        match cause {
             // A full disk is not the registry's fault.
             Cause::Host => Self::Unavailable(Reason::EngineUnavailable, message),
             Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
@@ -311,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_engine_passes_on_is_told_apart() {
+    fn registry_errors_passed_on_by_the_engine_are_classified() {
         use Reason::{EngineUnavailable, RegistryDenied, RegistryUnavailable};
         for (words, expected) in [
             ("unauthorized: authentication required", RegistryDenied),
@@ -326,7 +365,10 @@ mod tests {
             ("write /var/lib/docker/tmp/x: no space left on device", EngineUnavailable),
         ] {
             let trouble = TransferError::from(EngineError::Refused(words.to_owned()));
-            assert_eq!(trouble, TransferError::Unavailable(expected, words.to_owned()));
+            let TransferError::Unavailable(reason, message) = trouble else { panic!("{trouble:?}") };
+            assert_eq!(reason, expected, "{words}");
+            // The engine's words, after a sentence that names the remedy.
+            assert!(message.len() > words.len() && message.ends_with(&format!("({words})")), "{message}");
         }
         let other =
             EngineError::Refused("no matching manifest for linux/amd64 in the manifest list".to_owned());
@@ -339,7 +381,7 @@ mod tests {
         assert!(matches!(denied, TransferError::Unavailable(RegistryDenied, _)), "{denied:?}");
     }
     #[tokio::test]
-    async fn a_registry_that_asks_to_be_left_alone_is() {
+    async fn a_registrys_retry_after_is_respected() {
         let (_manifest, manifest) = watch::channel(Arc::default());
         let registries = Registries::new(manifest);
         let host: RegistryHost = "localhost:5000".parse().unwrap();

@@ -28,7 +28,7 @@ mod tests {
     use crate::model::manifest::{SourceFile, parse};
 
     #[test]
-    fn a_login_is_shown_where_the_manifest_has_it_and_its_password_read_each_time() {
+    fn a_git_login_is_sent_only_to_its_url_with_a_fresh_password() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = format!(
             "[repository.r]\nurl = \"https://h/r\"\nusername = \"u\"\nsecret_file = {:?}\n\

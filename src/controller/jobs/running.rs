@@ -81,12 +81,12 @@ pub(crate) struct JobProgress {
 
 impl JobProgress {
     /// Reports the current step.
-    pub(crate) fn say(&self, step: impl Into<String>) {
+    pub(crate) fn report(&self, step: impl Into<String>) {
         let step = step.into();
         let mut slot = self.step.lock().unwrap_or_else(PoisonError::into_inner);
         if *slot != step {
             *slot = step;
-            self.wake.ring(&self.environment);
+            self.wake.wake(&self.environment);
         }
     }
 
@@ -227,7 +227,7 @@ impl Jobs {
                 Some(ended) => slot.note(environment, key, ended, now),
             }
         }
-        self.wake.ring(environment);
+        self.wake.wake(environment);
     }
 
     /// Returns the running build of an environment.
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_is_over_and_tried_again_later() {
+    async fn a_panicking_job_ends_as_unavailable() {
         let (jobs, dev) = (Jobs::new(WakeQueue::default()), environment("dev"));
         let key = JobKey::Push("an image".to_owned());
         jobs.begin(&dev, key.clone(), "a registry", |_| async { panic!("a bug") });
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_same_build_of_another_keeps_nobody_from_a_pull() {
+    async fn waiting_for_a_shared_build_does_not_occupy_a_pull_slot() {
         let (jobs, build) = (Jobs::new(WakeQueue::default()), JobKey::Build(BuildKey("inputs".to_owned())));
         let failed = || JobEnd::Failed { reason: Reason::BuildFailed, message: String::new() };
         let environments = ["dev", "test"].map(environment);
@@ -334,7 +334,7 @@ mod tests {
         for environment in &environments {
             let built = Arc::clone(&built);
             jobs.begin(environment, build.clone(), "a repository", |progress| async move {
-                progress.say("building");
+                progress.report("building");
                 let _ = built.acquire_owned().await;
                 failed()
             });

@@ -1,6 +1,6 @@
 //! Slots for long operations, fair between their origins.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -17,6 +17,10 @@ struct SlotState {
     all: usize,
     /// The slots in use, by origin.
     held: HashMap<String, usize>,
+    /// The number of slots that were granted.
+    granted: u64,
+    /// The number of the last grant of each origin that has or waits for a slot.
+    last: HashMap<String, u64>,
     waiting: VecDeque<SlotWaiter>,
 }
 
@@ -34,11 +38,13 @@ pub(in crate::controller) struct Slot {
 impl Slots {
     /// `each` slots for every origin, of `all` together.
     pub(in crate::controller) fn new(each: usize, all: usize) -> Self {
-        Self(Arc::new(Mutex::new(SlotState { each, all, held: HashMap::new(), waiting: VecDeque::new() })))
+        let (held, last, waiting) = (HashMap::new(), HashMap::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(SlotState { each, all, held, granted: 0, last, waiting })))
     }
 
-    /// Waits for a slot. The origin with the fewest slots is served first; within an origin, the earliest
-    /// request.
+    /// Waits for a slot. The origin with the fewest slots is served first; of several, the one that waited
+    /// longest since its last slot, so that an origin with many requests does not delay those with few; within
+    /// an origin, the earliest request.
     pub(in crate::controller) async fn acquire(&self, origin: &str) -> Slot {
         let (turn, granted) = oneshot::channel();
         self.state().waiting.push_back(SlotWaiter { origin: origin.to_owned(), turn });
@@ -70,6 +76,15 @@ impl Slots {
 impl SlotState {
     fn take(&mut self, origin: &str) {
         *self.held.entry(origin.to_owned()).or_default() += 1;
+        self.granted += 1;
+        self.last.insert(origin.to_owned(), self.granted);
+    }
+
+    /// Forgets the grants of origins that neither have nor want a slot.
+    fn forget_idle(&mut self) {
+        let wanted: HashSet<&str> = self.waiting.iter().map(|waiting| waiting.origin.as_str()).collect();
+        let held = &self.held;
+        self.last.retain(|origin, _| held.contains_key(origin) || wanted.contains(origin.as_str()));
     }
 
     /// Takes the next waiting request and counts its slot, if one is free.
@@ -79,8 +94,9 @@ impl SlotState {
             return None;
         }
         let held = |waiting: &SlotWaiter| self.held.get(&waiting.origin).copied().unwrap_or(0);
+        let last = |waiting: &SlotWaiter| self.last.get(&waiting.origin).copied().unwrap_or(0);
         let may = self.waiting.iter().enumerate().filter(|(_, waiting)| held(waiting) < self.each);
-        let (at, _) = may.min_by_key(|(at, waiting)| (held(waiting), *at))?;
+        let (at, _) = may.min_by_key(|(at, waiting)| (held(waiting), last(waiting), *at))?;
         let next = self.waiting.remove(at)?;
         self.take(&next.origin);
         Some(next)
@@ -95,6 +111,7 @@ impl Drop for Slot {
                 *held -= 1;
             }
             state.held.retain(|_, held| *held > 0);
+            state.forget_idle();
         }
         self.slots.grant();
     }
@@ -123,8 +140,42 @@ mod tests {
         assert!(slots.state().waiting.is_empty() && slots.state().held.is_empty());
     }
 
+    /// Nine hundred pushes to one repository come before a hundred to others.
     #[tokio::test]
-    async fn who_holds_fewest_is_served_first_and_then_who_came_first() {
+    async fn a_busy_origin_does_not_delay_the_others() {
+        let slots = Slots::new(1, 2);
+        let origin = |request: usize| match request {
+            0..900 => "busy".to_owned(),
+            other => format!("r{other}"),
+        };
+        let mut waiting: Vec<_> = (0..1_000)
+            .map(|request| {
+                let (slots, origin) = (slots.clone(), origin(request));
+                // Tokio ends a turn of one task after some polls; this test polls them all.
+                let wait = tokio::task::unconstrained(async move { slots.acquire(&origin).await });
+                (request, Box::pin(wait))
+            })
+            .collect();
+        let (mut served, mut held) = (Vec::new(), Vec::new());
+        while served.len() < 1_000 {
+            waiting.retain_mut(|(request, wait)| match wait.as_mut().now_or_never() {
+                Some(slot) => {
+                    served.push(*request);
+                    held.push(slot);
+                    false
+                }
+                None => true,
+            });
+            assert!(!held.is_empty() && held.len() <= 2);
+            held.remove(0);
+        }
+        let last_of_few = served.iter().rposition(|request| *request >= 900).unwrap();
+        assert!(last_of_few < 2 * 101, "every other repository is served in turn, not after {last_of_few}");
+        assert!(slots.state().last.is_empty() && slots.state().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn slots_go_to_the_origin_with_the_fewest_then_to_the_earliest() {
         let slots = Slots::new(2, 2);
         let (first, second) = (now(&slots, "a").unwrap(), now(&slots, "a").unwrap());
         let mut waiting: Vec<_> =
@@ -144,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_waits_no_more_takes_no_turn() {
+    async fn a_cancelled_waiter_takes_no_slot() {
         let slots = Slots::new(1, 1);
         let held = now(&slots, "a").unwrap();
         let mut gone = Box::pin(slots.acquire("b"));

@@ -21,7 +21,7 @@ use crate::controller::jobs::registries::Registries;
 use crate::model::name::ContainerName;
 use crate::model::observed::ContainerState;
 use crate::model::time::Timestamp;
-use pauses::{Attempts, Ends};
+use pauses::{Ends, FailedAttempts};
 use repair::{Repair, repair};
 
 /// More than the repairs of one container in any state.
@@ -39,8 +39,8 @@ pub(super) struct Managed {
     /// Its id, as far as known.
     id: Option<String>,
     pull: Option<Pull>,
-    pulls: Attempts,
-    starts: Attempts,
+    pulls: FailedAttempts,
+    starts: FailedAttempts,
     ends: Ends,
 }
 
@@ -57,7 +57,7 @@ impl Drop for Pull {
 }
 
 /// The next thing for the owner to do.
-pub(super) enum Next {
+pub(super) enum NextAction {
     /// Nothing: the container with this id runs as specified.
     None(String),
     /// The container with this id runs, but it can be replaced only later, for this reason.
@@ -98,7 +98,7 @@ impl Managed {
         role: &'static str,
         pulled: Arc<Notify>,
     ) -> Self {
-        let (pulls, starts) = (Attempts::new(role), Attempts::new(role));
+        let (pulls, starts) = (FailedAttempts::new(role), FailedAttempts::new(role));
         let ends = Ends::new(role);
         Self { engine, registries, record, role, pulled, id: None, pull: None, pulls, starts, ends }
     }
@@ -110,7 +110,7 @@ impl Managed {
 
     /// Retries at once what failed, because the manifest was edited.
     pub(super) fn retry(&mut self) {
-        (self.pulls, self.starts) = (Attempts::new(self.role), Attempts::new(self.role));
+        (self.pulls, self.starts) = (FailedAttempts::new(self.role), FailedAttempts::new(self.role));
     }
 
     /// Forgets everything about the container, because it is not wanted any more.
@@ -121,20 +121,20 @@ impl Managed {
 
     /// Repairs the container until it runs as specified or its owner has something to do. `image` is the
     /// declared name of its image.
-    pub(super) async fn next(&mut self, spec: &AuxiliarySpec, image: &str) -> Result<Next, Obstacle> {
+    pub(super) async fn next(&mut self, spec: &AuxiliarySpec, image: &str) -> Result<NextAction, Obstacle> {
         for _ in 0..ROUNDS {
-            let Some(seen) = self.find(&spec.name).await? else { return Ok(Next::Create) };
+            let Some(seen) = self.find(&spec.name).await? else { return Ok(NextAction::Create) };
             let id = seen.seen.id.clone();
             match repair(spec, &seen) {
                 Repair::None => {
-                    self.starts = Attempts::new(self.role);
-                    return Ok(Next::None(id));
+                    self.starts = FailedAttempts::new(self.role);
+                    return Ok(NextAction::None(id));
                 }
                 Repair::Wait => return Err(Obstacle::Busy),
-                Repair::Start => return Ok(Next::Start(Box::new(seen))),
+                Repair::Start => return Ok(NextAction::Start(Box::new(seen))),
                 Repair::Rename => {
                     self.rename(&id, &spec.name).await;
-                    return Ok(Next::None(id));
+                    return Ok(NextAction::None(id));
                 }
                 Repair::OwnRestarts => self.engine.set_restarts(&id, false).await?,
                 Repair::Unpause => {
@@ -145,7 +145,7 @@ impl Managed {
                     Ok(_) => self.remove(&id, spec.is_stateless, &why).await?,
                     // The old container keeps running until there is an image to replace it.
                     Err(obstacle) if seen.seen.state == ContainerState::Running => {
-                        return Ok(Next::Keep(id, obstacle.to_string()));
+                        return Ok(NextAction::Keep(id, obstacle.to_string()));
                     }
                     Err(obstacle) => return Err(obstacle),
                 },
@@ -190,16 +190,16 @@ impl Managed {
         Ok(())
     }
 
-    /// Returns an error during the pause after several ends in a row. Counts an end once. `is_news`: it has a
+    /// Returns an error during the pause after several ends in a row. Counts an end once. `is_new_cause`: it has a
     /// cause that is new, which restarts the count.
     pub(super) fn may_start(
         &mut self,
         seen: &SeenAuxiliary,
         why: &str,
-        is_news: bool,
+        is_new_cause: bool,
     ) -> Result<(), Obstacle> {
         let ContainerState::Exited(exit) = &seen.seen.state else { return Ok(()) };
-        let due = self.ends.next_start(seen.seen.started_at, exit.at, now(), is_news);
+        let due = self.ends.next_start(seen.seen.started_at, exit.at, now(), is_new_cause);
         let left = due.since(now());
         if left.is_zero() { Ok(()) } else { Err(Obstacle::Pause { why: why.to_owned(), left }) }
     }
@@ -248,11 +248,11 @@ impl Managed {
     /// progress.
     pub(super) async fn image(&mut self, name: &str) -> Result<HeldImage, Obstacle> {
         if let Some(image) = self.engine.image(name).await? {
-            (self.pull, self.pulls) = (None, Attempts::new(self.role));
+            (self.pull, self.pulls) = (None, FailedAttempts::new(self.role));
             return Ok(image);
         }
         if self.pull.as_ref().is_some_and(|pull| pull.image != name) {
-            (self.pull, self.pulls) = (None, Attempts::new(self.role));
+            (self.pull, self.pulls) = (None, FailedAttempts::new(self.role));
         }
         if let Some(pull) = self.pull.as_mut().filter(|pull| pull.task.is_finished()) {
             let why = match (&mut pull.task).await {

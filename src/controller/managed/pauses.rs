@@ -12,14 +12,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Failed attempts in a row.
 #[derive(Clone, Debug)]
-pub(super) struct Attempts {
+pub(super) struct FailedAttempts {
     seed: &'static str,
     failures: u32,
     /// The reason of the last failure, and the time of the next attempt.
     failed: Option<(String, Timestamp)>,
 }
 
-impl Attempts {
+impl FailedAttempts {
     /// No failures; `seed` spreads the attempts.
     pub(super) fn new(seed: &'static str) -> Self {
         Self { seed, failures: 0, failed: None }
@@ -75,19 +75,19 @@ impl Ends {
     }
 
     /// Returns when it may be started again after it ended `at`, having run since `started`: the first time
-    /// at once, later after a growing pause. `is_news`: the end has a new cause, so it is a first one. The
+    /// at once, later after a growing pause. `is_new_cause`: the end has a new cause, so it is a first one. The
     /// pause begins `now`, at the observation: `at` is by the engine's clock, which may have been set.
     pub(super) fn next_start(
         &mut self,
         started: Option<Timestamp>,
         at: Timestamp,
         now: Timestamp,
-        is_news: bool,
+        is_new_cause: bool,
     ) -> Timestamp {
         if !self.is_counted(at) {
             self.last = Some(at);
             let ran_well = started.is_some_and(|started| at.since(started) >= HEALTHY);
-            self.count = if ran_well || is_news { 1 } else { self.count + 1 };
+            self.count = if ran_well || is_new_cause { 1 } else { self.count + 1 };
             self.start_at = Some(now.after(backoff(self.count, self.seed)));
         }
         self.start_at.unwrap_or(now)
@@ -99,11 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_end_is_mended_at_once_and_later_ones_after_a_pause() {
+    fn the_first_exit_is_repaired_at_once_and_later_ones_after_a_pause() {
         let at = Timestamp::from_millis;
         let mut ends = Ends::new("registry");
-        let mut next =
-            |started, ended, is_news| ends.next_start(Some(at(started)), at(ended), at(ended), is_news);
+        let mut next = |started, ended, is_new_cause| {
+            ends.next_start(Some(at(started)), at(ended), at(ended), is_new_cause)
+        };
         assert_eq!(next(0, 1_000, false), at(1_000));
         assert_eq!(next(0, 1_000, false), at(1_000), "the same end is counted once");
         assert!(next(1_000, 2_000, false) > at(2_000));
@@ -113,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_again_and_again_is_tried_after_pauses_that_grow_and_at_once_after_a_success() {
-        let (mut attempts, mut at) = (Attempts::new("registry"), Timestamp::from_millis(1));
+    fn repeated_failures_back_off_until_a_success() {
+        let (mut attempts, mut at) = (FailedAttempts::new("registry"), Timestamp::from_millis(1));
         let mut pauses = Vec::new();
         for _ in 0..12 {
             assert_eq!(attempts.check_due(at), Ok(()));

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use super::{Managed, Next, Obstacle};
+use super::{Managed, NextAction, Obstacle};
 use crate::controller::docker::{
     AuxiliaryImage, AuxiliaryNetwork, AuxiliarySpec, Engine, EngineError, HeldImage,
 };
@@ -28,8 +28,11 @@ use crate::model::reference::RegistryHost;
 use crate::model::spec::{ManagedRegistry, Manifest};
 use crate::record::DesiredReader;
 
-/// How often it is checked: one list by label, which costs the engine almost nothing.
+/// How often it is checked if it is declared: one inspect.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often the container of a registry that is no longer declared is looked for while it is there: one list
+/// of all containers.
+const LOOK_FOR_ORPHAN: Duration = Duration::from_secs(30);
 /// The port of the program in its container, and the folder of the pushed data.
 const PORT: u16 = 5000;
 const DATA: &str = "/var/lib/registry";
@@ -77,18 +80,24 @@ impl RegistryReconciler {
             let kept = match &declared {
                 Some(spec) => self.keep(spec).await,
                 None => {
-                    self.guard.tell_registry(None);
+                    self.guard.set_registry(None);
                     self.name_orphan().await
                 }
             };
-            self.tell(kept);
+            // Without a declaration, only a change of the manifest can make new work.
+            let look = match (&declared, &kept) {
+                (Some(_), _) => Some(LOOK),
+                (None, Err(_)) => Some(LOOK_FOR_ORPHAN),
+                (None, Ok(())) => None,
+            };
+            self.note_result(kept);
             tokio::select! {
                 changed = self.manifest.changed() => match changed {
                     Ok(()) => self.container.retry(),
                     Err(_) => return,
                 },
                 () = self.pulled.notified() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = sleep_for(look) => {}
             }
         }
     }
@@ -115,16 +124,16 @@ impl RegistryReconciler {
         for _ in 0..ROUNDS {
             let next = self.container.next(spec, &declared.image).await.map_err(|why| why.to_string())?;
             let done = match next {
-                Next::None(id) => {
-                    self.guard.tell_registry(Some(id));
+                NextAction::None(id) => {
+                    self.guard.set_registry(Some(id));
                     return Ok(());
                 }
-                Next::Keep(_, why) => return Err(why),
-                Next::Create => {
+                NextAction::Keep(_, why) => return Err(why),
+                NextAction::Create => {
                     self.make_volume(declared).await?;
                     self.container.create(spec, &declared.image).await
                 }
-                Next::Start(seen) => {
+                NextAction::Start(seen) => {
                     let last = match &seen.seen.state {
                         ContainerState::Exited(exit) => format!("exit code {}", exit.code),
                         _ => String::new(),
@@ -182,7 +191,7 @@ impl RegistryReconciler {
         ))
     }
 
-    fn tell(&self, kept: Result<(), String>) {
+    fn note_result(&self, kept: Result<(), String>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match kept {
             Ok(()) => {
@@ -197,6 +206,14 @@ impl RegistryReconciler {
                 }
             }
         }
+    }
+}
+
+/// Sleeps for ever without a duration.
+async fn sleep_for(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
     }
 }
 

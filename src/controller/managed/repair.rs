@@ -47,10 +47,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::controller::cache::containers::tests::seen as container;
     use crate::controller::docker::{AuxiliaryImage, AuxiliaryNetwork};
     use crate::model::container::{Exit, label};
     use crate::model::name::{ContainerName, Digest};
-    use crate::model::observed::{EngineHealth, ObservedContainer, ObservedMounts};
+    use crate::model::observed::ObservedContainer;
     use crate::model::spec::Publish;
     use crate::model::time::Timestamp;
 
@@ -88,29 +89,11 @@ mod tests {
     /// A container that was created from `spec`, with a change.
     fn seen(spec: &AuxiliarySpec, change: impl FnOnce(&mut SeenAuxiliary)) -> SeenAuxiliary {
         let container = ObservedContainer {
-            id: "c".to_owned(),
             name: "abide-front-1".to_owned(),
             image: Some(Digest::of_sha256(&[1; 32])),
-            state: ContainerState::Running,
-            engine_health: EngineHealth::NoCheck,
-            created_at: Timestamp::default(),
-            started_at: None,
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            published: Default::default(),
-            settings: Default::default(),
-            attachments: Default::default(),
-            mounts: ObservedMounts::default(),
-            extra_hosts: Vec::new(),
-            memory: None,
-            nano_cpus: None,
-            pids: None,
-            init: false,
             restart_policy: "no".to_owned(),
-            networks: BTreeMap::new(),
-            joined: None,
-            last_output: None,
             labels: BTreeMap::from([(label::SPEC.to_owned(), spec.fingerprint())]),
+            ..container("c")
         };
         let mut seen = SeenAuxiliary {
             seen: container,
@@ -140,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_changed_in_place_needs_a_new_container() {
+    fn an_immutable_difference_requires_a_new_container() {
         type Change = fn(&mut SeenAuxiliary);
         let other_image: Change = |seen| seen.seen.image = Some(Digest::of_sha256(&[2; 32]));
         let other_name: Change = |seen| seen.image = "nginx:1.27".to_owned();

@@ -6,15 +6,15 @@ use std::time::Duration;
 use tracing::info;
 
 use super::Tools;
-use super::findings::unrecorded;
-use super::looks::PollFailure;
 use super::paths::{self, Paths};
+use super::poll_state::PollFailure;
+use super::results::unrecorded;
 use crate::controller::clock::now;
 use crate::controller::jobs::remote::remote;
 use crate::model::error::chain;
-use crate::model::look::QueryPeriod;
 use crate::model::name::{BranchName, CommitId, EnvironmentName, RepositoryName};
-use crate::model::spec::{Manifest, RepositorySpec, Supply};
+use crate::model::poll::QueryPeriod;
+use crate::model::spec::{Manifest, NeededChecks, RepositorySpec, Supply};
 use crate::model::status::Reason;
 use crate::source::SourceError;
 
@@ -27,6 +27,8 @@ pub(super) struct Branches {
     pub(super) tracking: Vec<(EnvironmentName, BranchName)>,
     /// The patterns of those whose build declares paths.
     pub(super) paths: BTreeMap<EnvironmentName, Vec<String>>,
+    /// The checks of those that deploy only green commits.
+    pub(super) checks: BTreeMap<EnvironmentName, NeededChecks>,
 }
 
 /// The tracked branches of every repository.
@@ -40,11 +42,13 @@ pub(super) fn all(manifest: &Manifest) -> HashMap<RepositoryName, Branches> {
             spec: spec.clone(),
             tracking: Vec::new(),
             paths: BTreeMap::new(),
+            checks: BTreeMap::new(),
         });
         let patterns = declared.build.as_ref().map(paths::patterns).unwrap_or_default();
         if !patterns.is_empty() {
             branches.paths.insert(environment.clone(), patterns);
         }
+        branches.checks.extend(declared.checks.clone().map(|checks| (environment.clone(), checks)));
         branches.tracking.push((environment.clone(), branch.clone()));
     }
     all
@@ -54,7 +58,7 @@ impl Branches {
     /// Asks for all heads at once and records them. Returns whether all of them are known now.
     pub(super) async fn ask(&self, tools: &Tools, paths: Option<&Paths>, pause: Duration) -> bool {
         let from = now();
-        let heads = self.heads().await;
+        let heads = self.heads(tools).await;
         let asked = QueryPeriod { from, to: now() };
         let mut all_known = true;
         for (environment, branch) in &self.tracking {
@@ -67,7 +71,8 @@ impl Branches {
         all_known
     }
 
-    async fn heads(&self) -> Result<BTreeMap<String, CommitId>, PollFailure> {
+    async fn heads(&self, tools: &Tools) -> Result<BTreeMap<String, CommitId>, PollFailure> {
+        let _slot = tools.git.acquire(self.repository.as_str()).await;
         let found = match remote(&self.spec.url, self.spec.login.as_ref()) {
             Ok(remote) => remote.heads().await,
             Err(error) => Err(error),
@@ -106,6 +111,9 @@ impl Branches {
             }
             return Ok(());
         }
+        if let (Some(needed), Some(paths)) = (self.checks.get(environment), paths) {
+            return self.record_green(environment, (branch, head), needed, asked, tools, paths).await;
+        }
         let moved = resolver.advance_head(environment, head, asked).await;
         if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
             info!(%environment, %generation, revision = %head, "branch updated");
@@ -114,7 +122,7 @@ impl Branches {
     }
 
     /// The result for a head that cannot be compared with the previous commit.
-    fn not_compared(&self, why: &str) -> PollFailure {
+    pub(super) fn not_compared(&self, why: &str) -> PollFailure {
         let message = format!("repository {}: {why}", self.repository);
         PollFailure { reason: Reason::SourceUnreachable, message, is_answer: false }
     }

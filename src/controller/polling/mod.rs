@@ -2,9 +2,10 @@
 //! announced and at intervals, and records the answers.
 
 mod branches;
-mod findings;
-pub(super) mod looks;
+pub(super) mod checks;
 pub(super) mod paths;
+pub(super) mod poll_state;
+mod results;
 mod schedule;
 mod tags;
 
@@ -21,15 +22,21 @@ use super::supervise::supervised;
 use super::wake::WakeQueue;
 use crate::controller::jobs::builder::Builder;
 use crate::controller::jobs::registries::Registries;
+use crate::controller::jobs::slots::Slots;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{Manifest, Supply};
 use crate::record::DesiredReader;
 use branches::Branches;
-pub(super) use findings::PollResults;
+use checks::Checks;
 use paths::Paths;
+pub(super) use results::PollResults;
 use schedule::{AT_LEAST_BETWEEN, Pause};
 use tags::Tags;
+
+/// Requests to git that run at once, for all repositories. A repository that does not answer keeps its slot
+/// until git's deadline, so there are more than the processors would need.
+const GIT_AT_ONCE: usize = 32;
 
 /// The errors of tasks that concern the whole host, by task, in sentences.
 pub(super) type PollErrors = Arc<Mutex<BTreeMap<String, String>>>;
@@ -42,18 +49,28 @@ pub(super) struct Tools {
     pub(super) wake: WakeQueue,
     pub(super) errors: PollErrors,
     pub(super) findings: PollResults,
+    pub(super) checks: Checks,
+    /// Requests to git: each is a process, and a push to many repositories must not start all of them.
+    pub(super) git: Slots,
+}
+
+impl Tools {
+    /// Slots for requests to git, one for each repository.
+    pub(super) fn git_slots() -> Slots {
+        Slots::new(1, GIT_AT_ONCE)
+    }
 }
 
 /// The remote that a poller asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Remote {
+enum PollRemote {
     Repository(RepositoryName),
     Registry(RegistryHost),
 }
 
 /// The questions of a poller. If they change, the poller is replaced.
 #[derive(Clone, PartialEq)]
-enum Source {
+enum PollSource {
     Branches(Box<Branches>),
     Tags(Tags),
 }
@@ -61,9 +78,9 @@ enum Source {
 /// The running pollers.
 #[derive(Default)]
 pub(super) struct Pollers {
-    running: HashMap<Remote, (Source, DropGuard)>,
+    running: HashMap<PollRemote, (PollSource, DropGuard)>,
     /// Makes a poller ask at once.
-    announced: HashMap<Remote, Arc<Notify>>,
+    announced: HashMap<PollRemote, Arc<Notify>>,
 }
 
 impl Pollers {
@@ -76,19 +93,19 @@ impl Pollers {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) {
-        let mut needed: HashMap<Remote, Source> = HashMap::new();
+        let mut needed: HashMap<PollRemote, PollSource> = HashMap::new();
+        needed.extend(branches::all(manifest).into_iter().map(|(name, branches)| {
+            (PollRemote::Repository(name), PollSource::Branches(Box::new(branches)))
+        }));
         needed.extend(
-            branches::all(manifest)
+            tags::all(manifest)
                 .into_iter()
-                .map(|(name, branches)| (Remote::Repository(name), Source::Branches(Box::new(branches)))),
-        );
-        needed.extend(
-            tags::all(manifest).into_iter().map(|(host, tags)| (Remote::Registry(host), Source::Tags(tags))),
+                .map(|(host, tags)| (PollRemote::Registry(host), PollSource::Tags(tags))),
         );
         self.running.retain(|remote, (source, _)| needed.get(remote) == Some(source));
         for (remote, source) in needed {
             let Entry::Vacant(vacant) = self.running.entry(remote) else { continue };
-            source.environments().for_each(|environment| tools.findings.looks.forget(environment));
+            source.environments().for_each(|environment| tools.findings.poll_state.forget(environment));
             let announced = Arc::clone(self.announced.entry(vacant.key().clone()).or_default());
             let paths = source.paths(builder, tools);
             let poller = Poller { source: source.clone(), announced, paths, tools: tools.clone() };
@@ -102,8 +119,8 @@ impl Pollers {
     pub(super) fn announce(&self, manifest: &Manifest, environment: &EnvironmentName) {
         let Some(spec) = manifest.environments.get(environment) else { return };
         let remote = match &spec.supply {
-            Supply::Branch { repository, .. } => Remote::Repository(repository.clone()),
-            Supply::Tag { image } => Remote::Registry(image.repository.host().clone()),
+            Supply::Branch { repository, .. } => PollRemote::Repository(repository.clone()),
+            Supply::Tag { image } => PollRemote::Registry(image.repository.host().clone()),
             Supply::Promotion { .. } | Supply::Manual => return,
         };
         if let Some(announced) = self.announced.get(&remote) {
@@ -117,7 +134,7 @@ impl Pollers {
     }
 }
 
-impl Source {
+impl PollSource {
     fn environments(&self) -> Box<dyn Iterator<Item = &EnvironmentName> + Send + '_> {
         match self {
             Self::Branches(branches) => Box::new(branches.tracking.iter().map(|(name, _)| name)),
@@ -150,7 +167,7 @@ impl Source {
 /// The poller of one remote.
 #[derive(Clone)]
 struct Poller {
-    source: Source,
+    source: PollSource,
     /// Notified when a push was announced.
     announced: Arc<Notify>,
     /// Decides which commits concern which environment; `None`: all of them do.
@@ -178,8 +195,8 @@ impl Poller {
     async fn ask(&self, failures: u32) -> bool {
         let pause = self.pause().after_failure(failures + 1);
         match &self.source {
-            Source::Branches(branches) => branches.ask(&self.tools, self.paths.as_deref(), pause).await,
-            Source::Tags(tags) => {
+            PollSource::Branches(branches) => branches.ask(&self.tools, self.paths.as_deref(), pause).await,
+            PollSource::Tags(tags) => {
                 let is_known = tags.look_for_pushed(&self.tools).await;
                 tags.ask(&self.tools, pause).await && is_known
             }
@@ -189,8 +206,8 @@ impl Poller {
     /// The pause that the remote asked for.
     fn quiet(&self) -> Duration {
         match &self.source {
-            Source::Branches(_) => Duration::ZERO,
-            Source::Tags(tags) => self.tools.registries.quiet_for(&tags.host).unwrap_or_default(),
+            PollSource::Branches(_) => Duration::ZERO,
+            PollSource::Tags(tags) => self.tools.registries.quiet_for(&tags.host).unwrap_or_default(),
         }
     }
 

@@ -65,6 +65,22 @@ impl Paths {
         Ok(touches)
     }
 
+    /// The newest commits of a branch with the head `head`, along the first parents, newest first.
+    ///
+    /// # Errors
+    /// Returns a sentence if git cannot list them now.
+    pub(super) async fn newest(
+        &self,
+        branch: &BranchName,
+        head: &CommitId,
+        most: usize,
+    ) -> Result<Vec<CommitId>, String> {
+        let remote = self.builder.remote(&self.url).map_err(|error| chain(&error))?;
+        let mirror = self.builder.mirror(remote);
+        mirror.ensure(head, Some(branch)).await.map_err(|error| chain(&error))?;
+        mirror.first_parents(head, most).await.map_err(|error| chain(&error))
+    }
+
     fn passed(&self) -> std::sync::MutexGuard<'_, HashMap<EnvironmentName, (CommitId, CommitId)>> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_paths_and_what_a_build_needs_concern_it() {
+    fn declared_paths_and_build_inputs_are_relevant_to_a_build() {
         let lines = "paths = [\"apps/a/**\", \"!**/*.md\"]\ncontext = \".\"\ndockerfile = \"docker/a\"\n\
                      step = [{ dockerfile = \"D\", context = \"web\", output = \"o\" }]";
         for path in ["apps/a/x", "apps/a/b/c", "docker/a", ".dockerignore", "web/D", "web/D.dockerignore"] {
@@ -131,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_alone_are_of_all_paths() {
+    fn path_exceptions_alone_apply_to_all_paths() {
         assert!(concerns("paths = [\"!docs/**\"]", "x") && !concerns("paths = [\"!docs/**\"]", "docs/x"));
     }
 }

@@ -8,7 +8,7 @@ use crate::plan::backoff;
 pub(super) const AT_LEAST_BETWEEN: Duration = Duration::from_millis(200);
 
 /// When an announced push that the remote does not show yet is requested again, by its age. The last request
-/// settles it, see [`Asked::settles`](crate::model::look::Asked::settles).
+/// settles it, see [`Asked::settles`](crate::model::poll::Asked::settles).
 const RECHECKED_AT: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_millis(1_500),
@@ -56,10 +56,10 @@ pub(super) fn next_recheck(age: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::look::VISIBLE_WITHIN;
+    use crate::model::poll::VISIBLE_WITHIN;
 
     #[test]
-    fn what_does_not_become_visible_is_asked_for_only_a_few_times() {
+    fn an_announced_change_that_stays_invisible_is_rechecked_a_few_times() {
         let mut age = Duration::ZERO;
         let mut asked = Vec::new();
         while let Some(pause) = next_recheck(age) {

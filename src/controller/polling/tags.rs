@@ -7,13 +7,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Tools;
-use super::findings::unrecorded;
-use super::looks::PollFailure;
+use super::poll_state::PollFailure;
+use super::results::unrecorded;
 use crate::controller::clock::now;
 use crate::model::desired::Image;
 use crate::model::error::chain;
-use crate::model::look::QueryPeriod;
 use crate::model::name::EnvironmentName;
+use crate::model::poll::QueryPeriod;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, Supply};
 use crate::model::status::Reason;
@@ -127,7 +127,7 @@ async fn is_present(
     let is_there = tools.registries.look_for(to, &digest).await.map_err(|error| error.to_string())?;
     if !is_there && !was_lost {
         warn!(%environment, %reference, %digest, "the recorded image is missing in the registry");
-        tools.wake.ring(environment);
+        tools.wake.wake(environment);
     }
     Ok(())
 }

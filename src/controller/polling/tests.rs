@@ -14,7 +14,7 @@ use crate::model::name::{BranchName, CommitId, Digest, Generation};
 use crate::model::spec::RepositorySpec;
 use crate::model::status::Reason;
 use crate::record::{Change, Handles, Push, open};
-use looks::PollState;
+use poll_state::PollState;
 
 /// A registry that fails for `broken`, denies access to `private`, and has one digest for everything
 /// else. Of `late` it answers an older digest [`LATE`] times first.
@@ -69,16 +69,18 @@ fn tools(handles: &Handles) -> Tools {
         desired: handles.desired.clone(),
         wake: WakeQueue::default(),
         errors: PollErrors::default(),
+        checks: Checks::new(None),
         findings: PollResults {
-            looks: PollState::new().0,
+            poll_state: PollState::new().0,
             desired: handles.desired.clone(),
             resolver: handles.resolver.clone(),
             writer: handles.status_writer.clone(),
         },
+        git: Tools::git_slots(),
     }
 }
 
-fn poller(source: Source, handles: &Handles) -> Poller {
+fn poller(source: PollSource, handles: &Handles) -> Poller {
     Poller { source, announced: Arc::default(), paths: None, tools: tools(handles) }
 }
 
@@ -100,7 +102,7 @@ async fn until(poller: Poller, handles: &Handles, is_it: impl Fn(&Desired) -> bo
 }
 
 #[tokio::test]
-async fn an_announced_tag_that_the_registry_shows_late_is_asked_for_again_without_polling() {
+async fn a_late_announced_tag_is_rechecked_without_polling() {
     let (host, home) = (registry().await, tempfile::tempdir().unwrap());
     let handles = open(home.path()).unwrap();
     let image = format!("{host}/late/shop:stable").parse().unwrap();
@@ -112,7 +114,7 @@ async fn an_announced_tag_that_the_registry_shows_late_is_asked_for_again_withou
     };
     let hint = TagHint { digest: digest(), by: "registry".to_owned(), at: now() };
     handles.writer.announce_tag(vec![name("shop")], hint).await.unwrap();
-    let poller = poller(Source::Tags(tags), &handles);
+    let poller = poller(PollSource::Tags(tags), &handles);
     let Desired { entry, .. } = until(poller, &handles, |desired| desired.tag_hint.is_none()).await;
     assert_eq!((entry.generation, entry.by.as_deref()), (Generation(2), Some("registry")));
     assert_eq!(entry.image.unwrap().digest, Some(digest()));
@@ -126,7 +128,7 @@ fn git(dir: &Path, words: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn an_announced_commit_that_git_shows_late_is_asked_for_again_without_polling() {
+async fn a_late_announced_commit_is_rechecked_without_polling() {
     let home = tempfile::tempdir().unwrap();
     let repository = home.path().join("repository");
     std::fs::create_dir(&repository).unwrap();
@@ -144,11 +146,12 @@ async fn an_announced_commit_that_git_shows_late_is_asked_for_again_without_poll
         spec: RepositorySpec { url, webhook: None, poll: Duration::ZERO, login: None, forge: None },
         tracking: vec![(name("shop"), BranchName::new("dev").unwrap())],
         paths: BTreeMap::new(),
+        checks: BTreeMap::new(),
     };
     let hint = Hint { revision: CommitId::new(&new).unwrap(), by: "github (alice)".to_owned(), at: now() };
     let push = Push { id: None, repository: branches.repository.clone(), hint };
     handles.writer.push(push, &[name("shop")]).await.unwrap();
-    let poller = poller(Source::Branches(Box::new(branches)), &handles);
+    let poller = poller(PollSource::Branches(Box::new(branches)), &handles);
     let late = async {
         // The head that git shows first is recorded, and the hint stays.
         while handles.desired.get(&name("shop")).unwrap().head.is_none() {
@@ -164,7 +167,7 @@ async fn an_announced_commit_that_git_shows_late_is_asked_for_again_without_poll
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_one_repository_keeps_no_other_from_being_followed() {
+async fn a_failing_repository_does_not_stop_polling_of_others() {
     let (host, home) = (registry().await, tempfile::tempdir().unwrap());
     let handles = open(home.path()).unwrap();
     let pushed = format!("{host}/private/pushed");
@@ -187,15 +190,15 @@ async fn what_is_wrong_with_one_repository_keeps_no_other_from_being_followed() 
         pushers: vec![(name("pusher"), pushed.parse().unwrap())],
         tracking: vec![(name("first"), tag("broken/tag")), (name("second"), tag("good/tag"))],
     };
-    let poller = poller(Source::Tags(tags), &handles);
-    let (looks, errors) = (poller.tools.findings.looks.clone(), poller.tools.errors.clone());
+    let poller = poller(PollSource::Tags(tags), &handles);
+    let (poll_state, errors) = (poller.tools.findings.poll_state.clone(), poller.tools.errors.clone());
     assert!(!poller.ask(0).await);
     let pushed = errors.lock().unwrap().values().next().cloned().unwrap();
     assert!(pushed.contains("denies access"), "{pushed}");
-    let broken = looks.of(&name("first")).trouble.unwrap();
+    let broken = poll_state.of(&name("first")).trouble.unwrap();
     assert_eq!(broken.reason, Reason::RegistryUnavailable);
     assert!(broken.message.contains("500"), "{broken:?}");
-    assert_eq!(looks.of(&name("second")).trouble, None, "the trouble of one is none of another");
+    assert_eq!(poll_state.of(&name("second")).trouble, None, "the trouble of one is none of another");
     let of = |environment| handles.desired.get(&name(environment)).unwrap().entry;
     assert_eq!(of("second").image.unwrap().digest, Some(digest()));
     assert_eq!(of("first").generation, Generation(0));

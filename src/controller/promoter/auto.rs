@@ -1,6 +1,6 @@
 //! Promotions that nobody asks for: of environments with `auto`, once every gate is open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -10,13 +10,29 @@ use crate::controller::clock::now;
 use crate::model::desired::Origin;
 use crate::model::error::chain;
 use crate::model::evidence::Evidence;
-use crate::model::name::EnvironmentName;
-use crate::model::spec::{EnvironmentSpec, Manifest};
-use crate::plan::gates::{Candidate, are_open, auto_objection, judge, next_change, shares};
-use crate::record::{Change, Precondition, RecordError, WriteError};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::spec::Manifest;
+use crate::plan::gates::{Candidate, are_open, is_repetition, judge, lasting_objection, next_change, shares};
+use crate::record::{Change, Precondition, Promotion, RecordError, WriteError};
 
 /// The longest time between two judgements of a promotion that waits.
 const JUDGED_AGAIN: Duration = Duration::from_secs(60);
+
+/// One promotion of a write.
+enum PreparedPromotion {
+    /// The target has the image already.
+    There,
+    /// Something keeps it back.
+    Waiting,
+    /// Every gate is open.
+    Open {
+        promotion: Box<Promotion<NotPromoted>>,
+        /// Whether the target had the image before.
+        is_repetition: bool,
+        /// The generation of the target.
+        target: Generation,
+    },
+}
 
 /// Why a promotion was not recorded.
 enum NotPromoted {
@@ -35,7 +51,7 @@ impl From<WriteError> for NotPromoted {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Record(error) => Self::Record(error),
-            WriteError::Stale { .. } | WriteError::Disagreeing(_) => Self::Later,
+            WriteError::Stale { .. } | WriteError::Disagreeing(_) | WriteError::NoExport(_) => Self::Later,
         }
     }
 }
@@ -48,55 +64,99 @@ impl Promoter {
         changed: &BTreeSet<EnvironmentName>,
         soaked: &BTreeSet<EnvironmentName>,
     ) -> Result<(), RecordError> {
-        for (to, spec) in manifest.environments.iter().filter(|(_, spec)| spec.gates.auto) {
-            let Some(from) = manifest.promoted_from(to) else { continue };
-            let is_due = self.state.edges.get(to).is_some_and(|edge| *edge <= now());
-            let way = manifest.came_through(to);
-            if !is_due && !soaked.contains(from) && !way.iter().any(|name| changed.contains(name)) {
+        for targets in targets(manifest) {
+            let pairs: Vec<_> =
+                targets.iter().filter_map(|to| Some((manifest.promoted_from(to)?, *to))).collect();
+            let has_changed = |(from, to): &(&EnvironmentName, &EnvironmentName)| {
+                let is_due = self.state.edges.get(*to).is_some_and(|edge| *edge <= now());
+                let way = manifest.came_through(to);
+                is_due || soaked.contains(*from) || way.iter().any(|name| changed.contains(name))
+            };
+            if !pairs.iter().any(has_changed) {
                 continue;
             }
-            self.state.edges.remove(to);
-            let Some(healthy) = self.state.healthy.get(from).cloned() else { continue };
-            match self.promote_one((from, to), spec, &healthy, manifest).await {
+            for to in &targets {
+                self.state.edges.remove(*to);
+            }
+            match self.promote_together(&pairs, manifest).await {
                 Ok(()) => {}
-                Err(NotPromoted::Later) => drop(self.state.changed.insert(to.clone())),
+                Err(NotPromoted::Later) => self.state.changed.extend(targets.into_iter().cloned()),
                 Err(NotPromoted::Record(error)) => return Err(error),
             }
         }
         Ok(())
     }
 
-    async fn promote_one(
+    /// Promotes all of these in one write, or none.
+    async fn promote_together(
         &mut self,
-        (from, to): (&EnvironmentName, &EnvironmentName),
-        spec: &EnvironmentSpec,
-        healthy: &Healthy,
+        pairs: &[(&EnvironmentName, &EnvironmentName)],
         manifest: &Manifest,
     ) -> Result<(), NotPromoted> {
+        let (mut promotions, mut guards, mut is_any_new) = (Vec::new(), Vec::new(), false);
+        for (from, to) in pairs {
+            let Some(healthy) = self.state.healthy.get(*from).cloned() else { return Ok(()) };
+            match self.prepare((from, to), &healthy, manifest)? {
+                PreparedPromotion::There => {}
+                PreparedPromotion::Waiting => return Ok(()),
+                PreparedPromotion::Open { promotion, is_repetition, target } => {
+                    is_any_new |= !is_repetition;
+                    let of = |environment: &EnvironmentName, generation| Precondition {
+                        environment: environment.clone(),
+                        generation,
+                    };
+                    guards.extend([of(from, healthy.desired.entry.generation), of(to, target)]);
+                    promotions.push(*promotion);
+                }
+            }
+        }
+        if !is_any_new {
+            return Ok(());
+        }
+        match self.input.resolver.promote(promotions, &guards).await {
+            Ok(all) => {
+                for desired in all {
+                    info!(environment = %desired.environment, generation = %desired.entry.generation, "promoted");
+                }
+                Ok(())
+            }
+            Err(NotPromoted::Record(error)) => {
+                warn!(error = chain(&error), "a promotion could not be recorded");
+                Err(NotPromoted::Record(error))
+            }
+            Err(later) => Err(later),
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        (from, to): (&EnvironmentName, &EnvironmentName),
+        healthy: &Healthy,
+        manifest: &Manifest,
+    ) -> Result<PreparedPromotion, RecordError> {
+        let Some(spec) = manifest.environments.get(to) else { return Ok(PreparedPromotion::Waiting) };
         let (source, image) = (&healthy.desired, &healthy.image);
+        let target = self.input.desired.get(to)?;
+        if target.entry.image.as_ref().is_some_and(|named| shares(named, image)) {
+            return Ok(PreparedPromotion::There);
+        }
         let is_unanswered = source.hint.is_some() || source.tag_hint.is_some() || source.asked.is_some();
         let can_be_pulled = spec.host.is_none() || (image.digest.is_some() && image.reference.is_some());
-        let target = self.pass.desired.get(to)?;
-        let is_there = target.entry.image.as_ref().is_some_and(|named| shares(named, image));
-        if is_unanswered || is_there || !can_be_pulled {
-            return Ok(());
+        if is_unanswered || !can_be_pulled {
+            return Ok(PreparedPromotion::Waiting);
         }
         let way = manifest.came_through(from);
         let histories =
-            way.iter().map(|name| self.pass.desired.history(name)).collect::<Result<Vec<_>, _>>()?;
+            way.iter().map(|name| self.input.desired.history(name)).collect::<Result<Vec<_>, _>>()?;
         let mut candidate = Candidate::new((from, to), &source.entry, image, &histories, manifest);
         candidate.is_healthy = true;
         let (gates, at) = (spec.gates.clone(), now());
-        let answers = judge(&gates, &candidate, &self.pass.desired.evidence_to_judge(from)?, at);
+        let answers = judge(&gates, &candidate, &self.input.desired.evidence_to_judge(from)?, at);
         // The withdrawal of a rejection somewhere else shows only then.
         let again = at.after(JUDGED_AGAIN);
         self.state.edges.insert(to.clone(), next_change(&answers).map_or(again, |edge| edge.min(again)));
-        if !are_open(&answers) {
-            return Ok(());
-        }
-        let history = self.pass.desired.history(to)?;
-        if auto_objection(&source.entry, image, &target, &history).is_some() {
-            return Ok(());
+        if !are_open(&answers) || lasting_objection(&source.entry, image, &target).is_some() {
+            return Ok(PreparedPromotion::Waiting);
         }
         let generation = source.entry.generation;
         let change = Change {
@@ -106,28 +166,29 @@ impl Promoter {
             by: Some("abide".to_owned()),
             token: None,
             note: Some(format!("from {from} generation {generation}; every gate was open")),
-            at: now(),
+            at,
             hold: None,
         };
-        let guard = |environment: &EnvironmentName, generation| Precondition {
-            environment: environment.clone(),
-            generation,
-        };
-        let guards = [guard(from, generation), guard(to, target.entry.generation)];
         let judge = move |evidence: &[Evidence]| {
             let is_open = are_open(&judge(&gates, &candidate, evidence, at));
             if is_open { Ok(()) } else { Err(NotPromoted::Later) }
         };
-        let promoted = self.pass.resolver.promote(to, from, change, &guards, judge).await;
-        match &promoted {
-            Ok(desired) => {
-                info!(environment = %to, %from, generation = %desired.entry.generation, "promoted");
-            }
-            Err(NotPromoted::Record(error)) => {
-                warn!(environment = %to, error = chain(error), "a promotion could not be recorded");
-            }
-            Err(NotPromoted::Later) => {}
-        }
-        promoted.map(drop)
+        let is_repetition = is_repetition(image, &target, &self.input.desired.history(to)?);
+        let (from, to) = (from.clone(), to.clone());
+        let promotion = Promotion { from, to, change, message: None, judge: Box::new(judge) };
+        let target = target.entry.generation;
+        Ok(PreparedPromotion::Open { promotion: Box::new(promotion), is_repetition, target })
     }
+}
+
+/// The targets of automatic promotions that change together: the members of each group, and the others alone.
+fn targets(manifest: &Manifest) -> Vec<Vec<&EnvironmentName>> {
+    let (mut groups, mut alone) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    for (to, spec) in manifest.environments.iter().filter(|(_, spec)| spec.gates.auto) {
+        match &spec.group {
+            Some(group) => groups.entry(group).or_default().push(to),
+            None => alone.push(vec![to]),
+        }
+    }
+    alone.into_iter().chain(groups.into_values()).collect()
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Healthy, Promoter};
 use crate::controller::clock::now;
 use crate::model::desired::Image;
-use crate::model::evidence::Finding;
+use crate::model::evidence::EvidenceFinding;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
 use crate::record::{RecordError, Soaked};
@@ -116,21 +116,21 @@ impl Promoter {
         }
         record.retain(|soaked| soaked.millis > 0);
         if !record.is_empty() {
-            self.pass.writer.soaked(record).await?;
+            self.input.writer.soaked(record).await?;
         }
         for name in &reached {
             for (to, _) in manifest.promoted_to(name) {
-                self.pass.writer.ring(to);
+                self.input.writer.notify(to);
             }
         }
         Ok(reached)
     }
 
     fn recorded(&self, name: &EnvironmentName, image: &Image) -> Result<Duration, RecordError> {
-        let found = self.pass.desired.evidence(name)?;
+        let found = self.input.desired.evidence(name)?;
         let millis =
             found.iter().filter(|found| found.image.is_same(image)).find_map(|found| match found.finding {
-                Finding::Healthy { millis, .. } => Some(millis),
+                EvidenceFinding::Healthy { millis, .. } => Some(millis),
                 _ => None,
             });
         Ok(Duration::from_millis(millis.unwrap_or_default()))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_time_that_was_observed_counts() {
+    fn only_observed_time_counts_as_soak() {
         let start = Instant::now();
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         let mut soaking = Soaking::new(&healthy(1), Duration::from_secs(100), start);

@@ -1,20 +1,18 @@
 //! Runs the check of each new version once, in the network of its environment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Check, Healthy, Promoter};
+use super::{Check, Healthy, Promoter, PromoterInput};
 use crate::controller::clock::now;
 use crate::controller::docker::{EngineError, STEP_NAME, StepEnd, StepRun};
-use crate::controller::environment::pass::Reconciler;
 use crate::controller::jobs::pull::pull_declared;
 use crate::model::container::label;
 use crate::model::error::chain;
-use crate::model::evidence::{Evidence, Finding};
+use crate::model::evidence::{Evidence, EvidenceFinding};
 use crate::model::gates::VerifySpec;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{EnvironmentSpec, Manifest};
@@ -29,7 +27,7 @@ const MEMORY: u64 = 1 << 30;
 const PIDS: u32 = 1024;
 
 /// The result of a check.
-struct Outcome {
+struct VerifyOutcome {
     passed: bool,
     result: String,
     output: String,
@@ -71,7 +69,7 @@ impl Promoter {
             }
             self.state.retries.remove(name);
             let generation = healthy.desired.entry.generation;
-            let job = Job { pass: Arc::clone(&self.pass), name: name.clone(), spec: spec.clone(), healthy };
+            let job = Job { input: self.input.clone(), name: name.clone(), spec: spec.clone(), healthy };
             let verify = verify.clone();
             let task = tokio::spawn(async move { job.run(&verify).await });
             self.state.checks.insert(name.clone(), Check { generation, task });
@@ -88,10 +86,10 @@ impl Promoter {
         healthy: &Healthy,
     ) -> Result<bool, RecordError> {
         let (mark, entry) = (verify.mark(), &healthy.desired.entry);
-        let found = self.pass.desired.evidence(name)?;
+        let found = self.input.desired.evidence(name)?;
         let results = found.iter().rev().filter(|found| found.generation == entry.generation);
         let mut results = results.filter_map(|found| match &found.finding {
-            Finding::Verified { passed, check, .. } if *check == mark => Some((*passed, found.at)),
+            EvidenceFinding::Verified { passed, check, .. } if *check == mark => Some((*passed, found.at)),
             _ => None,
         });
         Ok(match results.next() {
@@ -104,7 +102,7 @@ impl Promoter {
 
 /// One check.
 struct Job {
-    pass: Arc<Reconciler>,
+    input: PromoterInput,
     name: EnvironmentName,
     spec: EnvironmentSpec,
     healthy: Healthy,
@@ -120,7 +118,7 @@ impl Job {
                 warn!(%environment, error = %error, "the check of a version could not be run; it is tried again");
                 return;
             }
-            Err(_) => Outcome {
+            Err(_) => VerifyOutcome {
                 passed: false,
                 result: format!("did not end within {}", humantime::format_duration(verify.timeout)),
                 output: String::new(),
@@ -131,49 +129,49 @@ impl Job {
             true => format!("generation {generation} passed its check"),
             false => format!("generation {generation} failed its check: {}", outcome.result),
         };
-        let Outcome { passed, result, output } = outcome;
+        let VerifyOutcome { passed, result, output } = outcome;
         let evidence = Evidence {
             sequence: 0,
             environment: environment.clone(),
             image: self.healthy.image.clone(),
             generation,
-            finding: Finding::Verified { passed, check: verify.mark(), result, output },
+            finding: EvidenceFinding::Verified { passed, check: verify.mark(), result, output },
             by: None,
             at: now(),
             note: None,
         };
-        if let Err(error) = self.pass.writer.evidence(evidence, message).await {
+        if let Err(error) = self.input.writer.evidence(evidence, message).await {
             warn!(%environment, error = chain(&error), "the result of a check could not be recorded");
         }
     }
 
     /// Runs the command once. An error is no verdict on the version.
-    async fn check(&self, verify: &VerifySpec) -> Result<Outcome, EngineError> {
-        let pass = &self.pass;
+    async fn check(&self, verify: &VerifySpec) -> Result<VerifyOutcome, EngineError> {
+        let input = &self.input;
         let image = match (&verify.image, &self.healthy.image.id) {
             (Some(image), _) => {
-                if pass.engine.image_id(image).await?.is_none() {
-                    pull_declared(&pass.engine, &pass.registries, image).await?;
+                if input.engine.image_id(image).await?.is_none() {
+                    pull_declared(&input.engine, &input.registries, image).await?;
                 }
                 image.clone()
             }
             (None, Some(id)) => id.to_string(),
             (None, None) => return Err(EngineError::Refused("the ID of its image is not known".to_owned())),
         };
-        let containers = pass.fleet.containers(&self.name);
+        let containers = input.cache.containers(&self.name);
         let serving = containers.iter().find(|container| container.id == self.healthy.container);
         let joined = serving.and_then(|serving| serving.joined.as_ref()).map(|joined| joined.holder.as_str());
         let network = format!("container:{}", joined.unwrap_or(&self.healthy.container));
         // The check shares the network namespace of the program.
         let url = format!("http://127.0.0.1:{}", self.spec.port.unwrap_or_default());
         let command = verify.command.iter().map(|word| word.replace(VerifySpec::URL, &url)).collect();
-        let short: String = pass.record.chars().take(8).collect();
+        let short: String = input.record.chars().take(8).collect();
         let generation = self.healthy.desired.entry.generation;
         let name = format!("{STEP_NAME}{short}-verify-{}-{generation}", self.name);
         let step = StepRun {
             image: &image,
             name: &name,
-            labels: BTreeMap::from([(label::STEP.to_owned(), pass.record.clone())]),
+            labels: BTreeMap::from([(label::STEP.to_owned(), input.record.clone())]),
             memory: MEMORY,
             pids: PIDS,
             max_output: MOST_OUTPUT,
@@ -184,7 +182,7 @@ impl Job {
             let left = usize::try_from(MOST_OUTPUT).unwrap_or(usize::MAX).saturating_sub(errors.len());
             errors.extend(bytes.iter().take(left));
         };
-        let end = pass.engine.run_for_output(step, &mut out, &mut log).await?;
+        let end = input.engine.run_for_output(step, &mut out, &mut log).await?;
         let (passed, result) = match end {
             StepEnd::Exited(0) => (true, "exit code 0".to_owned()),
             StepEnd::Exited(code) => (false, format!("exit code {code}")),
@@ -192,6 +190,6 @@ impl Job {
             StepEnd::TooMuchOutput => (false, format!("wrote more than {MOST_OUTPUT} bytes")),
         };
         out.extend(errors);
-        Ok(Outcome { passed, result, output: String::from_utf8_lossy(&out).into_owned() })
+        Ok(VerifyOutcome { passed, result, output: String::from_utf8_lossy(&out).into_owned() })
     }
 }

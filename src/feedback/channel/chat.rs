@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::super::call::Call;
-use super::{Draft, escape};
+use super::super::call::ServiceRequest;
+use super::{RequestInput, escape};
 
 /// Mattermost splits longer texts.
 const LONGEST: usize = 12_000;
 
-pub(super) fn mattermost(draft: &Draft<'_>) -> Call {
+pub(super) fn mattermost(draft: &RequestInput<'_>) -> ServiceRequest {
     let content = &draft.content;
     let title = escape::markdown(&content.title);
     let heading = match &content.link {
@@ -18,5 +18,5 @@ pub(super) fn mattermost(draft: &Draft<'_>) -> Call {
     // A line break alone would join the lines.
     let text = content.text(LONGEST, escape::markdown).replace('\n', "  \n");
     let body = json!({ "text": format!("{heading}  \n{text}") });
-    Call::post(draft.secret.clone(), body.to_string()).allowing_private(draft.allow_private)
+    ServiceRequest::post(draft.secret.clone(), body.to_string()).allowing_private(draft.allow_private)
 }

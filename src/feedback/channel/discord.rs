@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::super::call::{Answer, Call};
+use super::super::call::{ServiceRequest, ServiceResponse};
 use super::super::content::cut;
-use super::super::lane::Refusal;
-use super::{Draft, escape};
+use super::super::lane::DeliveryRefusal;
+use super::{RequestInput, escape};
 use crate::model::container::Secret;
 use crate::model::outbox::Mood;
 
 /// The longest description of an embed, of which Discord allows 4,096 characters.
 const LONGEST: usize = 3500;
 
-pub(super) fn request(draft: &Draft<'_>) -> Call {
+pub(super) fn request(draft: &RequestInput<'_>) -> ServiceRequest {
     let content = &draft.content;
     let colour = match content.mood {
         Mood::Good => 0x2e_cc_71,
@@ -29,16 +29,16 @@ pub(super) fn request(draft: &Draft<'_>) -> Call {
         embed["url"] = link.as_str().into();
     }
     let body = json!({ "content": "", "embeds": [embed], "allowed_mentions": { "parse": [] } });
-    // Without `wait`, a lost message is no error.
+    // Without `wait`, a lost message is not an error.
     let url = draft.secret.expose();
     let separator = if url.contains('?') { '&' } else { '?' };
-    Call::post(Secret::new(format!("{url}{separator}wait=true")), body.to_string())
+    ServiceRequest::post(Secret::new(format!("{url}{separator}wait=true")), body.to_string())
         .hiding(&draft.secret)
         .allowing_private(draft.allow_private)
 }
 
 /// The answer has the created message. 429 says in the body how long to wait, as a fraction of seconds.
-pub(super) fn judge(answer: &Answer) -> Result<Option<String>, Refusal> {
+pub(super) fn judge(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     if answer.status == 429 {
         let body: Value = answer.json().unwrap_or_default();
         if let Some(seconds) = body["retry_after"].as_f64() {

@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::super::content::Content;
-use super::super::lane::Refusal;
-use super::super::smtp::{self, Envelope};
-use super::Draft;
+use super::super::content::MessageContent;
+use super::super::lane::DeliveryRefusal;
+use super::super::smtp::{self, MailEnvelope};
+use super::RequestInput;
 use crate::model::outbox::Subject;
 use crate::model::spec::Channel;
 use crate::model::time::Timestamp;
@@ -20,12 +20,12 @@ const LONGEST: usize = 20_000;
 const LINE: usize = 76;
 
 /// Sends the message to every receiver in one transaction.
-pub(super) async fn send(channel: &Channel, draft: &Draft<'_>) -> Result<(), Refusal> {
+pub(super) async fn send(channel: &Channel, draft: &RequestInput<'_>) -> Result<(), DeliveryRefusal> {
     let Channel::Email { server, from, to, username, .. } = channel else {
-        return Err(Refusal::permanent("not an e-mail channel"));
+        return Err(DeliveryRefusal::permanent("not an e-mail channel"));
     };
     let login = username.as_ref().map(|username| (username.clone(), draft.secret.clone()));
-    let envelope = Envelope {
+    let envelope = MailEnvelope {
         server: server.clone(),
         login,
         from: from.clone(),
@@ -37,27 +37,27 @@ pub(super) async fn send(channel: &Channel, draft: &Draft<'_>) -> Result<(), Ref
 }
 
 /// The mail as text, for `--print`.
-pub(super) fn print(channel: &Channel, draft: &Draft<'_>) -> Result<String, Refusal> {
+pub(super) fn print(channel: &Channel, draft: &RequestInput<'_>) -> Result<String, DeliveryRefusal> {
     let Channel::Email { server, from, to, .. } = channel else {
-        return Err(Refusal::permanent("not an e-mail channel"));
+        return Err(DeliveryRefusal::permanent("not an e-mail channel"));
     };
     let headers = headers(from, to, draft).join("\n");
     Ok(format!("{server}\n{headers}\n\n{}\n", text(&draft.content)))
 }
 
-fn mail(from: &str, to: &[String], draft: &Draft<'_>) -> String {
+fn mail(from: &str, to: &[String], draft: &RequestInput<'_>) -> String {
     let body = STANDARD.encode(text(&draft.content).replace('\n', "\r\n"));
     let lines: Vec<&str> =
         body.as_bytes().chunks(LINE).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
     format!("{}\r\n\r\n{}\r\n", headers(from, to, draft).join("\r\n"), lines.join("\r\n"))
 }
 
-fn text(content: &Content) -> String {
+fn text(content: &MessageContent) -> String {
     let link = content.link.as_ref().map(|link| format!("\n\n{link}")).unwrap_or_default();
     format!("{}\n\n{}{link}\n", content.title, content.text(LONGEST, str::to_owned))
 }
 
-fn headers(from: &str, to: &[String], draft: &Draft<'_>) -> Vec<String> {
+fn headers(from: &str, to: &[String], draft: &RequestInput<'_>) -> Vec<String> {
     let domain = from.rsplit_once('@').map_or("abide.invalid", |(_, domain)| domain);
     let announcement = &draft.message.announcement;
     let mut headers = vec![
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_has_no_line_of_its_own() {
+    fn a_subject_cannot_inject_header_lines() {
         assert_eq!(subject("dev failed"), "dev failed");
         assert_eq!(subject("dev\r\nBcc: eve@example.com"), "dev  Bcc: eve@example.com");
         let long = subject(&"数".repeat(60));

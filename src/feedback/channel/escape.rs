@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_a_stranger_stays_text() {
+    fn untrusted_text_is_escaped_for_every_service() {
         assert_eq!(slack("<!channel> a & b <https://x|y>"), "&lt;!channel&gt; a &amp; b &lt;https://x|y&gt;");
         assert_eq!(html("<b a=\"\">"), "&lt;b a=&quot;&quot;&gt;");
         let escaped = markdown("@channel @here <!channel> [x](https://y) **b** `c`");

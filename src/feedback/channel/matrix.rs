@@ -2,15 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::super::call::{Answer, Call, encoded};
-use super::super::lane::Refusal;
-use super::{Draft, escape};
+use super::super::call::{ServiceRequest, ServiceResponse};
+use super::super::lane::DeliveryRefusal;
+use super::{RequestInput, escape};
 use crate::model::container::Secret;
+use crate::model::percent::encoded;
 
 /// Matrix allows 65,536 bytes for the whole event.
 const LONGEST: usize = 12_000;
 
-pub(super) fn request(url: &str, room: &str, draft: &Draft<'_>) -> Call {
+pub(super) fn request(url: &str, room: &str, draft: &RequestInput<'_>) -> ServiceRequest {
     let content = &draft.content;
     let text = content.text(LONGEST, str::to_owned);
     let html = content.text(LONGEST, escape::html).replace('\n', "<br>");
@@ -32,10 +33,12 @@ pub(super) fn request(url: &str, room: &str, draft: &Draft<'_>) -> Call {
     }
     let (url, room, id) = (url.trim_end_matches('/'), encoded(room), encoded(&draft.message.id));
     let url = format!("{url}/_matrix/client/v3/rooms/{room}/send/m.room.message/{id}");
-    Call::put(Secret::new(url), body.to_string()).bearer(&draft.secret).allowing_private(draft.allow_private)
+    ServiceRequest::put(Secret::new(url), body.to_string())
+        .bearer(&draft.secret)
+        .allowing_private(draft.allow_private)
 }
 
-pub(super) fn judge(answer: &Answer) -> Result<Option<String>, Refusal> {
+pub(super) fn judge(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     let body: Value = answer.json().unwrap_or_default();
     if answer.status == 429
         && let Some(millis) = body["retry_after_ms"].as_f64()

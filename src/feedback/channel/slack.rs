@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::call::{Answer, Call};
+use super::super::call::{ServiceRequest, ServiceResponse};
 use super::super::content::cut;
-use super::super::lane::Refusal;
-use super::{Draft, escape};
+use super::super::lane::DeliveryRefusal;
+use super::{RequestInput, escape};
 use crate::model::container::Secret;
 
 /// Slack's method for messages of bots.
@@ -14,10 +14,13 @@ const POST_MESSAGE: &str = "https://slack.com/api/chat.postMessage";
 const LONGEST_SECTION: usize = 2900;
 
 /// With a channel, the secret is the token of a bot; without one, the URL of an incoming webhook.
-pub(super) fn request(channel: Option<&str>, draft: &Draft<'_>) -> Result<Call, Refusal> {
+pub(super) fn request(
+    channel: Option<&str>,
+    draft: &RequestInput<'_>,
+) -> Result<ServiceRequest, DeliveryRefusal> {
     let mut body = body(draft);
     let call = match channel {
-        None => Call::post(draft.secret.clone(), body.to_string()),
+        None => ServiceRequest::post(draft.secret.clone(), body.to_string()),
         Some(channel) => {
             body["channel"] = channel.into();
             if let Some(thread) = draft.thread {
@@ -25,13 +28,13 @@ pub(super) fn request(channel: Option<&str>, draft: &Draft<'_>) -> Result<Call, 
                 // The end of an incident is also shown in the channel itself.
                 body["reply_broadcast"] = draft.message.announcement.is_end.into();
             }
-            Call::post(Secret::new(POST_MESSAGE), body.to_string()).bearer(&draft.secret)
+            ServiceRequest::post(Secret::new(POST_MESSAGE), body.to_string()).bearer(&draft.secret)
         }
     };
     Ok(call.allowing_private(draft.allow_private))
 }
 
-fn body(draft: &Draft<'_>) -> Value {
+fn body(draft: &RequestInput<'_>) -> Value {
     let content = &draft.content;
     let title = escape::slack(&content.title);
     let heading = match &content.link {
@@ -47,13 +50,22 @@ fn body(draft: &Draft<'_>) -> Value {
 }
 
 /// The answer of an incoming webhook: `ok`.
-pub(super) fn judge_hook(answer: &Answer) -> Result<Option<String>, Refusal> {
+pub(super) fn judge_hook(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     answer.accepted()?;
+    // Something else answered for the service. A repetition would be answered alike.
+    if answer.body.trim_ascii() != b"ok" {
+        return Err(DeliveryRefusal::permanent(format!(
+            "{} answers {} and not `ok`{}",
+            answer.place,
+            answer.status,
+            answer.excerpt()
+        )));
+    }
     Ok(None)
 }
 
 /// The answer of a method: always 200, with `ok` in the body.
-pub(super) fn judge_bot(answer: &Answer) -> Result<Option<String>, Refusal> {
+pub(super) fn judge_bot(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     answer.accepted()?;
     let body: Value = answer.json()?;
     if body["ok"] == true {
@@ -63,9 +75,13 @@ pub(super) fn judge_bot(answer: &Answer) -> Result<Option<String>, Refusal> {
     let why = format!("Slack answers {error}");
     Err(match error.as_str() {
         "ratelimited" => answer.wait(why),
-        "internal_error" | "fatal_error" | "service_unavailable" | "request_timeout" => Refusal::passing(why),
+        "internal_error" | "fatal_error" | "service_unavailable" | "request_timeout" => {
+            DeliveryRefusal::passing(why)
+        }
         "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked" | "token_expired"
-        | "channel_not_found" | "not_in_channel" | "is_archived" | "missing_scope" => Refusal::denied(why),
-        _ => Refusal::permanent(why),
+        | "channel_not_found" | "not_in_channel" | "is_archived" | "missing_scope" => {
+            DeliveryRefusal::denied(why)
+        }
+        _ => DeliveryRefusal::permanent(why),
     })
 }

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::super::call::{Answer, Call};
+use super::super::call::{ServiceRequest, ServiceResponse};
 use super::super::content::cut;
-use super::super::lane::Refusal;
-use super::{Draft, escape};
+use super::super::lane::DeliveryRefusal;
+use super::{RequestInput, escape};
 use crate::model::container::Secret;
 
 /// Telegram allows 4,096 characters after parsing.
 const LONGEST: usize = 3800;
 
-pub(super) fn request(chat: &str, draft: &Draft<'_>) -> Call {
+pub(super) fn request(chat: &str, draft: &RequestInput<'_>) -> ServiceRequest {
     let content = &draft.content;
     let title = escape::html(&content.title);
     let heading = match &content.link {
@@ -31,10 +31,12 @@ pub(super) fn request(chat: &str, draft: &Draft<'_>) -> Call {
         body["reply_parameters"] = json!({ "message_id": first, "allow_sending_without_reply": true });
     }
     let url = format!("https://api.telegram.org/bot{}/sendMessage", draft.secret.expose());
-    Call::post(Secret::new(url), body.to_string()).hiding(&draft.secret).allowing_private(draft.allow_private)
+    ServiceRequest::post(Secret::new(url), body.to_string())
+        .hiding(&draft.secret)
+        .allowing_private(draft.allow_private)
 }
 
-pub(super) fn judge(answer: &Answer) -> Result<Option<String>, Refusal> {
+pub(super) fn judge(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     let body: Value = answer.json().unwrap_or_default();
     if body["ok"] == true {
         return Ok(body["result"]["message_id"].as_i64().map(|id| id.to_string()));
@@ -45,13 +47,13 @@ pub(super) fn judge(answer: &Answer) -> Result<Option<String>, Refusal> {
     }
     if let Some(chat) = body["parameters"]["migrate_to_chat_id"].as_i64() {
         let why = format!("Telegram moved the chat: set `channel = \"{chat}\"` in the manifest");
-        return Err(Refusal::denied(why));
+        return Err(DeliveryRefusal::denied(why));
     }
     match answer.status {
         400 if description.contains("chat not found") => {
-            Err(Refusal::denied("Telegram does not know the chat, or the bot is not in it"))
+            Err(DeliveryRefusal::denied("Telegram does not know the chat, or the bot is not in it"))
         }
-        400 => Err(Refusal::permanent(format!("Telegram rejects the message: {description}"))),
+        400 => Err(DeliveryRefusal::permanent(format!("Telegram rejects the message: {description}"))),
         _ => answer.accepted().map(|()| None),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::feedback::lane::Then;
 use crate::model::name::{CommitId, EnvironmentName, Generation};
-use crate::model::outbox::{Announcement, Attempts, News, Subject, Version};
+use crate::model::outbox::{Announcement, DeliveryAttempts, News, ReportedVersion, Subject};
 use crate::model::spec::SecretRef;
 
 /// Text of a stranger, with everything that pings someone or is markup somewhere.
@@ -24,7 +24,7 @@ fn message() -> Message {
         target: "notify.team".parse().unwrap(),
         announcement: Announcement {
             incident: Some("i1".to_owned()),
-            to: Version { generation: Generation(41), revision: Some(revision), image: None },
+            to: ReportedVersion { generation: Generation(41), revision: Some(revision), image: None },
             by: Some("github (@here)".to_owned()),
             ..Announcement::new(
                 News::RolledBack,
@@ -35,7 +35,7 @@ fn message() -> Message {
         },
         grouped: Vec::new(),
         more: 0,
-        attempts: Attempts::default(),
+        attempts: DeliveryAttempts::default(),
     }
 }
 
@@ -43,11 +43,11 @@ fn named() -> SecretRef {
     SecretRef::SecretEnv("X".to_owned())
 }
 
-fn call_with(channel: &Channel, secret: &str, thread: Option<&str>, message: &Message) -> Call {
+fn call_with(channel: &Channel, secret: &str, thread: Option<&str>, message: &Message) -> ServiceRequest {
     let page = Some("https://ci.example.com/abide");
-    let draft = Draft {
+    let draft = RequestInput {
         message,
-        content: Content::of(message, page),
+        content: MessageContent::of(message, page),
         secret: Secret::new(secret),
         thread,
         now: Timestamp::from_millis(1_795_449_661_000),
@@ -56,25 +56,32 @@ fn call_with(channel: &Channel, secret: &str, thread: Option<&str>, message: &Me
     request(channel, &draft).unwrap()
 }
 
-fn call(channel: &Channel, secret: &str) -> Call {
+fn call(channel: &Channel, secret: &str) -> ServiceRequest {
     call_with(channel, secret, None, &message())
 }
 
-fn body(call: &Call) -> Value {
+fn body(call: &ServiceRequest) -> Value {
     serde_json::from_str(&call.body).unwrap()
 }
 
-fn header<'c>(call: &'c Call, name: &str) -> &'c str {
+fn header<'c>(call: &'c ServiceRequest, name: &str) -> &'c str {
     call.headers.iter().find(|(known, _)| *known == name).unwrap().1.expose()
 }
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> ServiceResponse {
     let pair = |(name, value): &(&str, &str)| {
         (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
     };
     let headers: HeaderMap = headers.iter().map(pair).collect();
     let (place, at) = ("https://chat.example.com".to_owned(), SystemTime::UNIX_EPOCH);
-    Answer { status, headers, body: body.as_bytes().to_vec(), place, hidden: vec![Secret::new("sesame")], at }
+    ServiceResponse {
+        status,
+        headers,
+        body: body.as_bytes().to_vec(),
+        place,
+        hidden: vec![Secret::new("sesame")],
+        at,
+    }
 }
 
 #[test]
@@ -99,6 +106,9 @@ fn slack_gets_escaped_text_by_webhook_or_in_the_thread_of_the_incident() {
     assert_eq!(judge(&bot, &answer(200, &[], r#"{"ok":true,"ts":"1700.2"}"#)).unwrap().unwrap(), "1700.2");
     let error = judge(&bot, &answer(200, &[], r#"{"ok":false,"error":"channel_not_found"}"#)).unwrap_err();
     assert_eq!((error.then, error.why.as_str()), (Then::Denied, "Slack answers channel_not_found"));
+    assert_eq!(judge(&hook, &answer(200, &[], "ok")).unwrap(), None);
+    let other = judge(&hook, &answer(200, &[], "<html>sign in</html>")).unwrap_err();
+    assert_eq!(other.then, Then::GiveUp);
     let limited = answer(429, &[("retry-after", "30")], "");
     assert_eq!(judge(&hook, &limited).unwrap_err().then, Then::Wait(Duration::from_secs(30)));
     assert_eq!(judge(&hook, &answer(404, &[], "no_service")).unwrap_err().then, Then::Denied);
@@ -107,7 +117,7 @@ fn slack_gets_escaped_text_by_webhook_or_in_the_thread_of_the_incident() {
 }
 
 #[test]
-fn discord_may_mention_nobody_and_waits_as_its_body_says() {
+fn discord_mentions_are_disabled_and_its_retry_after_is_respected() {
     let channel = Channel::Discord { secret: named() };
     let sent = call(&channel, "https://discord.com/api/webhooks/1/sesame");
     assert_eq!(sent.url.expose(), "https://discord.com/api/webhooks/1/sesame?wait=true");
@@ -171,7 +181,7 @@ fn push_services_get_plain_text() {
 }
 
 #[test]
-fn matrix_recognizes_a_repetition_by_the_id_of_the_message() {
+fn matrix_deduplicates_by_the_message_id() {
     let url = "https://matrix.example.com/".to_owned();
     let channel = Channel::Matrix { url, room: "!r:example.com".to_owned(), secret: named() };
     let sent = call_with(&channel, "sesame", Some("$first"), &message());
@@ -226,11 +236,11 @@ fn no_secret_is_printed_or_shown_in_an_error() {
         assert!(!format!("{sent:?}").contains("sesame"), "{sent:?}");
     }
     let error = answer(401, &[], "the token sesame\r\nis wrong").accepted().unwrap_err().to_string();
-    assert_eq!(error, "https://chat.example.com answers 401: the token <redacted> is wrong");
+    assert_eq!(error, "https://chat.example.com answers 401: the token [redacted] is wrong");
 }
 
 #[test]
-fn long_text_keeps_every_service_below_its_limit() {
+fn long_text_is_truncated_to_each_services_limit() {
     let mut long = message();
     long.announcement.message = "<&>\u{1f600}".repeat(5_000);
     let lengths = [
@@ -247,5 +257,13 @@ fn long_text_keeps_every_service_below_its_limit() {
         let sent = call_with(&channel, "https://x.example.com", None, &long);
         let text = body(&sent).pointer(place).unwrap().as_str().unwrap().to_owned();
         assert!(text.len() <= limit && text.len() > 200, "{place}: {}", text.len());
+    }
+    // Teams limits the request, and each line needs a block of its own.
+    let teams = Channel::Teams { secret: named() };
+    for text in ["x\n".repeat(2_000), "\u{1b}".repeat(2_000), "\u{1f600}".repeat(2_000)] {
+        long.announcement.message = text;
+        let sent = call_with(&teams, "https://x.example.com", None, &long);
+        assert!(sent.body.len() <= 20_000, "{}", sent.body.len());
+        assert!(body(&sent)["attachments"][0]["content"]["body"].as_array().unwrap().len() > 1);
     }
 }

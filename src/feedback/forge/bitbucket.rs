@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::super::call::{Answer, Call};
-use super::super::lane::Refusal;
-use super::{Forge, Remote, judged};
+use super::super::call::{ServiceRequest, ServiceResponse};
+use super::super::lane::DeliveryRefusal;
+use super::{ForgeConnection, RemoteStatus, judged};
 use crate::model::container::Secret;
 use crate::model::outbox::Projection;
 
@@ -15,7 +15,7 @@ use crate::model::outbox::Projection;
 const LONGEST_KEY: usize = 40;
 
 /// `call` with the token: a bearer token, or `e-mail:token`.
-pub(super) fn authorized(call: Call, token: &Secret) -> Call {
+pub(super) fn authorized(call: ServiceRequest, token: &Secret) -> ServiceRequest {
     if !token.expose().contains(':') {
         return call.bearer(token);
     }
@@ -31,7 +31,7 @@ fn key(row: &Projection) -> String {
     format!("abide-{}", hex::encode(&Sha256::digest(row.environment.as_str())[..16]))
 }
 
-fn body(forge: &Forge, row: &Projection, wanted: &Remote, commit: String) -> Value {
+fn body(forge: &ForgeConnection, row: &Projection, wanted: &RemoteStatus, commit: String) -> Value {
     let place = forge.place(row);
     let mut body = json!({
         "key": key(row),
@@ -47,28 +47,30 @@ fn body(forge: &Forge, row: &Projection, wanted: &Remote, commit: String) -> Val
     body
 }
 
-fn remote(status: &Value) -> Remote {
-    let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-    Remote { state: text("state"), description: text("description") }
-}
-
-fn judge(forge: &Forge, answer: &Answer) -> Result<(), Refusal> {
+fn judge(forge: &ForgeConnection, answer: &ServiceResponse) -> Result<(), DeliveryRefusal> {
     judged(answer, &format!("the repository {} or the commit", forge.spec.repository))
 }
 
-pub(super) async fn shown_cloud(forge: &Forge, row: &Projection) -> Result<Option<Remote>, Refusal> {
+pub(super) async fn shown_cloud(
+    forge: &ForgeConnection,
+    row: &Projection,
+) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
     let repository = &forge.spec.repository;
     let path = format!("/repositories/{repository}/commit/{}/statuses/build/{}", row.revision, key(row));
-    let answer = forge.send(Call::get(forge.url(&path))).await?;
+    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
     // No status of this key, or no such repository: the write shows which.
     if answer.status == 404 {
         return Ok(None);
     }
     judge(forge, &answer)?;
-    Ok(Some(remote(&answer.json()?)))
+    Ok(Some(RemoteStatus::of(&answer.json()?, "state")))
 }
 
-pub(super) async fn show_cloud(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<(), Refusal> {
+pub(super) async fn show_cloud(
+    forge: &ForgeConnection,
+    row: &Projection,
+    wanted: &RemoteStatus,
+) -> Result<(), DeliveryRefusal> {
     let repository = &forge.spec.repository;
     let mut body =
         body(forge, row, wanted, format!("https://bitbucket.org/{repository}/commits/{}", row.revision));
@@ -78,29 +80,49 @@ pub(super) async fn show_cloud(forge: &Forge, row: &Projection, wanted: &Remote)
         fields.extend(forge.place(row).branch.map(|branch| ("refname".to_owned(), branch.as_str().into())));
     }
     let path = format!("/repositories/{repository}/commit/{}/statuses/build", row.revision);
-    let answer = forge.send(Call::post(forge.url(&path), body.to_string())).await?;
+    let answer = forge.send(ServiceRequest::post(forge.url(&path), body.to_string())).await?;
     judge(forge, &answer)
 }
 
-fn builds(forge: &Forge, row: &Projection) -> String {
+fn builds(forge: &ForgeConnection, row: &Projection) -> String {
     let (project, name) = forge.spec.repository.split_once('/').unwrap_or_default();
     format!("/rest/api/latest/projects/{project}/repos/{name}/commits/{}/builds", row.revision)
 }
 
-pub(super) async fn shown_server(forge: &Forge, row: &Projection) -> Result<Option<Remote>, Refusal> {
+pub(super) async fn shown_server(
+    forge: &ForgeConnection,
+    row: &Projection,
+) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
     let path = format!("{}?key={}", builds(forge, row), key(row));
-    let answer = forge.send(Call::get(forge.url(&path))).await?;
+    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
     if answer.status == 404 {
         return Ok(None);
     }
     judge(forge, &answer)?;
-    Ok(Some(remote(&answer.json()?)))
+    Ok(Some(RemoteStatus::of(&answer.json()?, "state")))
 }
 
-pub(super) async fn show_server(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<(), Refusal> {
+pub(super) async fn show_server(
+    forge: &ForgeConnection,
+    row: &Projection,
+    wanted: &RemoteStatus,
+) -> Result<(), DeliveryRefusal> {
     let (project, name) = forge.spec.repository.split_once('/').unwrap_or_default();
     let commit = format!("{}/projects/{project}/repos/{name}/commits/{}", forge.spec.api, row.revision);
-    let body = body(forge, row, wanted, commit);
-    let answer = forge.send(Call::post(forge.url(&builds(forge, row)), body.to_string())).await?;
+    let mut body = body(forge, row, wanted, commit);
+    let post = |path: &str, body: &Value| {
+        // Otherwise the server takes some requests for forged ones.
+        ServiceRequest::post(forge.url(path), body.to_string()).header("x-atlassian-token", "no-check")
+    };
+    let answer = forge.send(post(&builds(forge, row), &body)).await?;
+    if answer.status != 404 {
+        return judge(forge, &answer);
+    }
+    // Servers before 7.4 have another path, and no word for a cancelled build.
+    if wanted.state == "CANCELLED" {
+        body["state"] = "FAILED".into();
+    }
+    let path = format!("/rest/build-status/1.0/commits/{}", row.revision);
+    let answer = forge.send(post(&path, &body)).await?;
     judge(forge, &answer)
 }

@@ -2,46 +2,51 @@
 
 use serde_json::{Value, json};
 
-use super::super::call::{Answer, Call, encoded};
-use super::super::lane::Refusal;
-use super::{Forge, Remote, context, judged};
+use super::super::call::{ServiceRequest, ServiceResponse};
+use super::super::lane::DeliveryRefusal;
+use super::{ForgeConnection, RemoteStatus, context, judged};
 use crate::model::outbox::Projection;
 use crate::model::outbox::commit::Phase;
+use crate::model::percent::encoded;
 
-fn project(forge: &Forge) -> String {
+/// The longest URL and branch that GitLab accepts.
+const LONGEST: usize = 255;
+
+fn project(forge: &ForgeConnection) -> String {
     format!("/projects/{}", encoded(&forge.spec.repository))
 }
 
-fn judge(forge: &Forge, answer: &Answer) -> Result<(), Refusal> {
+fn judge(forge: &ForgeConnection, answer: &ServiceResponse) -> Result<(), DeliveryRefusal> {
     judged(answer, &format!("the project {} or the commit", forge.spec.repository))
 }
 
-pub(super) async fn shown(forge: &Forge, row: &Projection) -> Result<Option<Remote>, Refusal> {
+pub(super) async fn shown(
+    forge: &ForgeConnection,
+    row: &Projection,
+) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
     let (project, name) = (project(forge), encoded(&context(row)));
     let path = format!("{project}/repository/commits/{}/statuses?name={name}&per_page=100", row.revision);
-    let answer = forge.send(Call::get(forge.url(&path))).await?;
+    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
     judge(forge, &answer)?;
     let statuses: Vec<Value> = answer.json()?;
-    let own = context(row);
-    let mine = statuses.iter().filter(|status| status["name"].as_str() == Some(&own));
-    let newest = mine.max_by_key(|status| status["id"].as_u64());
-    Ok(newest.map(|status| {
-        let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-        Remote { state: text("status"), description: text("description") }
-    }))
+    Ok(RemoteStatus::newest(&statuses, "name", &context(row)))
 }
 
-pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Result<(), Refusal> {
+pub(super) async fn show(
+    forge: &ForgeConnection,
+    row: &Projection,
+    wanted: &RemoteStatus,
+) -> Result<(), DeliveryRefusal> {
     let place = forge.place(row);
     let mut body = json!({ "state": wanted.state, "name": context(row), "description": wanted.description });
-    if let Some(page) = place.page {
+    if let Some(page) = place.page.filter(|page| page.len() <= LONGEST) {
         body["target_url"] = page.into();
     }
-    if let Some(branch) = place.branch {
+    if let Some(branch) = place.branch.filter(|branch| branch.as_str().len() <= LONGEST) {
         body["ref"] = branch.as_str().into();
     }
     let path = format!("{}/statuses/{}", project(forge), row.revision);
-    let answer = forge.send(Call::post(forge.url(&path), body.to_string())).await?;
+    let answer = forge.send(ServiceRequest::post(forge.url(&path), body.to_string())).await?;
     if is_refused_transition(&answer) {
         // GitLab rejects a transition to the state that it shows, and from running back to pending.
         let now = shown(forge, row).await?.map(|remote| remote.state);
@@ -49,7 +54,7 @@ pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Re
         return match now.as_deref() {
             Some(state) if state == wanted.state => Ok(()),
             Some("pending" | "running") if is_open => Ok(()),
-            _ => Err(Refusal::permanent(format!(
+            _ => Err(DeliveryRefusal::permanent(format!(
                 "GitLab rejects the state {}{}",
                 wanted.state,
                 answer.excerpt()
@@ -59,25 +64,32 @@ pub(super) async fn show(forge: &Forge, row: &Projection, wanted: &Remote) -> Re
     judge(forge, &answer)
 }
 
-fn is_refused_transition(answer: &Answer) -> bool {
+fn is_refused_transition(answer: &ServiceResponse) -> bool {
     answer.status == 400 && String::from_utf8_lossy(&answer.body).to_lowercase().contains("cannot transition")
 }
 
 /// Finds or creates the deployment of the row's generation. GitLab keeps no id of ours: an open deployment of the
 /// commit is the one of an attempt that was cut off.
-pub(super) async fn create(forge: &Forge, row: &Projection) -> Result<String, Refusal> {
+pub(super) async fn create(forge: &ForgeConnection, row: &Projection) -> Result<String, DeliveryRefusal> {
     let deployments = format!("{}/deployments", project(forge));
     let path = format!("{deployments}?environment={}&order_by=id&sort=desc&per_page=20", row.environment);
-    let answer = forge.send(Call::get(forge.url(&path))).await?;
+    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
     judge(forge, &answer)?;
     let known: Vec<Value> = answer.json()?;
-    let is_ours = |known: &&Value| {
+    let is_ours = |known: &Value| {
         known["sha"].as_str() == Some(row.revision.as_str())
             && matches!(known["status"].as_str(), Some("created" | "running"))
     };
-    if let Some(id) = known.iter().find(is_ours).and_then(|known| known["id"].as_u64()) {
-        return Ok(id.to_string());
-    }
+    let deployment = match known.into_iter().find(is_ours) {
+        Some(found) => found,
+        None => begin(forge, row, &deployments).await?,
+    };
+    show_environment(forge, row, &deployment["environment"]).await?;
+    let id = deployment["id"].as_u64().map(|id| id.to_string());
+    id.ok_or_else(|| DeliveryRefusal::passing("GitLab's answer has no id of a deployment"))
+}
+
+async fn begin(forge: &ForgeConnection, row: &Projection, path: &str) -> Result<Value, DeliveryRefusal> {
     let branch = forge.place(row).branch;
     let body = json!({
         "environment": row.environment,
@@ -86,13 +98,29 @@ pub(super) async fn create(forge: &Forge, row: &Projection) -> Result<String, Re
         "tag": false,
         "status": "running",
     });
-    let answer = forge.send(Call::post(forge.url(&deployments), body.to_string())).await?;
+    let answer = forge.send(ServiceRequest::post(forge.url(path), body.to_string())).await?;
     judge(forge, &answer)?;
-    let id = answer.json::<Value>()?["id"].as_u64();
-    id.map(|id| id.to_string()).ok_or_else(|| Refusal::passing("GitLab's answer has no id of a deployment"))
+    answer.json()
 }
 
-pub(super) async fn show_deployment(forge: &Forge, row: &Projection, id: &str) -> Result<(), Refusal> {
+/// Gives the environment its URL. Deployments have none on GitLab.
+async fn show_environment(
+    forge: &ForgeConnection,
+    row: &Projection,
+    environment: &Value,
+) -> Result<(), DeliveryRefusal> {
+    let url = forge.place(row).url.filter(|url| environment["external_url"].as_str() != Some(url));
+    let (Some(url), Some(id)) = (url, environment["id"].as_u64()) else { return Ok(()) };
+    let path = format!("{}/environments/{id}", project(forge));
+    let body = json!({ "external_url": url });
+    judge(forge, &forge.send(ServiceRequest::put(forge.url(&path), body.to_string())).await?)
+}
+
+pub(super) async fn show_deployment(
+    forge: &ForgeConnection,
+    row: &Projection,
+    id: &str,
+) -> Result<(), DeliveryRefusal> {
     let status = match row.wanted.phase {
         Phase::Running => "running",
         Phase::Success => "success",
@@ -102,9 +130,15 @@ pub(super) async fn show_deployment(forge: &Forge, row: &Projection, id: &str) -
         Phase::Pending | Phase::Replaced => return Ok(()),
     };
     let path = format!("{}/deployments/{id}", project(forge));
-    let answer = forge.send(Call::put(forge.url(&path), json!({ "status": status }).to_string())).await?;
+    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
+    judge(forge, &answer)?;
+    if answer.json::<Value>()?["status"].as_str() == Some(status) {
+        return Ok(());
+    }
+    let answer =
+        forge.send(ServiceRequest::put(forge.url(&path), json!({ "status": status }).to_string())).await?;
     if is_refused_transition(&answer) {
-        // It is in that state, or ended before.
+        // It ended before.
         return Ok(());
     }
     judge(forge, &answer)

@@ -17,7 +17,7 @@ use super::*;
 use crate::feedback::lane::Then;
 use crate::model::forge::ForgeToken;
 use crate::model::name::{CommitId, Generation};
-use crate::model::outbox::Attempts;
+use crate::model::outbox::DeliveryAttempts;
 use crate::model::spec::SecretRef;
 
 /// Method, path with query, headers of interest, body.
@@ -34,8 +34,12 @@ struct Fake {
     statuses: Vec<(String, String, String)>,
     deployments: Vec<Value>,
     deployment_statuses: Vec<(u64, Value)>,
+    /// The URL of GitLab's environment.
+    external_url: Value,
     /// An answer instead of the next write: status, headers, body; and whether the write is stored all the same.
     next: Vec<Planned>,
+    /// An old version: GitLab that refuses a repeated `running`, or Bitbucket Data Center without today's path.
+    is_old: bool,
 }
 
 impl Fake {
@@ -54,6 +58,9 @@ impl Fake {
             }
             return (status, headers, text);
         }
+        if self.is_old && path.ends_with("/builds") {
+            return (404, Vec::new(), String::new());
+        }
         if is_write {
             return match self.store(method, path, &body) {
                 Ok(answer) => {
@@ -68,6 +75,20 @@ impl Fake {
     fn read(&self, path: &str, query: &str) -> Value {
         if path.ends_with("/deployments") {
             return self.deployments.iter().rev().cloned().collect();
+        }
+        if let Some((_, rest)) = path.split_once("/deployments/") {
+            let (id, is_of_github) = rest.split_once('/').map_or((rest, false), |(id, _)| (id, true));
+            let id: u64 = id.parse().unwrap();
+            let row = |(number, (_, body)): (usize, &(u64, Value))| {
+                let mut row = body.clone();
+                row["id"] = number.into();
+                row
+            };
+            let statuses = self.deployment_statuses.iter().enumerate().rev().filter(|(_, (of, _))| *of == id);
+            return match is_of_github {
+                true => statuses.map(row).collect(),
+                false => self.deployments[id as usize - 1].clone(),
+            };
         }
         let key = query.strip_prefix("key=").or_else(|| Some(path.rsplit_once("/build/")?.1));
         if let Some(key) = key {
@@ -88,6 +109,13 @@ impl Fake {
 
     fn store(&mut self, method: &Method, path: &str, body: &Value) -> Result<Value, String> {
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+        if path.ends_with("/environments/9") {
+            self.external_url = body["external_url"].clone();
+            for deployment in &mut self.deployments {
+                deployment["environment"]["external_url"] = self.external_url.clone();
+            }
+            return Ok(json!({}));
+        }
         if path.contains("/deployments") {
             let parts: Vec<&str> = path.rsplit('/').collect();
             return match (method.as_str(), &parts[..]) {
@@ -95,12 +123,23 @@ impl Fake {
                     let id = self.deployments.len() as u64 + 1;
                     let mut deployment = body.clone();
                     deployment["id"] = id.into();
+                    let name = body["environment"].clone();
+                    deployment["environment"] = match path.starts_with("/projects/") {
+                        true => json!({ "id": 9, "name": name, "external_url": self.external_url }),
+                        false => name,
+                    };
                     self.deployments.push(deployment.clone());
                     Ok(deployment)
                 }
                 ("POST", ["statuses", id, ..]) | ("PUT", [id, ..]) => {
                     let id: u64 = id.parse().map_err(|_| "no id".to_owned())?;
                     let known = self.deployments.get_mut(id as usize - 1).ok_or("no deployment")?;
+                    // GitLab begins no deployment again, and ends none twice in the same way.
+                    if method == Method::PUT
+                        && (known["status"] == body["status"] || text("status") == "running")
+                    {
+                        return Err("status: cannot transition".to_owned());
+                    }
                     known["status"] = body["status"].clone();
                     self.deployment_statuses.push((id, body.clone()));
                     Ok(json!({}))
@@ -110,7 +149,7 @@ impl Fake {
         }
         let context = [text("context"), text("name"), text("key")];
         let is_gitlab = path.contains("/projects/") && !path.contains("/rest/");
-        let context = if path.contains("/build") {
+        let context = if path.contains("/build") || path.contains("/build-status/") {
             context[2].clone()
         } else if is_gitlab {
             context[1].clone()
@@ -124,13 +163,25 @@ impl Fake {
             .rev()
             .find(|(known, ..)| *known == context)
             .map(|(_, state, _)| state.as_str());
-        // GitLab's own rule.
-        if is_gitlab && state == "pending" && matches!(before, Some("pending" | "running")) {
-            let before = before.unwrap_or_default();
-            return Err(format!("Cannot transition status via :enqueue from :{before} (Reason(s): …)"));
-        }
         if description.chars().count() > 255 {
             return Err("description is too long".to_owned());
+        }
+        // GitLab changes a row that has not ended, by its own rules, and otherwise adds one.
+        if let (true, Some(before @ ("pending" | "running"))) = (is_gitlab, before) {
+            let event = match state.as_str() {
+                "pending" => Some("enqueue"),
+                "running" if self.is_old && before == "running" => Some("run"),
+                _ => None,
+            };
+            if let Some(event) = event {
+                return Err(format!(
+                    "Cannot transition status via :{event} from :{before} (Reason(s): Status cannot transition \
+                     via \"{event}\")"
+                ));
+            }
+            let row = self.statuses.iter_mut().rev().find(|(known, ..)| *known == context);
+            *row.ok_or("no row")? = (context, state, description);
+            return Ok(json!({ "id": 1 }));
         }
         self.statuses.push((context, state, description));
         Ok(json!({ "id": 1 }))
@@ -193,7 +244,7 @@ async fn server(kind: ForgeKind) -> Server {
         deployments: kind.has_deployments(),
         allow_private: true,
     };
-    let place = Place {
+    let place = ForgeEnvironment {
         page: Some("https://ci.example.com/environments/prod".to_owned()),
         url: Some("https://www.example.com".to_owned()),
         branch: Some(BranchName::new("main").unwrap()),
@@ -212,7 +263,7 @@ fn row(phase: Phase, description: &str, has_deployment: bool) -> Projection {
         wanted: CommitState::new(phase, description),
         shown: None,
         deployment: has_deployment.then_some(Deployment { generation, id: None, shown: None }),
-        attempts: Attempts::default(),
+        attempts: DeliveryAttempts::default(),
     }
 }
 
@@ -228,16 +279,16 @@ async fn settle(server: &Server, row: &mut Projection, forgetful: bool) {
             continue;
         }
         match shown {
-            Shown::Status(state) => row.shown = Some(state),
-            Shown::Created(deployment) => row.deployment = Some(deployment),
-            Shown::Deployment(state) => row.deployment.as_mut().unwrap().shown = Some(state),
+            ProjectionStep::Status(state) => row.shown = Some(state),
+            ProjectionStep::Created(deployment) => row.deployment = Some(deployment),
+            ProjectionStep::Deployment(state) => row.deployment.as_mut().unwrap().shown = Some(state),
         }
     }
     panic!("never shown: {row:?}");
 }
 
 #[tokio::test]
-async fn each_forge_shows_the_last_state_in_its_own_words() {
+async fn each_forge_gets_states_in_its_own_terms() {
     let words = [
         (ForgeKind::Github, "abide/prod", ["pending", "pending", "success", "failure", "error", "error"]),
         (ForgeKind::Gitea, "abide/prod", ["pending", "pending", "success", "failure", "error", "error"]),
@@ -271,7 +322,7 @@ async fn each_forge_shows_the_last_state_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn the_paths_and_headers_are_those_of_the_documents() {
+async fn forge_requests_use_the_documented_paths_and_headers() {
     let sha = "a41d90be77c2a41d90be77c2a41d90be77c2a41d";
     let cases = [
         (
@@ -309,6 +360,9 @@ async fn the_paths_and_headers_are_those_of_the_documents() {
         assert_eq!((method, sent), (&Method::POST, &path), "{kind:?}");
         assert!(headers.iter().any(|(name, value)| (name.as_str(), value.as_str()) == header), "{headers:?}");
         assert!(headers.iter().any(|(name, _)| name == "user-agent"));
+        let accept = headers.iter().find(|(name, _)| name == "accept").map(|(_, value)| value.as_str());
+        let is_github = kind == ForgeKind::Github;
+        assert_eq!(accept, Some(if is_github { "application/vnd.github+json" } else { "application/json" }));
         let url = body["target_url"].as_str().or(body["url"].as_str()).unwrap();
         assert_eq!(url, "https://ci.example.com/environments/prod");
         let longest = if matches!(kind, ForgeKind::Github | ForgeKind::Gitea) { 140 } else { 255 };
@@ -325,15 +379,29 @@ async fn a_daemon_that_is_killed_after_each_request_writes_nothing_twice() {
         row.wanted = CommitState::new(Phase::Success, "ready after 14 s");
         settle(&server, &mut row, true).await;
         let fake = server.fake.lock().unwrap();
-        assert_eq!(fake.statuses.len(), 2, "{kind:?}: {:?}", fake.statuses);
+        let is_status = |(method, path, ..): &&Received| {
+            *method == Method::POST && path.contains("/statuses/a41d90be77c2")
+        };
+        let writes: Vec<&Received> = fake.requests.iter().filter(is_status).collect();
+        assert_eq!(writes.len(), 2, "{kind:?}: {writes:?}");
         assert_eq!(fake.deployments.len(), 1, "{kind:?}: {:?}", fake.deployments);
         let last = &fake.deployment_statuses.last().unwrap().1;
         assert_eq!(last["state"].as_str().or(last["status"].as_str()), Some("success"), "{kind:?}");
+        // GitLab's deployments begin with a state.
+        let states = if kind == ForgeKind::Github { 2 } else { 1 };
+        assert_eq!(fake.deployment_statuses.len(), states, "{kind:?}: {:?}", fake.deployment_statuses);
+        let is_url =
+            |(method, path, ..): &&Received| *method == Method::PUT && path.contains("/environments/");
+        let urls = fake.requests.iter().filter(is_url).count();
+        assert_eq!(urls, usize::from(kind == ForgeKind::Gitlab), "the environment's URL is set once");
+        if kind == ForgeKind::Gitlab {
+            assert_eq!(fake.external_url, "https://www.example.com");
+        }
     }
 }
 
 #[tokio::test]
-async fn a_deployment_on_github_merges_nothing_and_ends_as_inactive() {
+async fn a_github_deployment_disables_auto_merge_and_ends_inactive() {
     let server = server(ForgeKind::Github).await;
     let mut row = row(Phase::Success, "ready", true);
     settle(&server, &mut row, false).await;
@@ -354,18 +422,49 @@ async fn a_deployment_on_github_merges_nothing_and_ends_as_inactive() {
 }
 
 #[tokio::test]
-async fn gitlabs_refusal_of_a_transition_is_no_failure() {
+async fn a_state_transition_rejected_by_gitlab_is_not_a_failure() {
     let server = server(ForgeKind::Gitlab).await;
     settle(&server, &mut row(Phase::Running, "building", false), false).await;
     settle(&server, &mut row(Phase::Pending, "held by alice", false), false).await;
     settle(&server, &mut row(Phase::Pending, "held by bob", false), false).await;
-    let fake = server.fake.lock().unwrap();
-    assert_eq!(fake.statuses.len(), 1);
-    assert_eq!(fake.statuses[0].1, "running");
+    let of = |server: &Server| {
+        let states = server.fake.lock().unwrap().statuses.clone();
+        states.into_iter().map(|(_, state, description)| (state, description)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&server), [("running".to_owned(), "building".to_owned())]);
+    // Old versions refuse this too.
+    server.fake.lock().unwrap().is_old = true;
+    settle(&server, &mut row(Phase::Running, "starting", false), false).await;
+    assert_eq!(of(&server).len(), 1);
+    // Ended rows stay: the commit goes back to pending, and a commit that waits can be closed.
+    settle(&server, &mut row(Phase::Success, "ready", false), false).await;
+    settle(&server, &mut row(Phase::Pending, "waiting for CI: 1 of 2 checks", false), false).await;
+    settle(&server, &mut row(Phase::Pending, "waiting for CI: 2 of 2 checks", false), false).await;
+    settle(&server, &mut row(Phase::Superseded, "superseded by b", false), false).await;
+    let states: Vec<String> = of(&server).into_iter().map(|(state, _)| state).collect();
+    assert_eq!(states, ["success", "canceled"]);
+    // Another 400 is a failure.
+    let refusal = r#"{"message":"400 Bad request"}"#.to_owned();
+    server.fake.lock().unwrap().next.push((400, Vec::new(), refusal, false));
+    let refused = server.forge.project(&row(Phase::Success, "ready", false)).await.unwrap_err();
+    assert_eq!(refused.then, Then::GiveUp);
 }
 
 #[tokio::test]
-async fn an_answer_of_500_after_storing_is_found_at_the_next_attempt() {
+async fn an_old_bitbucket_server_gets_its_own_path_and_states() {
+    let server = server(ForgeKind::BitbucketServer).await;
+    server.fake.lock().unwrap().is_old = true;
+    settle(&server, &mut row(Phase::Superseded, "superseded by b", false), false).await;
+    let fake = server.fake.lock().unwrap();
+    let sha = "a41d90be77c2a41d90be77c2a41d90be77c2a41d";
+    let (_, path, headers, _) = fake.requests.last().unwrap();
+    assert_eq!(path, &format!("/rest/build-status/1.0/commits/{sha}"));
+    assert!(headers.contains(&("x-atlassian-token".to_owned(), "no-check".to_owned())), "{headers:?}");
+    assert_eq!(fake.statuses.last().unwrap().1, "FAILED");
+}
+
+#[tokio::test]
+async fn a_status_stored_despite_a_500_is_not_sent_twice() {
     for kind in [ForgeKind::Github, ForgeKind::Gitlab, ForgeKind::Gitea, ForgeKind::Bitbucket] {
         let server = server(kind).await;
         server.fake.lock().unwrap().next.push((500, Vec::new(), String::new(), true));
@@ -377,7 +476,7 @@ async fn an_answer_of_500_after_storing_is_found_at_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn limits_are_waited_for_and_missing_permissions_are_named() {
+async fn rate_limits_are_respected_and_missing_permissions_reported() {
     let refused = async |answer: (u16, Vec<(&'static str, String)>, String, bool)| {
         let server = server(ForgeKind::Github).await;
         server.fake.lock().unwrap().next.push(answer);
@@ -387,7 +486,9 @@ async fn limits_are_waited_for_and_missing_permissions_are_named() {
     let limited = refused((403, header("retry-after", "60"), String::new(), false)).await;
     assert_eq!(limited.then, Then::Wait(Duration::from_secs(60)));
     let secondary = r#"{"message":"You have exceeded a secondary rate limit"}"#.to_owned();
-    assert_eq!(refused((403, Vec::new(), secondary, false)).await.then, Then::Wait(Duration::from_secs(60)));
+    let unnamed = Then::WaitLonger(Duration::from_secs(60));
+    assert_eq!(refused((403, Vec::new(), secondary, false)).await.then, unnamed);
+    assert_eq!(refused((429, Vec::new(), String::new(), false)).await.then, unnamed);
     let reset = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 900;
     let mut primary = header("x-ratelimit-remaining", "0");
     primary.extend(header("x-ratelimit-reset", &reset.to_string()));
@@ -404,6 +505,8 @@ async fn limits_are_waited_for_and_missing_permissions_are_named() {
     let invalid = r#"{"message":"Validation Failed sesame-token"}"#.to_owned();
     let invalid = refused((422, Vec::new(), invalid, false)).await;
     assert!(invalid.then == Then::GiveUp && !invalid.why.contains("sesame"), "{invalid}");
-    let moved = refused((401, Vec::new(), String::new(), false)).await;
-    assert_eq!(moved.then, Then::Denied);
+    let wrong = refused((401, Vec::new(), String::new(), false)).await;
+    assert_eq!(wrong.then, Then::Denied);
+    let moved = refused((301, header("location", "/repositories/1/statuses/a"), String::new(), false)).await;
+    assert!(moved.then == Then::Denied && moved.why.contains("was renamed or moved"), "{moved}");
 }

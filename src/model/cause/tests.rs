@@ -4,7 +4,7 @@ use super::*;
 use crate::model::time::Timestamp;
 
 #[test]
-fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
+fn start_failures_are_classified_by_cause() {
     for (words, cause) in [
         (
             "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/nothing\": stat /nothing: no such file or directory: unknown",
@@ -56,7 +56,7 @@ fn a_start_that_fails_is_told_apart_by_whose_doing_it_is() {
 }
 
 #[test]
-fn a_registry_is_judged_alike_whether_an_image_is_pulled_or_built() {
+fn registry_errors_are_classified_alike_for_pulls_and_builds() {
     for (words, cause) in [
         ("unauthorized: authentication required", Cause::Denied),
         ("Get http://localhost:5000/v2/: no basic auth credentials", Cause::Denied),
@@ -85,7 +85,7 @@ fn a_registry_is_judged_alike_whether_an_image_is_pulled_or_built() {
 }
 
 #[test]
-fn a_command_that_fails_is_the_builds_own_whatever_it_wrote() {
+fn a_failed_command_is_the_builds_own_fault_regardless_of_output() {
     for words in [
         "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
         "process \"/bin/sh -c docker pull x: unauthorized\" did not complete successfully: exit code: 1",
@@ -99,7 +99,7 @@ fn a_command_that_fails_is_the_builds_own_whatever_it_wrote() {
 }
 
 #[test]
-fn a_command_that_was_killed_is_tried_again() {
+fn a_killed_build_command_is_not_the_builds_own_fault() {
     for words in [
         "The command '/bin/sh -c make' returned a non-zero code: 137",
         "process \"/bin/sh -c make\" did not complete successfully: exit code: 143",
@@ -109,8 +109,8 @@ fn a_command_that_was_killed_is_tried_again() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_with_what_shows_who_has_it() {
-    for (words, told) in [
+fn an_occupied_port_is_reported_with_the_command_that_shows_its_user() {
+    for (words, expected) in [
         (
             "driver failed programming external connectivity on endpoint x (y): Bind for 0.0.0.0:8080 failed: port is already allocated",
             "another container uses 0.0.0.0:8080: `docker ps --filter publish=8080` shows it (port is \
@@ -130,21 +130,21 @@ fn a_port_that_is_taken_is_told_with_what_shows_who_has_it() {
             assign requested address)",
         ),
     ] {
-        assert_eq!(advice(words).as_deref(), Some(told));
+        assert_eq!(advice(words).as_deref(), Some(expected));
     }
     assert_eq!(advice("address already in use"), None);
     assert_eq!(advice("no space left on device"), None);
 }
 
 #[test]
-fn the_platform_that_is_missing_is_named() {
+fn the_missing_platform_is_extracted() {
     let words = "no matching manifest for linux/arm64/v8 in the manifest list entries";
     assert_eq!(missing_platform(words), Some("linux/arm64/v8"));
     assert_eq!(missing_platform("manifest unknown"), None);
 }
 
 #[test]
-fn only_an_end_that_nobody_else_caused_is_the_programs_own() {
+fn only_an_exit_without_external_cause_counts_against_the_program() {
     use EndedBy::{Absence, Hand, Host, Signal, Untold};
     let exit = |code, out_of_memory| Exit { code, out_of_memory, at: Timestamp::default() };
     for (code, out_of_memory, limit, witness, by) in [
@@ -157,8 +157,8 @@ fn only_an_end_that_nobody_else_caused_is_the_programs_own() {
         (137, true, false, Witness::ByItself, Some(Host)),
         (143, false, false, Witness::AfterSignal, Some(Hand)),
         (0, false, false, Witness::AfterSignal, Some(Hand)),
-        (143, false, false, Witness::Nobody, Some(Absence)),
-        (1, false, false, Witness::Nobody, Some(Absence)),
+        (143, false, false, Witness::Unwatched, Some(Absence)),
+        (1, false, false, Witness::Unwatched, Some(Absence)),
         (1, false, false, Witness::NotYet, Some(Untold)),
     ] {
         assert_eq!(of_exit(&exit(code, out_of_memory), limit, witness), by, "{code} {witness:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{grammar, keys, secrets};
 use crate::model::name::SiteName;
 use crate::model::spec::{AcmeSpec, CertificateFiles, DnsSpec, NamedCertificate};
@@ -19,7 +19,7 @@ const DEFAULT_PROPAGATION: Duration = Duration::from_secs(300);
 /// The port of name servers.
 const DNS_PORT: u16 = 53;
 
-pub(super) fn read(field: &Field<'_>) -> Option<AcmeSpec> {
+pub(super) fn read(field: &ManifestField<'_>) -> Option<AcmeSpec> {
     let table = field.table(&keys::ACME)?;
     let email = table.get("email").map(|field| field.parsed("an e-mail address", email));
     let directory = table.get("directory").map(|field| field.parsed("a URL", directory));
@@ -89,7 +89,7 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn read_dns(field: &Field<'_>) -> Option<DnsSpec> {
+fn read_dns(field: &ManifestField<'_>) -> Option<DnsSpec> {
     let table = field.table(&keys::ACME_DNS)?;
     let command = table.required("command").map(|field| read_command(&field));
     let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
@@ -98,7 +98,7 @@ fn read_dns(field: &Field<'_>) -> Option<DnsSpec> {
     Some(DnsSpec { command: command??, env, timeout: timeout?, propagation: propagation? })
 }
 
-fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
+fn read_command(field: &ManifestField<'_>) -> Option<Vec<String>> {
     let words = field.texts("a list such as [\"/usr/local/bin/dns-record\"]");
     if words.first().is_some_and(|program| program.starts_with('/')) {
         return Some(words.into_iter().map(str::to_owned).collect());
@@ -117,7 +117,7 @@ fn read_time(table: &Table<'_>, key: &'static str, default: Duration) -> Option<
 }
 
 /// Reads certificates for some names.
-pub(super) fn read_certificates(field: &Field<'_>) -> Vec<NamedCertificate> {
+pub(super) fn read_certificates(field: &ManifestField<'_>) -> Vec<NamedCertificate> {
     let items = field.items(
         "a list such as [{ names = [\"example.com\"], cert = \"/etc/ssl/a.pem\", key = \"/etc/ssl/a.key\" }]",
     );
@@ -125,7 +125,10 @@ pub(super) fn read_certificates(field: &Field<'_>) -> Vec<NamedCertificate> {
     items.iter().filter_map(|item| read_certificate(item, &mut taken)).collect()
 }
 
-fn read_certificate(item: &Field<'_>, taken: &mut BTreeMap<SiteName, ()>) -> Option<NamedCertificate> {
+fn read_certificate(
+    item: &ManifestField<'_>,
+    taken: &mut BTreeMap<SiteName, ()>,
+) -> Option<NamedCertificate> {
     let table = item.table(&keys::CERTIFICATE)?;
     let names = table.required("names");
     let path = |key| table.required(key)?.parsed("an absolute path", grammar::host_path);

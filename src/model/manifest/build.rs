@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{environment, grammar, keys, secrets, url};
+use crate::model::name::NetworkName;
 use crate::model::spec::{
-    BUILD_NUMBER, Bounds, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe, default_build_timeout,
-    default_idle_timeout,
+    BUILD_NUMBER, Bounds, BuildOptions, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe,
+    default_build_timeout, default_idle_timeout,
 };
 
 /// The default build context of an image: the whole checkout.
@@ -17,13 +18,27 @@ const DEFAULT_CONTEXT: &str = ".";
 const DEFAULT_DOCKERFILE: &str = "Dockerfile";
 
 /// Keys that are valid only for a build with a Dockerfile.
-const OF_DOCKERFILES: [&str; 7] =
-    ["context", "dockerfile", "target", "args", "step", "secrets", "max_output"];
+const OF_DOCKERFILES: [&str; 14] = [
+    "context",
+    "dockerfile",
+    "target",
+    "args",
+    "step",
+    "secrets",
+    "max_output",
+    "cache_from",
+    "network",
+    "labels",
+    "shm_size",
+    "extra_hosts",
+    "no_cache",
+    "pull",
+];
 
 /// Keys that are valid only for a build with a script.
 const OF_SCRIPTS: [&str; 3] = ["image", "env", "isolation"];
 
-pub(super) fn read(field: &Field<'_>) -> Option<BuildSpec> {
+pub(super) fn read(field: &ManifestField<'_>) -> Option<BuildSpec> {
     let table = field.table(&keys::BUILD)?;
     let recipe = match table.get("script") {
         Some(script) => read_script(&table, &script),
@@ -59,6 +74,7 @@ pub(super) fn by_default() -> BuildSpec {
             args: BTreeMap::new(),
             steps: Vec::new(),
             secrets: BTreeMap::new(),
+            options: BuildOptions::default(),
         },
         remove: Vec::new(),
         overlay: Vec::new(),
@@ -73,7 +89,7 @@ pub(super) fn by_default() -> BuildSpec {
     }
 }
 
-fn read_pattern(field: &Field<'_>) -> Option<String> {
+fn read_pattern(field: &ManifestField<'_>) -> Option<String> {
     field.parsed("a pattern such as \"apps/a/**\"", grammar::path_pattern)
 }
 
@@ -81,7 +97,7 @@ fn list<T>(
     table: &Table<'_>,
     key: &'static str,
     expected: &str,
-    read: fn(&Field<'_>) -> Option<T>,
+    read: fn(&ManifestField<'_>) -> Option<T>,
 ) -> Vec<T> {
     let items = table.get(key).map(|field| field.items(expected)).unwrap_or_default();
     items.iter().filter_map(read).collect()
@@ -116,10 +132,53 @@ fn read_dockerfile(table: &Table<'_>) -> Option<Recipe> {
     let steps = list(table, "step", "a list of [[environment.NAME.build.step]] tables", read_step);
     refuse_equal_outputs(table, &steps);
     let secrets = table.get("secrets").map(|field| secrets::build_secrets(&field)).unwrap_or_default();
-    let (target, args) = (read_target(table), read_args(table));
+    let (target, args, options) = (read_target(table), read_args(table), read_options(table));
     let context = path(table, "context", DEFAULT_CONTEXT, grammar::inside_or_all);
     let dockerfile = path(table, "dockerfile", DEFAULT_DOCKERFILE, grammar::inside);
-    Some(Recipe::Dockerfile { context: context?, dockerfile: dockerfile?, target, args, steps, secrets })
+    Some(Recipe::Dockerfile {
+        context: context?,
+        dockerfile: dockerfile?,
+        target,
+        args,
+        steps,
+        secrets,
+        options,
+    })
+}
+
+fn read_options(table: &Table<'_>) -> BuildOptions {
+    let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or_default();
+    let labels = table.get("labels").map(|field| field.entries()).unwrap_or_default();
+    let label = |entry: ManifestField<'_>| {
+        if entry.key().starts_with("abide.") {
+            // Containers inherit the labels of their image, and would look managed.
+            entry.must("must not begin with `abide.`: such labels are abide's own");
+        }
+        Some((entry.key().to_owned(), secrets::plain(&entry)?))
+    };
+    BuildOptions {
+        cache_from: list(table, "cache_from", "a list of images such as [\"shop/app:cache\"]", read_image),
+        network: table
+            .get("network")
+            .and_then(|field| field.name::<NetworkName>())
+            .map(|name| name.to_string()),
+        labels: labels.into_iter().filter_map(label).collect(),
+        shm_size: table.get("shm_size").and_then(|field| environment::read_memory(&field)),
+        extra_hosts: list(table, "extra_hosts", "a list such as [\"host:10.0.0.6\"]", read_extra_host),
+        no_cache: flag("no_cache"),
+        pull: flag("pull"),
+    }
+}
+
+fn read_image(field: &ManifestField<'_>) -> Option<String> {
+    field.parsed("the name of an image", |text| match grammar::is_image(text) {
+        true => Ok(text.to_owned()),
+        false => Err("must be the name of an image, such as \"shop/app:cache\"".to_owned()),
+    })
+}
+
+fn read_extra_host(field: &ManifestField<'_>) -> Option<String> {
+    field.parsed("a text \"host:address\"", grammar::extra_host)
 }
 
 fn path(
@@ -140,7 +199,7 @@ fn read_target(table: &Table<'_>) -> Option<String> {
 
 fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
     let entries = table.get("args").map(|field| field.entries()).unwrap_or_default();
-    let read = |entry: Field<'_>| {
+    let read = |entry: ManifestField<'_>| {
         if let Err(predicate) = grammar::build_id(entry.key()) {
             entry.must(predicate);
         }
@@ -150,7 +209,7 @@ fn read_args(table: &Table<'_>) -> BTreeMap<String, String> {
 }
 
 /// Rejects secrets: build arguments stay readable in the image's history.
-fn read_arg(field: &Field<'_>) -> Option<String> {
+fn read_arg(field: &ManifestField<'_>) -> Option<String> {
     if let toml::de::DeValue::Table(_) = field.value() {
         field.must(
             "must be a text: build arguments are stored in the image, so put secrets into \
@@ -161,7 +220,7 @@ fn read_arg(field: &Field<'_>) -> Option<String> {
     secrets::plain(field)
 }
 
-fn read_step(field: &Field<'_>) -> Option<BuildStep> {
+fn read_step(field: &ManifestField<'_>) -> Option<BuildStep> {
     let table = field.table(&keys::STEP)?;
     match (table.get("archive"), table.get("dockerfile")) {
         (Some(archive), None) => {
@@ -198,7 +257,7 @@ fn refuse_equal_outputs(table: &Table<'_>, steps: &[BuildStep]) {
     }
 }
 
-fn read_script(table: &Table<'_>, script: &Field<'_>) -> Option<Recipe> {
+fn read_script(table: &Table<'_>, script: &ManifestField<'_>) -> Option<Recipe> {
     for field in table.present(&OF_DOCKERFILES) {
         field.must("does not go with `script`");
     }
@@ -223,11 +282,11 @@ fn script_image(text: &str) -> Result<String, String> {
     Err("must be an image that the script creates, such as \"keepwork/dev:b{build_number}\"".to_owned())
 }
 
-fn read_removal(field: &Field<'_>) -> Option<String> {
+fn read_removal(field: &ManifestField<'_>) -> Option<String> {
     field.parsed("a path relative to the checkout", grammar::inside)
 }
 
-fn read_overlay(field: &Field<'_>) -> Option<Overlay> {
+fn read_overlay(field: &ManifestField<'_>) -> Option<Overlay> {
     let table = field.table(&keys::OVERLAY)?;
     let from = table.required("from");
     let from = from.and_then(|from| from.parsed("an absolute path of this host", grammar::host_path));
@@ -236,7 +295,7 @@ fn read_overlay(field: &Field<'_>) -> Option<Overlay> {
     Some(Overlay { from: from?, to })
 }
 
-fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
+fn read_checkout(field: &ManifestField<'_>) -> Option<ExtraCheckout> {
     let table = field.table(&keys::CHECKOUT)?;
     let url = table.required("url");
     let url = url.and_then(|url| url.parsed("a URL or an absolute path", url::repository_url));
@@ -247,6 +306,6 @@ fn read_checkout(field: &Field<'_>) -> Option<ExtraCheckout> {
 }
 
 /// Reads a branch or a full commit id. Every commit id is also a valid branch name.
-fn read_revision(field: &Field<'_>) -> Option<String> {
+fn read_revision(field: &ManifestField<'_>) -> Option<String> {
     field.name::<crate::model::name::BranchName>().map(String::from)
 }

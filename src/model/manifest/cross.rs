@@ -1,21 +1,26 @@
 //! Checks across all files: duplicate names and references to missing parts.
 
+mod references;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::environment::PartialEnvironment;
-use super::keys::nearest;
-use super::places::{Place, Places};
+use super::job::PartialJob;
+use super::places::{FileLine, Places};
 use super::problem::Problem;
-use super::table::Field;
-use super::{front, gates};
+use super::table::ManifestField;
+use super::{front, gates, groups, page};
 use crate::model::channel::ChannelSpec;
-use crate::model::name::{AgentName, ChannelName, EnvironmentName, NetworkName, RepositoryName};
-use crate::model::public_url::PublicUrl;
+use crate::model::job::JobSpec;
+
+use crate::model::name::{AgentName, ChannelName, EnvironmentName, JobName, NetworkName, RepositoryName};
 use crate::model::reference::RegistryHost;
 use crate::model::spec::{
-    BUILD_NUMBER, FrontSpec, GuardMode, HolderImage, ManagedRegistry, Manifest, PortMapping, Recipe,
-    RegistryAccess, RepositorySpec, Supply,
+    BUILD_NUMBER, EnvironmentSpec, FollowedManifest, FrontSpec, GuardMode, HolderImage, ManagedRegistry,
+    Manifest, PageSpec, PortMapping, Recipe, RegistryAccess, RepositorySpec, Supply,
 };
+
+pub(super) use references::lost;
 
 /// The declarations of all files, complete or not.
 #[derive(Debug, Default)]
@@ -24,12 +29,15 @@ pub(super) struct Declarations {
     environments: BTreeMap<EnvironmentName, PartialEnvironment>,
     docker: Docker,
     registry: Option<ManagedRegistry>,
-    page: Option<PublicUrl>,
+    pub(super) page: Option<PageSpec>,
     /// Whether the proxy is declared. The inner value is its spec, if it could be read.
     pub(super) front: Option<Option<FrontSpec>>,
     registries: BTreeMap<RegistryHost, RegistryAccess>,
     channels: BTreeMap<ChannelName, Option<ChannelSpec>>,
-    first: BTreeMap<String, Place>,
+    jobs: BTreeMap<JobName, PartialJob>,
+    /// The branch that the manifest comes from, if one is named.
+    followed: Option<Option<FollowedManifest>>,
+    first: BTreeMap<String, FileLine>,
     duplicates: Vec<Problem>,
     /// Whether a file could not be read. Missing parts may be declared in it.
     pub(super) incomplete: bool,
@@ -61,56 +69,68 @@ impl Default for Docker {
 const DEFAULT_BUILD_CACHE: u64 = 20 << 30;
 
 impl Declarations {
-    pub(super) fn add_repository(&mut self, field: &Field<'_>, spec: Option<RepositorySpec>) {
+    pub(super) fn add_repository(&mut self, field: &ManifestField<'_>, spec: Option<RepositorySpec>) {
         if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
             self.repositories.insert(name, spec);
         }
     }
 
-    pub(super) fn add_environment(&mut self, field: &Field<'_>, draft: PartialEnvironment) {
+    pub(super) fn add_environment(&mut self, field: &ManifestField<'_>, draft: PartialEnvironment) {
         if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
             self.environments.insert(name, draft);
         }
     }
 
-    pub(super) fn add_docker(&mut self, field: &Field<'_>, docker: Docker) {
+    pub(super) fn add_docker(&mut self, field: &ManifestField<'_>, docker: Docker) {
         if self.is_first(field) {
             self.docker = docker;
         }
     }
 
-    pub(super) fn add_front(&mut self, field: &Field<'_>, front: Option<FrontSpec>) {
+    pub(super) fn add_front(&mut self, field: &ManifestField<'_>, front: Option<FrontSpec>) {
         if self.is_first(field) {
             self.front = Some(front);
         }
     }
 
-    pub(super) fn set_page(&mut self, field: &Field<'_>, page: Option<PublicUrl>) {
+    pub(super) fn set_followed(&mut self, field: &ManifestField<'_>, followed: Option<FollowedManifest>) {
+        if self.is_first(field) {
+            self.followed = Some(followed);
+        }
+    }
+
+    pub(super) fn set_page(&mut self, field: &ManifestField<'_>, page: Option<PageSpec>) {
         if self.is_first(field) {
             self.page = page;
         }
     }
 
-    pub(super) fn set_registry(&mut self, field: &Field<'_>, registry: Option<ManagedRegistry>) {
+    pub(super) fn set_registry(&mut self, field: &ManifestField<'_>, registry: Option<ManagedRegistry>) {
         if self.is_first(field) {
             self.registry = registry;
         }
     }
 
-    pub(super) fn add_registry(&mut self, field: &Field<'_>, access: Option<RegistryAccess>) {
+    pub(super) fn add_registry(&mut self, field: &ManifestField<'_>, access: Option<RegistryAccess>) {
         if let (true, Some(host), Some(access)) = (self.is_first(field), field.key_as_name(), access) {
             self.registries.insert(host, access);
         }
     }
 
-    pub(super) fn add_channel(&mut self, field: &Field<'_>, spec: Option<ChannelSpec>) {
+    pub(super) fn add_channel(&mut self, field: &ManifestField<'_>, spec: Option<ChannelSpec>) {
         if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
             self.channels.insert(name, spec);
         }
     }
 
+    pub(super) fn add_job(&mut self, field: &ManifestField<'_>, job: PartialJob) {
+        if let (true, Some(name)) = (self.is_first(field), field.key_as_name()) {
+            self.jobs.insert(name, job);
+        }
+    }
+
     /// Whether this path was not declared before; otherwise notes the problem.
-    fn is_first(&mut self, field: &Field<'_>) -> bool {
+    fn is_first(&mut self, field: &ManifestField<'_>) -> bool {
         let here = field.place();
         if let Some(first) = self.first.get(field.path()) {
             let message = format!("`{}` is already declared in {first}", field.path());
@@ -126,18 +146,61 @@ impl Declarations {
         self.environments.get(name)
     }
 
+    /// Why the checks of the commits of `environment` cannot be learned, as a predicate; `None`: a forge reports
+    /// them, or that is not known.
+    pub(super) fn forge_problem(&self, environment: &EnvironmentName) -> Option<String> {
+        let mut environment = environment;
+        // The declared promotions could form a cycle.
+        for _ in 0..self.environments.len() {
+            match self.environments.get(environment)?.supply.as_ref()? {
+                Supply::Promotion { from } => environment = from,
+                Supply::Branch { repository, .. } => {
+                    let is_missing = self.repositories.get(repository)?.as_ref()?.forge.is_none();
+                    return is_missing.then(|| format!(
+                        "needs the forge that reports checks: add `forge = {{ kind = \"github\", token = {{ \
+                         secret_env = \"FORGE_TOKEN\" }} }}` to `[repository.{repository}]`"
+                    ));
+                }
+                Supply::Tag { .. } | Supply::Manual => {
+                    return Some(format!(
+                        "needs images that are built from a commit: `environment.{environment}` has no `source`"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// All environments.
+    pub(super) fn environments(&self) -> impl Iterator<Item = NamedPartial<'_>> {
+        self.environments.iter()
+    }
+
     /// Whether no environment is declared.
     pub(super) fn is_empty(&self) -> bool {
-        self.environments.is_empty()
+        self.environments.is_empty() && self.followed.is_none()
     }
 
     /// The manifest. Requires that no problem was found.
     pub(super) fn into_manifest(self) -> Manifest {
+        let mut needs = groups::needs(&self);
         let repositories = self.repositories.into_iter();
-        let environments = self.environments.into_iter();
+        let mut jobs: BTreeMap<EnvironmentName, BTreeMap<JobName, JobSpec>> = BTreeMap::new();
+        for (name, job) in self.jobs {
+            if let (Some(environment), Some(spec)) = (job.environment, job.spec) {
+                jobs.entry(environment).or_default().insert(name, spec);
+            }
+        }
+        let environments = self.environments.into_iter().filter_map(|(name, draft)| {
+            let (jobs, needs) = (jobs.remove(&name), needs.remove(&name));
+            let mut spec = draft.spec?;
+            (spec.jobs, spec.needs) = (jobs.unwrap_or_default(), needs.unwrap_or_default());
+            groups::call_by_short_name(&mut spec, &name);
+            Some((name, spec))
+        });
         Manifest {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
-            environments: environments.filter_map(|(name, draft)| Some((name, draft.spec?))).collect(),
+            environments: environments.collect(),
             network: self.docker.network.unwrap_or_default(),
             holder: self.docker.holder,
             build_cache: self.docker.build_cache,
@@ -148,6 +211,7 @@ impl Declarations {
             registry: self.registry,
             registries: self.registries.into_iter().collect(),
             channels: self.channels.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
+            followed: self.followed.flatten(),
         }
     }
 }
@@ -155,38 +219,46 @@ impl Declarations {
 /// Returns every problem between the parts of a manifest.
 pub(super) fn problems(declared: &Declarations, places: &Places) -> Vec<Problem> {
     let mut found = declared.duplicates.clone();
+    found.extend(beside_followed(declared));
     let all = in_written_order(declared, places);
     for on_one_host in by_host(&all) {
         found.extend(containers_taken_twice(&on_one_host, places));
+        found.extend(aliases_of_other_containers(&on_one_host, places));
         found.extend(ports_taken_twice(&on_one_host, places));
         found.extend(volumes_written_twice(&on_one_host, places));
         found.extend(front::problems(declared, &on_one_host, places));
     }
+    found.extend(page::problems(declared, &all, places));
     found.extend(images_made_twice(&all, places));
     found.extend(taken_from_the_registry(declared, places));
     found.extend(cycles(declared, places));
     found.extend(gates::problems(declared, &all, places));
+    found.extend(groups::problems(declared, &all, places));
+    found.extend(checks_of_no_forge(declared, &all, places));
+    found.extend(references::lost_volumes_of_jobs(declared, places));
     if !declared.incomplete {
-        found.extend(lost_references(declared, places));
-        found.extend(lost_environments_of_channels(declared, places));
+        found.extend(references::lost_references(declared, places));
+        found.extend(groups::lost_members(&all, places));
+        found.extend(references::lost_environments_of_channels(declared, places));
+        found.extend(references::lost_environments_of_jobs(declared, places));
     }
     found
 }
 
 /// The readable part of an environment, with its name.
-pub(super) type Named<'d> = (&'d EnvironmentName, &'d PartialEnvironment);
+pub(super) type NamedPartial<'d> = (&'d EnvironmentName, &'d PartialEnvironment);
 
 /// All environments in the order in which they are written. If two conflict, the problem is reported for the
 /// later one.
-fn in_written_order<'d>(declared: &'d Declarations, places: &Places) -> Vec<Named<'d>> {
-    let mut all: Vec<Named<'d>> = declared.environments.iter().collect();
+fn in_written_order<'d>(declared: &'d Declarations, places: &Places) -> Vec<NamedPartial<'d>> {
+    let mut all: Vec<NamedPartial<'d>> = declared.environments.iter().collect();
     all.sort_by_key(|(name, _)| places.find(&format!("environment.{name}")).cloned());
     all
 }
 
 /// The environments of each host. Names, ports and volumes of different hosts cannot conflict.
-fn by_host<'d>(all: &[Named<'d>]) -> Vec<Vec<Named<'d>>> {
-    let mut hosts: BTreeMap<Option<&AgentName>, Vec<Named<'d>>> = BTreeMap::new();
+fn by_host<'d>(all: &[NamedPartial<'d>]) -> Vec<Vec<NamedPartial<'d>>> {
+    let mut hosts: BTreeMap<Option<&AgentName>, Vec<NamedPartial<'d>>> = BTreeMap::new();
     for named in all {
         hosts.entry(named.1.host.as_ref()).or_default().push(*named);
     }
@@ -194,7 +266,7 @@ fn by_host<'d>(all: &[Named<'d>]) -> Vec<Vec<Named<'d>>> {
 }
 
 /// Container names that two environments claim.
-fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn containers_taken_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let (mut owners, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
         let Some(container) = &draft.container else { continue };
@@ -208,8 +280,37 @@ fn containers_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
     found
 }
 
+/// Aliases that are the name of another environment's container in the same network: the engine would return
+/// the addresses of both.
+fn aliases_of_other_containers(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let specs = || all.iter().filter_map(|(name, draft)| Some((*name, draft.spec.as_ref()?)));
+    let mut found = Vec::new();
+    for (name, spec) in specs() {
+        let others = || specs().filter(|(other, _)| *other != name);
+        let managed = spec.run.aliases.iter().map(|alias| (None, alias));
+        let networks = spec.run.networks.iter();
+        let in_networks = networks
+            .flat_map(|(network, joined)| joined.aliases.iter().map(move |alias| (Some(network), alias)));
+        for (network, alias) in managed.chain(in_networks) {
+            let joins = |other: &EnvironmentSpec| match network {
+                None => other.group == spec.group,
+                Some(network) => other.run.networks.contains_key(network),
+            };
+            let mut owners =
+                others().filter(|(_, other)| other.container.as_str() == alias.as_str() && joins(other));
+            if let Some((owner, _)) = owners.next() {
+                let message = format!(
+                    "the alias `{alias}` is the name of the container of `environment.{owner}`: choose another one"
+                );
+                found.push(places.problem(&format!("environment.{name}.aliases"), message));
+            }
+        }
+    }
+    found
+}
+
 /// Host ports that two environments publish on the same address.
-fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn ports_taken_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut taken: Vec<(&EnvironmentName, PortMapping)> = Vec::new();
     let mut found = Vec::new();
     for (name, draft) in all {
@@ -235,7 +336,7 @@ fn ports_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
 }
 
 /// Image names that the scripts of two environments use. Each would take the other's image for its own.
-fn images_made_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn images_made_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let (mut makers, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
         let build = draft.spec.as_ref().and_then(|spec| spec.build.as_ref());
@@ -258,19 +359,22 @@ fn taken_from_the_registry(declared: &Declarations, places: &Places) -> Vec<Prob
     let Some(registry) = &declared.registry else { return Vec::new() };
     let mut found = Vec::new();
     for (name, draft) in &declared.environments {
-        let mut say = |path: String, what: String| {
+        let mut claim = |path: String, what: String| {
             found.push(places.problem(&path, format!("{what} is already used by the managed registry")));
         };
         if draft.container.as_ref() == Some(&registry.container) {
-            say(format!("environment.{name}.container"), format!("the container `{}`", registry.container));
+            claim(format!("environment.{name}.container"), format!("the container `{}`", registry.container));
         }
         let own = PortMapping::of_port(registry.publish.port, registry.publish);
         if let Some(port) = draft.all_ports().find(|port| port.conflicts(&own)) {
-            say(port_path(places, (name, draft), &port), format!("the host port {}", registry.publish.port));
+            claim(
+                port_path(places, (name, draft), &port),
+                format!("the host port {}", registry.publish.port),
+            );
         }
         if draft.volumes.iter().any(|mount| mount.volume() == Some(&registry.volume) && !mount.is_read_only())
         {
-            say(format!("environment.{name}.volumes"), format!("the volume `{}`", registry.volume));
+            claim(format!("environment.{name}.volumes"), format!("the volume `{}`", registry.volume));
         }
     }
     found
@@ -283,7 +387,7 @@ fn promotion_path(places: &Places, name: &EnvironmentName) -> String {
 }
 
 /// The path of an environment's host port: in `ports`, or `publish`, or `port` as its default.
-pub(super) fn port_path(places: &Places, (name, draft): Named<'_>, port: &PortMapping) -> String {
+pub(super) fn port_path(places: &Places, (name, draft): NamedPartial<'_>, port: &PortMapping) -> String {
     let keys = match draft.ports.contains(port) {
         true => ["ports", "ports"],
         false => ["publish", "port"],
@@ -295,7 +399,7 @@ pub(super) fn port_path(places: &Places, (name, draft): Named<'_>, port: &PortMa
 
 /// Volumes that two environments write: unless both know of it, two independent writers would destroy the
 /// data.
-fn volumes_written_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn volumes_written_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let (mut writers, mut found) = (BTreeMap::new(), Vec::new());
     for (name, draft) in all {
         for mount in draft.volumes.iter().filter(|mount| !mount.is_read_only()) {
@@ -362,49 +466,25 @@ fn cycle_message(cycle: &[&EnvironmentName]) -> String {
     format!("circular promotions: {}", names.join(" from "))
 }
 
-/// Repositories and environments that are referenced but not declared.
-fn lost_references(declared: &Declarations, places: &Places) -> Vec<Problem> {
-    let mut found = Vec::new();
-    for (name, draft) in &declared.environments {
-        match &draft.supply {
-            Some(Supply::Branch { repository, .. }) if !declared.repositories.contains_key(repository) => {
-                let known = declared.repositories.keys().map(RepositoryName::as_str);
-                let message = lost("repository", repository.as_str(), known);
-                found.push(places.problem(&format!("environment.{name}.source.repository"), message));
-            }
-            Some(Supply::Promotion { from }) if !declared.environments.contains_key(from) => {
-                let known = declared.environments.keys().map(EnvironmentName::as_str);
-                let message =
-                    lost("environment", from.as_str(), known.filter(|known| *known != name.as_str()));
-                found.push(places.problem(&promotion_path(places, name), message));
-            }
-            _ => {}
-        }
-    }
-    found
+/// Environments that need checks which no forge reports.
+fn checks_of_no_forge(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let needing = all.iter().filter(|(_, draft)| draft.checks.is_some());
+    let problem = |(name, _): &NamedPartial<'_>| {
+        let why = declared.forge_problem(name)?;
+        Some(places.problem(&format!("environment.{name}.source.checks"), format!("`checks` {why}")))
+    };
+    needing.filter_map(problem).collect()
 }
 
-fn lost<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    if let Some(near) = nearest(name, known.clone()) {
-        return format!("unknown {kind} `{name}`; did you mean `{near}`?");
-    }
-    let known: Vec<&str> = known.collect();
-    if known.is_empty() {
-        return format!("unknown {kind} `{name}`; declare it as `[{kind}.{name}]`");
-    }
-    format!("unknown {kind} `{name}`; the manifest declares {}", known.join(", "))
-}
-
-/// Channels that select an environment that is not declared.
-fn lost_environments_of_channels(declared: &Declarations, places: &Places) -> Vec<Problem> {
-    let mut found = Vec::new();
-    for (name, spec) in &declared.channels {
-        let chosen = spec.iter().filter_map(|spec| spec.environments.as_ref()).flatten();
-        for environment in chosen.filter(|chosen| !declared.environments.contains_key(*chosen)) {
-            let known = declared.environments.keys().map(EnvironmentName::as_str);
-            let message = lost("environment", environment.as_str(), known);
-            found.push(places.problem(&format!("notify.{name}.environments"), message));
-        }
-    }
-    found
+/// Everything that is declared beside `[manifest]`: the branch has all of the manifest.
+fn beside_followed(declared: &Declarations) -> Vec<Problem> {
+    let others = declared.first.iter().filter(|(path, _)| *path != "manifest" && declared.followed.is_some());
+    let problem = |(path, place): (&String, &FileLine)| {
+        let message = format!(
+            "`{path}` does not go with `[manifest]`: the whole manifest is on that branch. Move it there, or remove \
+             `[manifest]`"
+        );
+        Problem::new(&place.file, Some(place.line), message)
+    };
+    others.map(problem).collect()
 }

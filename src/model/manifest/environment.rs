@@ -1,21 +1,29 @@
 //! `[environment.NAME]`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::table::{Field, Table, integer};
-use super::{build, gates, grammar, health, keys, options, secrets};
+use super::table::{ManifestField, Table, integer};
+use super::{build, gates, grammar, health, keys, one_off, options, secrets, site};
 use crate::model::gates::Gates;
+use crate::model::group::NeedCondition;
 use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABEL};
-use crate::model::name::{AgentName, BranchName, ContainerName, SiteName};
-use crate::model::ports::Protocol;
+use crate::model::name::{AgentName, BranchName, ContainerName, EnvironmentName, GroupName, SiteName};
+use crate::model::one_off::Hook;
+use crate::model::ports::TransportProtocol;
 use crate::model::reference::ImageRepository;
-use crate::model::spec::{EnvironmentSpec, HttpsMode, PortMapping, Publish, RunOptions, Supply, Update};
+use crate::model::site::SiteSettings;
+use crate::model::spec::{
+    EnvironmentSpec, HttpsMode, NeededChecks, PortMapping, Publish, RestartMode, RunOptions, Supply, Update,
+};
 
 /// The default stop timeout of a container, the same as for `docker stop`.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The accepted forms of `restart`.
+const RESTART: &str = "\"always\" or \"on-failure\"";
 
 /// The default of `init`. A shell that is pid 1 forwards no signals.
 const DEFAULT_INIT: bool = true;
@@ -27,8 +35,17 @@ pub(super) struct PartialEnvironment {
     pub(super) publish: Option<Publish>,
     /// Further published ports.
     pub(super) ports: Vec<PortMapping>,
+    /// The port that its program opens on the host itself.
+    pub(super) host_port: Option<u16>,
     pub(super) hostnames: Vec<SiteName>,
+    pub(super) site: SiteSettings,
     pub(super) supply: Option<Supply>,
+    /// Its group.
+    pub(super) group: Option<GroupName>,
+    /// What it needs, by the short names of members.
+    pub(super) needs: BTreeMap<EnvironmentName, NeedCondition>,
+    /// The checks that a commit needs.
+    pub(super) checks: Option<NeededChecks>,
     pub(super) volumes: Vec<Mount>,
     /// The agent that runs it.
     pub(super) host: Option<AgentName>,
@@ -43,11 +60,12 @@ impl PartialEnvironment {
     pub(super) fn all_ports(&self) -> impl Iterator<Item = PortMapping> {
         // The port of the program makes no difference to the host.
         let own = self.publish.map(|publish| PortMapping::of_port(publish.port, publish));
-        own.into_iter().chain(self.ports.iter().cloned())
+        let opened = self.host_port.map(|port| PortMapping::of_port(port, Publish { address: None, port }));
+        own.into_iter().chain(opened).chain(self.ports.iter().cloned())
     }
 }
 
-pub(super) fn read(field: &Field<'_>) -> PartialEnvironment {
+pub(super) fn read(field: &ManifestField<'_>) -> PartialEnvironment {
     let Some(table) = field.table(&keys::ENVIRONMENT) else { return PartialEnvironment::default() };
     let container = table.required("container").and_then(|field| field.name());
     let port = table.get("port").map(|field| field.port());
@@ -56,12 +74,21 @@ pub(super) fn read(field: &Field<'_>) -> PartialEnvironment {
     }
     let port = port.flatten();
     let ports = options::ports(&table);
+    let (supply, checks) = read_supply(&table).unzip();
+    let checks = checks.flatten();
+    let hostnames = read_hostnames(&table);
+    let network = options::network_mode(&table);
     let mut draft = PartialEnvironment {
         container,
-        publish: read_publish(&table, port, &ports),
+        publish: read_publish(&table, port.filter(|_| network.is_none()), &ports),
         ports,
-        hostnames: read_hostnames(&table),
-        supply: read_supply(&table),
+        group: table.get("group").and_then(|field| field.name()),
+        needs: read_needs(&table),
+        site: site::read(&table, &hostnames),
+        hostnames,
+        host_port: port.filter(|_| network == Some("host")),
+        supply,
+        checks,
         volumes: read_volumes(&table),
         host: read_host(&table),
         gates: gates::read(&table),
@@ -82,6 +109,7 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
     let stop_timeout = read_stop_timeout(table);
     let update = table.get("update");
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
+    let restart = table.get("restart").and_then(|field| field.parsed(RESTART, read_restart));
     let has_port = table.get("port").is_some();
     let health = health::read(table, port);
     let build = match table.get("build") {
@@ -91,6 +119,7 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
     let push = read_push(table);
     let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
     let verify = gates::read_verify(table);
+    let [release, after] = Hook::ALL.map(|hook| one_off::read_hook(table, hook));
     let run = RunOptions {
         ports: draft.ports.clone(),
         env_files: options::env_files(table),
@@ -99,12 +128,24 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
         networks: options::networks(table),
         settings: options::settings(table, &draft.volumes),
     };
+    secrets::check_places(table, &run, &draft.volumes);
+    check_limits(table, &run, memory, nano_cpus);
+    if let Some(field) = table.get("health")
+        && run.settings.network_mode() == Some("none")
+        && health.probe.needs_port()
+    {
+        field.must("must not connect to a port beside `network_mode` = \"none\"");
+    }
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
+        group: draft.group.clone(),
+        // Their names are known once all files are read.
+        needs: BTreeMap::new(),
         port: if has_port { Some(port?) } else { None },
         publish: draft.publish,
         hostnames: draft.hostnames.clone(),
         https,
+        site: draft.site.clone(),
         run,
         supply: draft.supply.clone()?,
         command,
@@ -117,20 +158,68 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
         init,
         stop_timeout,
         update,
+        restart: restart.unwrap_or_default(),
         health,
         build,
         push,
         gates: draft.gates.clone(),
         verify,
+        release,
+        after,
+        jobs: BTreeMap::new(),
+        checks: draft.checks.clone(),
         host: draft.host.clone(),
         mark: None,
     })
 }
 
+/// Reads `needs`. Only members of a group have short names.
+fn read_needs(table: &Table<'_>) -> BTreeMap<EnvironmentName, NeedCondition> {
+    let Some(field) = table.get("needs") else { return BTreeMap::new() };
+    let entries = field.entries();
+    if !entries.is_empty() && table.get("group").is_none() {
+        field.must("names members of a `group`: declare the same `group` here and there");
+        return BTreeMap::new();
+    }
+    let need = |entry: &ManifestField<'_>| {
+        let condition = entry.parsed("\"healthy\" or \"started\"", need_condition);
+        Some((entry.key_as_name()?, condition?))
+    };
+    entries.iter().filter_map(need).collect()
+}
+
+fn need_condition(text: &str) -> Result<NeedCondition, String> {
+    if text == "completed" {
+        return Err(
+            "must be \"healthy\" or \"started\": a program that runs once and ends is the `release` \
+            command of the environment that needs it"
+                .to_owned(),
+        );
+    }
+    let found = NeedCondition::ALL.into_iter().find(|condition| condition.as_str() == text);
+    found.ok_or_else(|| "must be \"healthy\" or \"started\"".to_owned())
+}
+
+/// Notes a problem for limits that contradict each other.
+fn check_limits(table: &Table<'_>, run: &RunOptions, memory: Option<u64>, nano_cpus: Option<u64>) {
+    if let (Some(field), Some(swap)) = (table.get("memswap_limit"), run.settings.memory_swap()) {
+        match memory {
+            None => field.must("needs `memory`"),
+            Some(memory) if u64::try_from(swap).is_ok_and(|swap| swap < memory) => {
+                field.must("must be at least `memory`, because it counts memory and swap together");
+            }
+            Some(_) => {}
+        }
+    }
+    for field in table.present(&["cpu_quota", "cpu_period"]).iter().filter(|_| nano_cpus.is_some()) {
+        field.must("does not go with `cpus`: declare one of them");
+    }
+}
+
 /// Notes a problem for each key that needs a port.
 fn needs_port(table: &Table<'_>) {
     let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
-    for field in published.into_iter().chain(table.present(&["hostname", "hostnames", "https"])) {
+    for field in published.into_iter().chain(table.present(&["hostname", "hostnames", "https", "site"])) {
         field.must("needs a `port`, on which the program in the container listens");
     }
 }
@@ -138,8 +227,9 @@ fn needs_port(table: &Table<'_>) {
 /// Reads the host port; the default is the container's port, unless `ports` publishes that.
 fn read_publish(table: &Table<'_>, port: Option<u16>, ports: &[PortMapping]) -> Option<Publish> {
     let all = |port| Publish { address: None, port };
-    let is_listed =
-        |port: &u16| ports.iter().any(|listed| listed.container == *port && listed.protocol == Protocol::Tcp);
+    let is_listed = |port: &u16| {
+        ports.iter().any(|listed| listed.container == *port && listed.protocol == TransportProtocol::Tcp)
+    };
     let Some(field) = table.get("publish") else { return port.filter(|port| !is_listed(port)).map(all) };
     match field.value() {
         DeValue::Boolean(false) => None,
@@ -153,18 +243,19 @@ fn read_publish(table: &Table<'_>, port: Option<u16>, ports: &[PortMapping]) -> 
 }
 
 /// Reads the source of the image: exactly one, and a build only with a source.
-fn read_supply(table: &Table<'_>) -> Option<Supply> {
+fn read_supply(table: &Table<'_>) -> Option<(Supply, Option<NeededChecks>)> {
+    let unchecked = |supply| (supply, None);
     let (source, promote_from) = (table.get("source"), read_promotion(table));
     if let Some(image) = table.get("image") {
-        return read_followed_tag(table, &image);
+        return read_followed_tag(table, &image).map(unchecked);
     }
     if let (None, Some(build)) = (&source, table.get("build")) {
         build.must("needs a `source` with the branch to build");
     }
     match (source, promote_from) {
         (Some(source), None) => read_source(&source),
-        (None, Some(from)) => from.name().map(|from| Supply::Promotion { from }),
-        (None, None) => Some(Supply::Manual),
+        (None, Some(from)) => from.name().map(|from| unchecked(Supply::Promotion { from })),
+        (None, None) => Some(unchecked(Supply::Manual)),
         (Some(source), Some(from)) => {
             from.must("does not go with `source`: an image is either built from a branch or promoted");
             let _also_checked = read_source(&source);
@@ -183,7 +274,7 @@ fn read_push(table: &Table<'_>) -> Option<ImageRepository> {
 }
 
 /// Reads the key that names the source of promotions: `promote_from`, or `from` of `promote`.
-fn read_promotion<'a>(table: &Table<'a>) -> Option<Field<'a>> {
+fn read_promotion<'a>(table: &Table<'a>) -> Option<ManifestField<'a>> {
     let (short, promote) = (table.get("promote_from"), table.get("promote"));
     if let (Some(_), Some(promote)) = (&short, &promote) {
         promote.must("does not go with `promote_from`: name the environment as `from` in it");
@@ -193,7 +284,7 @@ fn read_promotion<'a>(table: &Table<'a>) -> Option<Field<'a>> {
     promote.table(&keys::PROMOTE)?.required("from")
 }
 
-fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
+fn read_followed_tag(table: &Table<'_>, image: &ManifestField<'_>) -> Option<Supply> {
     for other in table.present(&["source", "promote_from", "promote", "build", "push"]) {
         other.must("does not go with `image`, which tracks a tag in a registry");
     }
@@ -201,14 +292,32 @@ fn read_followed_tag(table: &Table<'_>, image: &Field<'_>) -> Option<Supply> {
     Some(Supply::Tag { image })
 }
 
-fn read_source(field: &Field<'_>) -> Option<Supply> {
+fn read_source(field: &ManifestField<'_>) -> Option<(Supply, Option<NeededChecks>)> {
     let table = field.table(&keys::SOURCE)?;
+    let checks = table.get("checks").and_then(|field| read_checks(&field));
     let repository = table.required("repository").and_then(|field| field.name());
     let branch = read_branch(&table.required("branch")?)?;
-    Some(Supply::Branch { repository: repository?, branch })
+    Some((Supply::Branch { repository: repository?, branch }, checks))
 }
 
-fn read_branch(field: &Field<'_>) -> Option<BranchName> {
+/// Reads the checks that a commit needs.
+fn read_checks(field: &ManifestField<'_>) -> Option<NeededChecks> {
+    match field.value() {
+        DeValue::Boolean(false) => None,
+        DeValue::Boolean(true) => {
+            field.must("must be \"required\", which means what the forge requires, or name the checks");
+            None
+        }
+        DeValue::String(text) if text == "required" => Some(NeededChecks::OfBranch),
+        DeValue::Array(_) => gates::read_checks(field).map(NeededChecks::Named),
+        _ => {
+            field.wrong("\"required\", `false`, or a list of names such as [\"ci/build\"]");
+            None
+        }
+    }
+}
+
+fn read_branch(field: &ManifestField<'_>) -> Option<BranchName> {
     let branch: BranchName = field.name()?;
     if branch.as_str().starts_with("refs/") {
         field.must("must be only the branch, without refs/heads/");
@@ -240,6 +349,11 @@ fn read_hostnames(table: &Table<'_>) -> Vec<SiteName> {
     if one.is_some() {
         many.must("does not go with `hostname`: put every name into the list");
     }
+    read_names(&many)
+}
+
+/// Reads a list of host names, each once.
+pub(super) fn read_names(many: &ManifestField<'_>) -> Vec<SiteName> {
     let mut names = Vec::new();
     for item in many.items("a list such as [\"example.com\", \"www.example.com\"]") {
         let Some(name) = item.name::<SiteName>() else { continue };
@@ -251,6 +365,14 @@ fn read_hostnames(table: &Table<'_>) -> Vec<SiteName> {
     names
 }
 
+fn read_restart(text: &str) -> Result<RestartMode, String> {
+    match text {
+        "always" | "unless-stopped" => Ok(RestartMode::Always),
+        "on-failure" => Ok(RestartMode::OnFailure),
+        _ => Err(format!("must be {RESTART}")),
+    }
+}
+
 fn read_https(text: &str) -> Result<HttpsMode, String> {
     match text {
         "required" => Ok(HttpsMode::Required),
@@ -259,7 +381,7 @@ fn read_https(text: &str) -> Result<HttpsMode, String> {
     }
 }
 
-fn read_command(field: &Field<'_>) -> Vec<String> {
+fn read_command(field: &ManifestField<'_>) -> Vec<String> {
     field.texts("a list such as [\"dev\"]").into_iter().map(str::to_owned).collect()
 }
 
@@ -278,7 +400,7 @@ fn read_volumes(table: &Table<'_>) -> Vec<Mount> {
 }
 
 /// Reads a mount from a text or a table.
-fn read_mount(item: &Field<'_>) -> Option<Mount> {
+fn read_mount(item: &ManifestField<'_>) -> Option<Mount> {
     if !matches!(item.value(), DeValue::Table(_)) {
         let expected = "a text \"source:target\" or a table { source = \"...\", target = \"...\" }";
         return item.parsed(expected, |text| match text.split_once(':') {
@@ -305,11 +427,11 @@ fn read_mount(item: &Field<'_>) -> Option<Mount> {
 
 fn read_extra_hosts(table: &Table<'_>) -> Vec<String> {
     let items = table.get("extra_hosts").map(|field| field.items("a list such as [\"host:10.0.0.6\"]"));
-    let read = |item: &Field<'_>| item.parsed("a text \"host:address\"", grammar::extra_host);
+    let read = |item: &ManifestField<'_>| item.parsed("a text \"host:address\"", grammar::extra_host);
     items.unwrap_or_default().iter().filter_map(read).collect()
 }
 
-pub(super) fn read_memory(field: &Field<'_>) -> Option<u64> {
+pub(super) fn read_memory(field: &ManifestField<'_>) -> Option<u64> {
     let DeValue::Integer(number) = field.value() else {
         return field.parsed("a size such as \"512MiB\" or a number of bytes", grammar::memory);
     };
@@ -317,7 +439,7 @@ pub(super) fn read_memory(field: &Field<'_>) -> Option<u64> {
     grammar::memory_bytes(bytes).map_err(|predicate| field.must(predicate)).ok()
 }
 
-fn read_cpus(field: &Field<'_>) -> Option<u64> {
+fn read_cpus(field: &ManifestField<'_>) -> Option<u64> {
     let cpus = match field.value() {
         DeValue::Integer(number) => grammar::nano_cpus(&number.to_string()),
         DeValue::Float(number) => grammar::nano_cpus(number.as_str()),
@@ -326,8 +448,8 @@ fn read_cpus(field: &Field<'_>) -> Option<u64> {
     cpus.map_err(|predicate| field.must(predicate)).ok()
 }
 
-pub(super) fn read_pids(field: &Field<'_>) -> Option<u32> {
-    field.whole(1, u64::from(grammar::MOST_PIDS)).and_then(|pids| u32::try_from(pids).ok())
+pub(super) fn read_pids(field: &ManifestField<'_>) -> Option<u32> {
+    field.integer(1, u64::from(grammar::MOST_PIDS)).and_then(|pids| u32::try_from(pids).ok())
 }
 
 fn read_stop_timeout(table: &Table<'_>) -> Duration {

@@ -1,11 +1,11 @@
 //! `[repository.NAME] forge`.
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{grammar, keys, secrets, service};
 use crate::model::forge::{ForgeKind, ForgeSpec, ForgeToken};
 
 /// Reads the forge of the repository at `url`.
-pub(super) fn read(field: &Field<'_>, url: Option<&str>) -> Option<ForgeSpec> {
+pub(super) fn read(field: &ManifestField<'_>, url: Option<&str>) -> Option<ForgeSpec> {
     let table = field.table(&keys::FORGE)?;
     let flag = |key, default| table.get(key).map_or(Some(default), |field| field.flag());
     let (statuses, allow_private) = (flag("statuses", true), flag("allow_private", false));

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::cross::{Declarations, Named, port_path};
+use super::cross::{Declarations, NamedPartial, port_path};
 use super::environment::PartialEnvironment;
 use super::places::Places;
 use super::problem::Problem;
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{acme, grammar, keys};
 use crate::model::name::{AgentName, EnvironmentName, SiteName};
-use crate::model::ports::Protocol;
+use crate::model::ports::TransportProtocol;
+use crate::model::site::SitePath;
 use crate::model::spec::{CertificateFiles, FrontSpec, HttpsSpec, Update};
 
 /// The default image: the official one.
@@ -25,7 +26,7 @@ const DEFAULT_HTTPS: u16 = 443;
 /// The default time for the last requests to a replaced container.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
-pub(super) fn read(field: &Field<'_>) -> Option<FrontSpec> {
+pub(super) fn read(field: &ManifestField<'_>) -> Option<FrontSpec> {
     let table = field.table(&keys::FRONT)?;
     let image = table.get("image").map(|field| field.parsed("the name of an image", image));
     let http = table.get("http").map(|field| field.port());
@@ -53,7 +54,7 @@ pub(super) fn image(text: &str) -> Result<String, String> {
 }
 
 /// Reads the drain time. Zero is invalid, because nginx takes it for "no limit".
-fn read_drain(field: &Field<'_>) -> Option<Duration> {
+fn read_drain(field: &ManifestField<'_>) -> Option<Duration> {
     let drain = field.duration()?;
     if drain.is_zero() {
         field.must("must be more than zero");
@@ -61,7 +62,7 @@ fn read_drain(field: &Field<'_>) -> Option<Duration> {
     Some(drain)
 }
 
-fn read_network(field: &Field<'_>) -> Option<IpNet> {
+pub(super) fn read_network(field: &ManifestField<'_>) -> Option<IpNet> {
     field.parsed("an address or a network such as \"10.0.0.0/8\"", |text| {
         let address = text.parse::<IpAddr>().map(IpNet::from);
         address
@@ -107,11 +108,11 @@ fn read_https(table: &Table<'_>, has_more: bool) -> Option<Option<HttpsSpec>> {
 const HOST_FILE: &str = "an absolute path of this host";
 
 /// Returns the problems between the proxy and the environments of one host.
-pub(super) fn problems(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
     found.extend(ports_wanted_by_two_versions(declared, all, places));
     // An agent's own policy has the front of its host.
-    let all: Vec<Named<'_>> = all.iter().filter(|(_, draft)| draft.host.is_none()).copied().collect();
+    let all: Vec<NamedPartial<'_>> = all.iter().filter(|(_, draft)| draft.host.is_none()).copied().collect();
     let all = all.as_slice();
     match &declared.front {
         Some(Some(front)) => {
@@ -125,19 +126,38 @@ pub(super) fn problems(declared: &Declarations, all: &[Named<'_>], places: &Plac
     found
 }
 
-fn host_names_taken_twice(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
-    let (mut owners, mut found) = (BTreeMap::<&SiteName, _>::new(), Vec::new());
+fn host_names_taken_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let (mut owners, mut found) = (BTreeMap::<(&SiteName, Option<&SitePath>), _>::new(), Vec::new());
     for (name, draft) in all {
-        for host in &draft.hostnames {
-            match owners.get(host) {
+        for (host, place) in draft.hostnames.iter().map(|host| (host, host_path(places, name))) {
+            let path = draft.site.path.as_ref();
+            match owners.get(&(host, path)) {
                 Some(owner) if owner != name => {
-                    let message = format!("the host name `{host}` already belongs to `environment.{owner}`");
-                    found.push(places.problem(&host_path(places, name), message));
+                    let below = path.map(|path| format!(" with the path `{path}`")).unwrap_or_default();
+                    let message =
+                        format!("the host name `{host}`{below} already belongs to `environment.{owner}`");
+                    found.push(places.problem(&place, message));
                 }
                 Some(_) => {}
-                None => {
-                    owners.insert(host, *name);
-                }
+                None => _ = owners.insert((host, path), *name),
+            }
+        }
+    }
+    found.extend(redirects_taken_twice(all, places));
+    found
+}
+
+/// Names that an environment redirects, and that something else claims too.
+fn redirects_taken_twice(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let (mut owners, mut found) = (BTreeMap::<&SiteName, &EnvironmentName>::new(), Vec::new());
+    for (name, draft) in all {
+        owners.extend(draft.hostnames.iter().map(|host| (host, *name)));
+    }
+    for (name, draft) in all {
+        for host in &draft.site.redirect_from {
+            if let Some(owner) = owners.insert(host, *name).filter(|owner| owner != name) {
+                let message = format!("the host name `{host}` already belongs to `environment.{owner}`");
+                found.push(places.problem(&format!("environment.{name}.site.redirect_from"), message));
             }
         }
     }
@@ -151,14 +171,14 @@ fn host_path(places: &Places, name: &EnvironmentName) -> String {
 }
 
 /// Wildcards that an ACME authority would have to certify, without a way to prove them.
-fn wildcards_without_proof(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn wildcards_without_proof(front: &FrontSpec, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     if front.acme.as_ref().is_none_or(|acme| acme.dns.is_some()) || has_default(front) {
         return Vec::new();
     }
     let mut found = Vec::new();
     for (name, draft) in all {
         let is_unproven = |host: &&SiteName| host.wildcard_base().is_some() && !has_certificate(front, host);
-        for host in draft.hostnames.iter().filter(is_unproven) {
+        for host in draft.hostnames.iter().chain(&draft.site.redirect_from).filter(is_unproven) {
             let message = format!(
                 "a certificate for `{host}` needs proof by DNS: set `dns` in `acme`, or name one in `certificates`"
             );
@@ -172,12 +192,17 @@ fn has_default(front: &FrontSpec) -> bool {
     front.https.as_ref().is_some_and(|https| https.default.is_some())
 }
 
-fn has_certificate(front: &FrontSpec, host: &SiteName) -> bool {
-    front.certificates.iter().flat_map(|one| &one.names).any(|name| name.covers(host))
+/// Whether a user named a certificate for this host name.
+pub(super) fn has_certificate(front: &FrontSpec, host: &SiteName) -> bool {
+    has_default(front) || front.certificates.iter().flat_map(|one| &one.names).any(|name| name.covers(host))
 }
 
 /// Host ports of environments that update start-first without a proxy: two versions cannot share a host port.
-fn ports_wanted_by_two_versions(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn ports_wanted_by_two_versions(
+    declared: &Declarations,
+    all: &[NamedPartial<'_>],
+    places: &Places,
+) -> Vec<Problem> {
     let has_front =
         |host: &Option<AgentName>| host.is_none() && (declared.front.is_some() || declared.incomplete);
     // An agent refuses host names unless its host has a front.
@@ -189,7 +214,7 @@ fn ports_wanted_by_two_versions(declared: &Declarations, all: &[Named<'_>], plac
         let needs_front = draft.publish.is_some() && !has_front(draft);
         update == Some(Update::StartFirst) && (needs_front || has_fixed_port(draft))
     });
-    let problem = |(name, draft): &Named<'_>| {
+    let problem = |(name, draft): &NamedPartial<'_>| {
         let message = if has_fixed_port(draft) {
             "`update` = \"start-first\" does not go with `ports`: two containers cannot publish one host port"
         } else {
@@ -206,17 +231,20 @@ fn has_fixed_port(draft: &PartialEnvironment) -> bool {
     draft.ports.iter().any(|port| port.publish().is_some())
 }
 
-fn host_names_without_front(all: &[Named<'_>], places: &Places) -> Vec<Problem> {
-    let named = all.iter().filter(|(_, draft)| !draft.hostnames.is_empty());
-    let problem = |(name, _): &Named<'_>| {
-        let message = "`hostname` needs the proxy: add `[front]`, whose keys all have defaults";
-        places.problem(&host_path(places, name), message)
+fn host_names_without_front(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let needs = |key: &str| format!("`{key}` needs the proxy: add `[front]`, whose keys all have defaults");
+    let problem = |(name, draft): &NamedPartial<'_>| {
+        if !draft.hostnames.is_empty() {
+            return Some(places.problem(&host_path(places, name), needs("hostname")));
+        }
+        let site = format!("environment.{name}.site");
+        (!draft.site.is_default()).then(|| places.problem(&site, needs("site")))
     };
-    named.map(problem).collect()
+    all.iter().filter_map(problem).collect()
 }
 
 /// The proxy's own ports that something else claims too.
-fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+fn ports_of_the_front(front: &FrontSpec, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     let https = front.https.as_ref().map(|https| https.port);
     if https == Some(front.http) {
@@ -224,7 +252,7 @@ fn ports_of_the_front(front: &FrontSpec, all: &[Named<'_>], places: &Places) -> 
         found.push(places.problem("front.https", message));
     }
     for (name, draft) in all {
-        let all = draft.all_ports().filter(|port| port.protocol == Protocol::Tcp);
+        let all = draft.all_ports().filter(|port| port.protocol == TransportProtocol::Tcp);
         for (port, publish) in all.filter_map(|port| port.publish().map(|publish| (port, publish))) {
             let key = match publish.port {
                 port if port == front.http => "http",

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 
-use super::cross::{Declarations, Named};
+use super::cross::{Declarations, NamedPartial};
 use super::places::Places;
 use super::problem::Problem;
-use super::table::{Field, Table};
-use super::{environment, grammar, keys};
-use crate::model::gates::{Freeze, Gates, InvalidZone, SignatureKey, VerifySpec, Window, Zone, day_name};
-use crate::model::name::EnvironmentName;
+use super::table::{ManifestField, Table};
+use super::{grammar, keys};
+use crate::model::checks::is_own;
+use crate::model::gates::{
+    Freeze, Gates, InvalidZone, PromotionWindow, SignatureKey, VerifySpec, Zone, day_name,
+};
 use crate::model::reference::check_reference;
 use crate::model::spec::Supply;
 use crate::model::time::Timestamp;
@@ -40,16 +42,19 @@ pub(super) fn read(environment: &Table<'_>) -> Gates {
     };
     let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or(false);
     let windows = table.get("windows").map(|field| field.items("a list of windows")).unwrap_or_default();
-    let windows: Vec<Window> = windows.iter().filter_map(read_window).collect();
+    let windows: Vec<PromotionWindow> = windows.iter().filter_map(read_window).collect();
     let freezes = table.get("freezes").map(|field| field.items("a list of freezes")).unwrap_or_default();
     let freezes = freezes.iter().filter_map(|freeze| read_freeze(freeze, windows.first())).collect();
     let gates = Gates {
-        approvals: table.get("approvals").and_then(|field| field.whole(0, MOST_APPROVALS)).map_or(0, number),
+        approvals: table
+            .get("approvals")
+            .and_then(|field| field.integer(0, MOST_APPROVALS))
+            .map_or(0, number),
         by: table.get("by").map(|field| read_names(&field)).unwrap_or_default(),
         others_only: flag("others_only"),
         soak: table.get("soak").and_then(|field| read_time(&field)),
         verified: flag("verified"),
-        checks: table.get("checks").map(|field| read_checks(&field)).unwrap_or_default(),
+        checks: table.get("checks").and_then(|field| read_checks(&field)).unwrap_or_default(),
         signed_by: table.get("signed_by").and_then(|field| read_key(&field)),
         windows,
         freezes,
@@ -81,9 +86,9 @@ fn contradictions(table: &Table<'_>, gates: &Gates) {
     }
 }
 
-fn read_names(field: &Field<'_>) -> BTreeSet<String> {
+fn read_names(field: &ManifestField<'_>) -> BTreeSet<String> {
     let items = field.items("a list of tokens or users such as [\"qa\"]");
-    let name = |item: &Field<'_>| {
+    let name = |item: &ManifestField<'_>| {
         let name = item.text()?.trim();
         if name.is_empty() || name.chars().any(char::is_control) {
             item.must("must be the name of a token or a user, such as \"qa\"");
@@ -98,39 +103,50 @@ fn read_names(field: &Field<'_>) -> BTreeSet<String> {
     names
 }
 
-fn read_time(field: &Field<'_>) -> Option<Duration> {
+fn read_time(field: &ManifestField<'_>) -> Option<Duration> {
     grammar::patience(field.duration()?).map_err(|predicate| field.must(predicate)).ok()
 }
 
-/// Reads the names of checks. No part of abide learns the checks of a commit yet, so a gate that asks for them
-/// would never open.
-fn read_checks(field: &Field<'_>) -> Vec<String> {
-    let names: Vec<String> =
-        field.texts("a list such as [\"ci/build\"]").into_iter().map(str::to_owned).collect();
-    if !names.is_empty() {
-        field.must(
-            "cannot be met: this version of abide does not ask a forge for the checks of a commit. Leave it out, \
-             and protect the branch in the forge instead",
-        );
+/// The most names of checks.
+const MOST_CHECKS: usize = 50;
+/// The longest name of a check. GitLab allows as much.
+const LONGEST_CHECK: usize = 255;
+
+/// Reads the names of checks in a forge.
+pub(super) fn read_checks(field: &ManifestField<'_>) -> Option<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    let items = field.items("a list such as [\"ci/build\"]");
+    for item in &items {
+        let name = item.text()?.trim();
+        let is_plain = !name.is_empty() && name.len() <= LONGEST_CHECK && !name.chars().any(char::is_control);
+        if !is_plain {
+            item.must("must be the name of a check as the forge shows it, such as \"ci/build\"");
+        } else if is_own(name) {
+            item.must("is a status of abide itself, which never counts: name a check of your CI");
+        } else if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
     }
-    names
+    if items.is_empty() {
+        field.must("must name a check, such as [\"ci/build\"]; left out, no check is needed");
+    } else if items.len() > MOST_CHECKS {
+        field.must(format!("must name at most {MOST_CHECKS} checks"));
+    }
+    (!names.is_empty()).then_some(names)
 }
 
-fn read_key(field: &Field<'_>) -> Option<SignatureKey> {
+fn read_key(field: &ManifestField<'_>) -> Option<SignatureKey> {
     let file = field.parsed("a file such as \"keys/release.pub\"", |text| match text.trim() {
         "" => Err("must be a file such as \"keys/release.pub\"".to_owned()),
         text => Ok(PathBuf::from(text)),
     })?;
-    field.must(
-        "cannot be met: this version of abide does not verify signatures of images. Leave it out, and let the \
-         `verify` of the source check them instead",
-    );
+    // The folder reads the file, because a manifest's text alone does not have it.
     Some(SignatureKey { file, pem: None })
 }
 
 // --- windows and freezes --------------------------------------------------------------------------
 
-fn read_window(field: &Field<'_>) -> Option<Window> {
+fn read_window(field: &ManifestField<'_>) -> Option<PromotionWindow> {
     let table = field.table(&keys::WINDOW)?;
     let days = match table.get("days") {
         Some(days) => days.parsed("days such as \"mon-thu\" or \"mon, wed\"", days_of),
@@ -142,7 +158,7 @@ fn read_window(field: &Field<'_>) -> Option<Window> {
     };
     let zone = table.required("zone").and_then(|field| read_zone(&field));
     let (from, to) = hours?;
-    Some(Window { days: days?, from, to, zone: zone? })
+    Some(PromotionWindow { days: days?, from, to, zone: zone? })
 }
 
 /// Parses days such as `mon-thu, sat`.
@@ -190,7 +206,7 @@ fn hours_of(text: &str) -> Result<(Time, Time), String> {
     Ok(hours)
 }
 
-fn read_zone(field: &Field<'_>) -> Option<Zone> {
+pub(super) fn read_zone(field: &ManifestField<'_>) -> Option<Zone> {
     let named =
         |text: &str| {
             Zone::named(text).map_err(|error| match error {
@@ -203,7 +219,7 @@ fn read_zone(field: &Field<'_>) -> Option<Zone> {
     field.parsed("a time zone such as \"Asia/Shanghai\"", named)
 }
 
-fn read_freeze(field: &Field<'_>, window: Option<&Window>) -> Option<Freeze> {
+fn read_freeze(field: &ManifestField<'_>, window: Option<&PromotionWindow>) -> Option<Freeze> {
     let table = field.table(&keys::FREEZE)?;
     let of_window = window.map(|window| window.zone.clone());
     let zone = match table.get("zone") {
@@ -274,7 +290,7 @@ pub(super) fn read_verify(environment: &Table<'_>) -> Option<VerifySpec> {
     Some(VerifySpec { command: command?, image, timeout: timeout? })
 }
 
-fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
+fn read_command(field: &ManifestField<'_>) -> Option<Vec<String>> {
     let words = field.texts("a list such as [\"/smoke\", \"--url\", \"{url}\"]");
     let command = words.into_iter().map(str::to_owned).collect();
     grammar::probe_command(command).map_err(|predicate| field.must(predicate)).ok()
@@ -283,21 +299,20 @@ fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
 // --- across environments --------------------------------------------------------------------------
 
 /// Returns every problem between the gates of an environment and its source.
-pub(super) fn problems(declared: &Declarations, all: &[Named<'_>], places: &Places) -> Vec<Problem> {
+pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in all {
         let Some(Supply::Promotion { from }) = &draft.supply else { continue };
         let Some(source) = declared.environment(from) else { continue };
-        found.extend(against(name, draft, from, source, places));
+        found.extend(against(declared, (name, draft), (from, source), places));
     }
     found
 }
 
 fn against(
-    name: &EnvironmentName,
-    draft: &environment::PartialEnvironment,
-    from: &EnvironmentName,
-    source: &environment::PartialEnvironment,
+    declared: &Declarations,
+    (name, draft): NamedPartial<'_>,
+    (from, source): NamedPartial<'_>,
     places: &Places,
 ) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -305,6 +320,9 @@ fn against(
         let path = format!("environment.{name}.promote.{key}");
         found.push(places.problem(&path, format!("`{key}` {why}")));
     };
+    if let Some(why) = draft.gates.checks.first().and_then(|_| declared.forge_problem(from)) {
+        must("checks", why);
+    }
     if draft.gates.verified && source.spec.as_ref().is_some_and(|spec| spec.verify.is_none()) {
         let why = format!("needs a check to pass: give `environment.{from}` a `verify`");
         must("verified", why);

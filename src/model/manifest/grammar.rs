@@ -84,7 +84,7 @@ pub(in crate::model) fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at(digits);
     let unit = power_of_1024(unit.trim())?;
     match number.parse::<u64>() {
-        Ok(whole) => whole.checked_mul(unit),
+        Ok(integer) => integer.checked_mul(unit),
         Err(_) => number.parse::<f64>().ok().and_then(|part| fraction(part, unit)),
     }
 }
@@ -181,10 +181,11 @@ pub(super) fn stage(name: &str) -> Result<String, String> {
 pub(super) fn path_pattern(text: &str) -> Result<String, String> {
     let pattern = text.strip_prefix('!').unwrap_or(text);
     let is_inside = !pattern.starts_with('/') && pattern.split('/').all(|part| part != "..");
-    let is_whole = pattern.matches('[').count() == pattern.matches(']').count() && !pattern.ends_with('\\');
+    let is_balanced =
+        pattern.matches('[').count() == pattern.matches(']').count() && !pattern.ends_with('\\');
     let is_line =
         !pattern.trim().is_empty() && !pattern.starts_with('#') && !pattern.contains(char::is_control);
-    if is_inside && is_whole && is_line {
+    if is_inside && is_balanced && is_line {
         return Ok(text.to_owned());
     }
     Err("must be a pattern of paths in the repository, such as \"apps/a/**\"".to_owned())
@@ -200,7 +201,7 @@ pub(super) fn is_image(name: &str) -> bool {
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
     let found: Option<SocketAddr> = text.trim().parse().ok().filter(|found: &SocketAddr| found.port() != 0);
     let found = found.ok_or_else(|| format!("must be {PUBLISH}"))?;
-    Ok(Publish { address: Some(found.ip()), port: found.port() })
+    Ok(Publish { address: Some(found.ip().to_canonical()), port: found.port() })
 }
 
 /// The accepted values of `publish`.

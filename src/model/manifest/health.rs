@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{grammar, keys, secrets};
 use crate::model::spec::{EnvValue, HealthSpec, Probe};
 
@@ -25,7 +25,7 @@ pub(super) fn read(environment: &Table<'_>, port: Option<u16>) -> HealthSpec {
     }
 }
 
-fn read_table(field: &Field<'_>, port: Option<u16>, default: &HealthSpec) -> Option<HealthSpec> {
+fn read_table(field: &ManifestField<'_>, port: Option<u16>, default: &HealthSpec) -> Option<HealthSpec> {
     let table = field.table(&keys::HEALTH)?;
     let own_port = table.get("port").map(|field| field.port());
     let probe = read_probe(&table, own_port.is_some(), default);
@@ -79,7 +79,7 @@ fn read_probe(table: &Table<'_>, has_port: bool, default: &HealthSpec) -> Probe 
     }
 }
 
-fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
+fn read_kind(kind: &ManifestField<'_>, has_port: bool, default: &HealthSpec) -> Probe {
     let fallback = default.probe.clone();
     match kind.key() {
         "http" => {
@@ -103,14 +103,14 @@ fn read_kind(kind: &Field<'_>, has_port: bool, default: &HealthSpec) -> Probe {
     probe
 }
 
-fn read_command(field: &Field<'_>) -> Option<Vec<String>> {
+fn read_command(field: &ManifestField<'_>) -> Option<Vec<String>> {
     let words = field.texts("a list such as [\"pg_isready\", \"-q\"]");
     let command = words.into_iter().map(str::to_owned).collect();
     grammar::probe_command(command).map_err(|predicate| field.must(predicate)).ok()
 }
 
-fn read_headers(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
-    let read = |entry: Field<'_>| {
+fn read_headers(field: &ManifestField<'_>) -> BTreeMap<String, EnvValue> {
+    let read = |entry: ManifestField<'_>| {
         if let Err(predicate) = grammar::header_name(entry.key()) {
             entry.must(predicate);
         }
@@ -122,5 +122,5 @@ fn read_headers(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
         }
         Some((entry.key().to_owned(), value))
     };
-    field.entries().into_iter().filter_map(read).collect()
+    field.all_entries().into_iter().filter_map(read).collect()
 }

@@ -7,7 +7,10 @@ mod build;
 mod environment;
 mod gates;
 mod host;
+mod job;
+mod one_off;
 mod services;
+mod site;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{
@@ -15,10 +18,13 @@ pub(super) use self::environment::{
 };
 pub(super) use self::gates::{FREEZE, PROMOTE, VERIFY, WINDOW};
 pub(super) use self::host::{
-    ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, PAGE, REGISTRY_ACCESS, REGISTRY_WEBHOOK,
-    REPOSITORY, ROOT, WEBHOOK,
+    ACME, ACME_DNS, CERTIFICATE, DOCKER, FRONT, MANAGED_REGISTRY, MANIFEST, PAGE, REGISTRY_ACCESS,
+    REGISTRY_WEBHOOK, REPOSITORY, ROOT, WEBHOOK,
 };
+pub(super) use self::job::{BACKUP, JOB};
+pub(super) use self::one_off::HOOK;
 pub(super) use self::services::{FORGE, FORGE_APP, FORGE_TOKEN, NOTIFY};
+pub(super) use self::site::{BASIC_AUTH, RATE_LIMIT, SITE};
 
 /// A kind of table and its keys.
 #[derive(Debug)]
@@ -35,7 +41,7 @@ pub struct Key {
     /// The key.
     pub name: &'static str,
     /// The type of its value.
-    pub shape: Shape,
+    pub shape: ValueShape,
     /// Whether a table without it is invalid.
     pub is_required: bool,
     /// What a table without it means; empty if that follows from the other keys.
@@ -48,7 +54,7 @@ pub struct Key {
 
 /// The type of a value.
 #[derive(Debug)]
-pub enum Shape {
+pub enum ValueShape {
     /// A text.
     Text,
     /// A path; the label completes "path ...", such as "in the checkout".
@@ -62,7 +68,7 @@ pub enum Shape {
     /// A number, with or without a fraction.
     Number,
     /// A whole number in a range.
-    Whole(u64, u64),
+    Integer(u64, u64),
     /// A TCP port, 1 to 65535.
     Port,
     /// A duration such as `"30s"`.
@@ -82,12 +88,12 @@ pub enum Shape {
     /// A table for each name; the label completes "tables by ...".
     TablesBy(&'static str, &'static Section),
     /// One of several types, described by the label.
-    OneOf(&'static str, &'static [Shape]),
+    OneOf(&'static str, &'static [ValueShape]),
 }
 
 impl Key {
     /// An optional key without a default.
-    const fn new(name: &'static str, shape: Shape) -> Self {
+    const fn new(name: &'static str, shape: ValueShape) -> Self {
         Self { name, shape, is_required: false, default: "none", example: "", meaning: "" }
     }
 
@@ -139,7 +145,7 @@ impl Section {
     }
 }
 
-impl Shape {
+impl ValueShape {
     /// Returns the type in words, in Markdown.
     #[must_use]
     pub fn label(&self) -> String {
@@ -150,7 +156,7 @@ impl Shape {
             Self::True => "`true`".to_owned(),
             Self::False => "`false`".to_owned(),
             Self::Number => "number".to_owned(),
-            Self::Whole(least, most) => format!("{least} to {most}"),
+            Self::Integer(least, most) => format!("{least} to {most}"),
             Self::Port => "1 to 65535".to_owned(),
             Self::Duration => "duration".to_owned(),
             Self::Size => "size".to_owned(),
@@ -177,6 +183,7 @@ pub static SECTIONS: &[&Section] = &[
     &WINDOW,
     &FREEZE,
     &VERIFY,
+    &HOOK,
     &SECRET,
     &PORT,
     &ENV_FILE,
@@ -184,6 +191,9 @@ pub static SECTIONS: &[&Section] = &[
     &NETWORK,
     &MOUNT,
     &HEALTH,
+    &SITE,
+    &BASIC_AUTH,
+    &RATE_LIMIT,
     &BUILD,
     &STEP,
     &OVERLAY,
@@ -196,7 +206,10 @@ pub static SECTIONS: &[&Section] = &[
     &MANAGED_REGISTRY,
     &REGISTRY_ACCESS,
     &REGISTRY_WEBHOOK,
+    &JOB,
+    &BACKUP,
     &NOTIFY,
+    &MANIFEST,
     &DOCKER,
 ];
 

@@ -9,33 +9,38 @@ mod acme;
 mod build;
 mod cross;
 mod environment;
+mod followed;
 mod forge;
 mod front;
 mod gates;
 pub(super) mod grammar;
+mod groups;
 mod health;
+mod job;
 mod keys;
 mod notify;
+mod one_off;
 mod options;
+mod page;
 mod places;
 mod problem;
 mod registry;
 mod repository;
 mod schema;
 mod secrets;
-mod service;
+pub(in crate::model) mod service;
+mod site;
 mod table;
 mod url;
 
 use toml::de::{DeTable, DeValue};
 
 use self::cross::{Declarations, Docker};
-pub use self::keys::{Key, NOT_YET, SECTIONS, Section, Shape};
-pub use self::places::{Place, Places};
+pub use self::keys::{Key, NOT_YET, SECTIONS, Section, ValueShape};
+pub use self::places::{FileLine, Places};
 pub use self::problem::{Problem, Problems};
 pub use self::schema::schema;
-use self::table::{Field, Source, Table};
-use super::public_url::PublicUrl;
+use self::table::{ManifestField, ManifestSource, Table};
 use super::spec::{FrontSpec, GuardMode, HolderImage, Manifest};
 
 /// One file of a manifest, as text.
@@ -74,7 +79,7 @@ pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<P
     let mut problems = Vec::new();
     let mut places = Places::default();
     for file in files {
-        let source = Source::new(file, folder);
+        let source = ManifestSource::new(file, folder);
         read_file(&source, &mut declared);
         let (found, at) = source.finish();
         problems.extend(found);
@@ -104,7 +109,7 @@ pub fn parse_with_places(files: &[SourceFile], folder: Option<&str>) -> Result<P
 /// # Errors
 /// Returns all [`Problems`] of the table.
 pub fn parse_front(file: &SourceFile) -> Result<Option<FrontSpec>, Problems> {
-    let source = Source::new(file, None);
+    let source = ManifestSource::new(file, None);
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
         let offset = error.span().map(|span| span.start);
@@ -118,7 +123,7 @@ pub fn parse_front(file: &SourceFile) -> Result<Option<FrontSpec>, Problems> {
 
 /// Reads one file. If its TOML is broken, this reports only that: guesses about the rest would report false
 /// problems.
-fn read_file(source: &Source<'_>, declared: &mut Declarations) {
+fn read_file(source: &ManifestSource<'_>, declared: &mut Declarations) {
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in &errors {
         let offset = error.span().map(|span| span.start);
@@ -155,11 +160,15 @@ fn read_root(root: &Table<'_>, declared: &mut Declarations) {
         let draft = environment::read(&field);
         declared.add_environment(&field, draft);
     }
+    for field in root.named_tables("job") {
+        let job = job::read(&field);
+        declared.add_job(&field, job);
+    }
     if let Some(field) = root.get("front") {
         declared.add_front(&field, front::read(&field));
     }
     if let Some(field) = root.get("page") {
-        declared.set_page(&field, read_page(&field));
+        declared.set_page(&field, page::read(&field));
     }
     if let Some(field) = root.get("registry") {
         declared.set_registry(&field, registry::read_managed(&field));
@@ -172,24 +181,21 @@ fn read_root(root: &Table<'_>, declared: &mut Declarations) {
         let spec = notify::read(&field);
         declared.add_channel(&field, spec);
     }
+    if let Some(field) = root.get("manifest") {
+        declared.set_followed(&field, followed::read(&field));
+    }
     if let Some(field) = root.get("docker") {
         declared.add_docker(&field, read_docker(&field));
     }
 }
 
-fn read_page(field: &Field<'_>) -> Option<PublicUrl> {
-    let table = field.table(&keys::PAGE)?;
-    let url = table.required("url")?;
-    url.parsed("the URL at which browsers reach abide", |text| PublicUrl::parse(text).map_err(str::to_owned))
-}
-
 /// The maximum number of parallel updates.
 const MOST_UPDATES: u64 = 1_000;
 
-fn read_docker(field: &Field<'_>) -> Docker {
+fn read_docker(field: &ManifestField<'_>) -> Docker {
     let default = Docker::default();
     let Some(table) = field.table(&keys::DOCKER) else { return default };
-    let parallel = table.get("parallel_updates").and_then(|field| field.whole(1, MOST_UPDATES));
+    let parallel = table.get("parallel_updates").and_then(|field| field.integer(1, MOST_UPDATES));
     Docker {
         network: table.get("network").and_then(|field| field.name()),
         holder: table.get("holder").and_then(|field| read_holder(&field)).unwrap_or_default(),
@@ -206,7 +212,7 @@ fn read_docker(field: &Field<'_>) -> Docker {
 }
 
 /// Reads a size, or `false`, which leaves the cache alone.
-fn read_build_cache(field: &Field<'_>) -> Option<u64> {
+fn read_build_cache(field: &ManifestField<'_>) -> Option<u64> {
     const EXPECTED: &str = "a size such as \"20GiB\" or false";
     match field.value() {
         DeValue::Boolean(false) => None,
@@ -218,7 +224,7 @@ fn read_build_cache(field: &Field<'_>) -> Option<u64> {
     }
 }
 
-fn read_holder(field: &Field<'_>) -> Option<HolderImage> {
+fn read_holder(field: &ManifestField<'_>) -> Option<HolderImage> {
     match field.value() {
         DeValue::Boolean(true) => Some(HolderImage::Own),
         DeValue::Boolean(false) => Some(HolderImage::Off),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{keys, secrets, service};
 use crate::model::channel::{Channel, ChannelSpec};
 use crate::model::name::EnvironmentName;
@@ -15,7 +15,7 @@ const NTFY: &str = "https://ntfy.sh";
 /// The keys that only some kinds have.
 const OWN_KEYS: [&str; 8] = ["url", "channel", "topic", "room", "from", "to", "username", "secret_env"];
 
-pub(super) fn read(field: &Field<'_>) -> Option<ChannelSpec> {
+pub(super) fn read(field: &ManifestField<'_>) -> Option<ChannelSpec> {
     let table = field.table(&keys::NOTIFY)?;
     let on = table.get("on").map(|field| read_on(&field)).unwrap_or_else(|| News::DEFAULT.into());
     let environments = table.get("environments").map(|field| read_environments(&field));
@@ -26,7 +26,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<ChannelSpec> {
 }
 
 fn read_channel(table: &Table<'_>, kind: &str, allow_private: bool) -> Option<Channel> {
-    let reader = Reader { table, kind, allow_private };
+    let reader = ChannelReader { table, kind, allow_private };
     match kind {
         "webhook" => {
             reader.only(&["url", "secret_env"]);
@@ -78,13 +78,13 @@ fn read_channel(table: &Table<'_>, kind: &str, allow_private: bool) -> Option<Ch
 }
 
 /// Reads the keys of one kind.
-struct Reader<'t, 'a> {
+struct ChannelReader<'t, 'a> {
     table: &'t Table<'a>,
     kind: &'t str,
     allow_private: bool,
 }
 
-impl Reader<'_, '_> {
+impl ChannelReader<'_, '_> {
     /// Notes a problem for each key that this kind does not have.
     fn only(&self, known: &[&str]) {
         for key in OWN_KEYS {
@@ -177,16 +177,12 @@ fn word(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn read_on(field: &Field<'_>) -> BTreeSet<News> {
+fn read_on(field: &ManifestField<'_>) -> BTreeSet<News> {
     let items = field.items("a list such as [\"failed\", \"recovered\"]");
-    let read = |item: &Field<'_>| {
+    let read = |item: &ManifestField<'_>| {
         item.parsed("a text in quotes", |text| {
-            let words = News::ANNOUNCED.map(News::as_str);
-            if let Some(later) = News::ALL.iter().find(|news| news.as_str() == text && !words.contains(&text))
-            {
-                return Err(format!("names {}, which this version does not announce yet", later.as_str()));
-            }
-            News::ANNOUNCED.into_iter().find(|news| news.as_str() == text).ok_or_else(|| {
+            let words = News::ALL.map(News::as_str);
+            News::ALL.into_iter().find(|news| news.as_str() == text).ok_or_else(|| {
                 let near = keys::nearest(text, words);
                 let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
                 format!("must be one of {}{hint}", words.join(", "))
@@ -196,7 +192,7 @@ fn read_on(field: &Field<'_>) -> BTreeSet<News> {
     items.iter().filter_map(read).collect()
 }
 
-fn read_environments(field: &Field<'_>) -> BTreeSet<EnvironmentName> {
+fn read_environments(field: &ManifestField<'_>) -> BTreeSet<EnvironmentName> {
     let items = field.items("a list such as [\"prod\"]");
-    items.iter().filter_map(Field::name).collect()
+    items.iter().filter_map(ManifestField::name).collect()
 }

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::table::{Field, Table, integer};
+use super::table::{ManifestField, Table, integer};
 use super::{grammar, keys};
 use crate::model::env_file::EnvFile;
 use crate::model::mount::Mount;
 use crate::model::name::{NetworkAlias, NetworkName};
 use crate::model::network::{Attachment, Attachments};
 use crate::model::options::{SETTINGS, Settings};
-use crate::model::ports::{self, PortMapping, Protocol};
+use crate::model::ports::{self, PortMapping, TransportProtocol};
 
 /// The accepted forms of a port.
 const PORT: &str = "a text such as \"8080:80\" or a table { target = 80, published = 8080 }";
@@ -27,7 +27,7 @@ pub(super) fn ports(table: &Table<'_>) -> Vec<PortMapping> {
     items.unwrap_or_default().iter().filter_map(port).flatten().collect()
 }
 
-fn port(item: &Field<'_>) -> Option<Vec<PortMapping>> {
+fn port(item: &ManifestField<'_>) -> Option<Vec<PortMapping>> {
     if let DeValue::Integer(_) = item.value() {
         let port = item.port()?;
         return PortMapping::parse_all(&port.to_string()).ok();
@@ -41,13 +41,13 @@ fn port(item: &Field<'_>) -> Option<Vec<PortMapping>> {
     let address = table.get("host_ip").map(|field| field.parsed(ADDRESS, address));
     let protocol = table.get("protocol").map(|field| field.parsed(PROTOCOL, protocol));
     let host = host.map_or(Some(None), |range| range.map(Some))?;
-    let protocol = protocol.unwrap_or(Some(Protocol::Tcp))?;
+    let protocol = protocol.unwrap_or(Some(TransportProtocol::Tcp))?;
     let all = PortMapping::of_parts(target?, host, address.map_or(Some(None), |it| it.map(Some))?, protocol);
     all.map_err(|error| item.must(error.to_string())).ok()
 }
 
 /// Reads a port or a range of ports.
-fn range(field: &Field<'_>) -> Option<(u16, u16)> {
+fn range(field: &ManifestField<'_>) -> Option<(u16, u16)> {
     if let DeValue::Integer(_) = field.value() {
         return field.port().map(|port| (port, port));
     }
@@ -58,7 +58,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
     ports::parse_address(text).map_err(|_| format!("must be {ADDRESS}"))
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+fn protocol(text: &str) -> Result<TransportProtocol, String> {
     ports::parse_protocol(text).map_err(|_| format!("must be {PROTOCOL}"))
 }
 
@@ -72,8 +72,8 @@ pub(super) fn env_files(table: &Table<'_>) -> Vec<EnvFile> {
     items.iter().filter_map(env_file).collect()
 }
 
-fn env_file(item: &Field<'_>) -> Option<EnvFile> {
-    let path = |field: &Field<'_>| {
+fn env_file(item: &ManifestField<'_>) -> Option<EnvFile> {
+    let path = |field: &ManifestField<'_>| {
         field.parsed("the path of a file", |text| grammar::host_path(&field.in_folder(text)))
     };
     if !matches!(item.value(), DeValue::Table(_)) {
@@ -111,7 +111,7 @@ pub(super) fn none_in_folder(table: &Table<'_>) {
 /// Reads `aliases`, of the environment or in one network.
 pub(super) fn aliases(table: &Table<'_>) -> BTreeSet<NetworkAlias> {
     let items = table.get("aliases").map(|field| field.items("a list of names such as [\"db\"]"));
-    items.unwrap_or_default().iter().filter_map(Field::name).collect()
+    items.unwrap_or_default().iter().filter_map(ManifestField::name).collect()
 }
 
 /// Reads `networks`: a list of names, or a table of them.
@@ -136,7 +136,7 @@ pub(super) fn networks(table: &Table<'_>) -> Attachments {
 }
 
 /// Rejects the engine's own networks: a container that joins one is a different kind of container.
-fn network(field: &Field<'_>, name: NetworkName) -> Option<NetworkName> {
+fn network(field: &ManifestField<'_>, name: NetworkName) -> Option<NetworkName> {
     if !["host", "none", "bridge", "default"].contains(&name.as_str()) {
         return Some(name);
     }
@@ -144,7 +144,7 @@ fn network(field: &Field<'_>, name: NetworkName) -> Option<NetworkName> {
     None
 }
 
-fn attachment(field: &Field<'_>) -> Option<Attachment> {
+fn attachment(field: &ManifestField<'_>) -> Option<Attachment> {
     let table = field.table(&keys::NETWORK)?;
     let (ipv4_address, ipv6_address) = (fixed(&table, "ipv4_address"), fixed(&table, "ipv6_address"));
     Some(Attachment { aliases: aliases(&table), ipv4_address, ipv6_address })
@@ -153,6 +153,31 @@ fn attachment(field: &Field<'_>) -> Option<Attachment> {
 fn fixed<T: std::str::FromStr>(table: &Table<'_>, key: &'static str) -> Option<T> {
     let field = table.get(key)?;
     field.parsed("an address in quotes", |text| text.parse().map_err(|_| "must be an address".to_owned()))
+}
+
+/// The keys that need a network of the container's own.
+const OF_NETWORKS: [&str; 7] =
+    ["ports", "networks", "aliases", "hostname", "hostnames", "https", "domainname"];
+
+/// Reads `network_mode`, and rejects the keys that do not go with it.
+pub(super) fn network_mode(table: &Table<'_>) -> Option<&'static str> {
+    let field = table.get("network_mode")?;
+    let mode = match field.value() {
+        DeValue::String(text) if text == "host" => "host",
+        DeValue::String(text) if text == "none" => "none",
+        // The table of settings reports it.
+        _ => return None,
+    };
+    let published = table.get("publish").filter(|field| !matches!(field.value(), DeValue::Boolean(false)));
+    for other in table.present(&OF_NETWORKS).into_iter().chain(published) {
+        other.must(format!(
+            "does not go with `network_mode` = \"{mode}\": the container has no network of its own"
+        ));
+    }
+    if let (Some(port), "none") = (table.get("port"), mode) {
+        port.must("does not go with `network_mode` = \"none\": nothing can connect to it");
+    }
+    Some(mode)
 }
 
 /// Reads every setting of the table that goes to the engine as it is.

@@ -7,14 +7,14 @@ use super::problem::Problem;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FileLine {
     /// The file's name.
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -22,11 +22,11 @@ impl fmt::Display for Place {
 
 /// The place of each part, by its dotted path such as `environment.dev.env.TOKEN`.
 #[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<String, Place>);
+pub struct Places(BTreeMap<String, FileLine>);
 
 impl Places {
     /// The place of `path`, or of the nearest table around it if `path` is not written.
-    pub fn find(&self, path: &str) -> Option<&Place> {
+    pub fn find(&self, path: &str) -> Option<&FileLine> {
         let mut rest = path;
         loop {
             if let Some(place) = self.0.get(rest) {
@@ -50,7 +50,7 @@ impl Places {
     }
 
     /// Notes a place. The first place of a path is kept.
-    pub(super) fn note(&mut self, path: &str, place: impl FnOnce() -> Place) {
+    pub(super) fn note(&mut self, path: &str, place: impl FnOnce() -> FileLine) {
         if !self.0.contains_key(path) {
             self.0.insert(path.to_owned(), place());
         }

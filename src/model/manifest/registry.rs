@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{grammar, keys, secrets};
 use crate::model::name::ContainerName;
 use crate::model::spec::{CertificateFiles, ManagedRegistry, Publish, RegistryAccess, SecretRef};
@@ -19,7 +19,7 @@ const DEFAULT_PORT: u16 = 5000;
 const SHORTEST_POLL: Duration = Duration::from_secs(5);
 
 /// Reads the managed registry. Returns `None` also if `managed` is false or the table has a problem.
-pub(super) fn read_managed(field: &Field<'_>) -> Option<ManagedRegistry> {
+pub(super) fn read_managed(field: &ManifestField<'_>) -> Option<ManagedRegistry> {
     let table = field.table(&keys::MANAGED_REGISTRY)?;
     let is_managed = table.required("managed").and_then(|field| field.flag());
     let image = match table.get("image") {
@@ -77,7 +77,7 @@ fn read_publish(table: &Table<'_>) -> Option<Publish> {
 /// The accepted values of `publish` in this table.
 const REGISTRY_PUBLISH: &str = "a host port such as 5000, or an address and port such as \"0.0.0.0:5000\"";
 
-pub(super) fn read_access(field: &Field<'_>) -> Option<RegistryAccess> {
+pub(super) fn read_access(field: &ManifestField<'_>) -> Option<RegistryAccess> {
     let table = field.table(&keys::REGISTRY_ACCESS)?;
     let default = RegistryAccess::default();
     Some(RegistryAccess {
@@ -107,6 +107,6 @@ fn read_patience(table: &Table<'_>) -> Option<Duration> {
     Some(patience)
 }
 
-fn read_webhook(field: &Field<'_>) -> Option<SecretRef> {
+fn read_webhook(field: &ManifestField<'_>) -> Option<SecretRef> {
     secrets::read(&field.table(&keys::REGISTRY_WEBHOOK)?)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{Field, Table};
+use super::table::{ManifestField, Table};
 use super::{forge, keys, secrets, url};
 use crate::model::spec::{Provider, RepositorySpec, WebhookSpec};
 
@@ -20,11 +20,16 @@ const PROVIDERS: [(&str, Provider); 4] = [
     ("bitbucket", Provider::Bitbucket),
 ];
 
-pub(super) fn read(field: &Field<'_>) -> Option<RepositorySpec> {
+pub(super) fn read(field: &ManifestField<'_>) -> Option<RepositorySpec> {
     let table = field.table(&keys::REPOSITORY)?;
     let webhook = table.get("webhook").and_then(|hook| read_webhook(&hook));
-    let poll = read_poll(&table);
-    let login = secrets::login(&table);
+    read_table(&table, webhook)
+}
+
+/// Reads the keys of a repository, except for its webhook.
+pub(super) fn read_table(table: &Table<'_>, webhook: Option<WebhookSpec>) -> Option<RepositorySpec> {
+    let poll = read_poll(table);
+    let login = secrets::login(table);
     let url = table.required("url");
     let url = url.and_then(|field| field.parsed("a URL or an absolute path", url::repository_url));
     let forge = table.get("forge").map(|field| forge::read(&field, url.as_deref()));
@@ -47,7 +52,7 @@ fn read_poll(table: &Table<'_>) -> Duration {
     poll
 }
 
-fn read_webhook(field: &Field<'_>) -> Option<WebhookSpec> {
+fn read_webhook(field: &ManifestField<'_>) -> Option<WebhookSpec> {
     let table = field.table(&keys::WEBHOOK)?;
     let secret = secrets::read(&table);
     let provider = table.required("provider")?;

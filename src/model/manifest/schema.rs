@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Key, OWN_PREFIX, ROOT, SECRET, SECTIONS, Section, Shape};
+use super::keys::{Key, OWN_PREFIX, ROOT, SECRET, SECTIONS, Section, ValueShape};
 
 /// Returns a JSON Schema (draft-07, which TOML plugins of editors support) for one file of a manifest.
 ///
@@ -50,37 +50,37 @@ fn reference(section: &Section) -> Value {
     json!({ "allOf": [{ "$ref": format!("#/definitions/{}", section.title) }] })
 }
 
-fn typed(shape: &Shape) -> Value {
+fn typed(shape: &ValueShape) -> Value {
     let text = || json!({ "type": "string" });
     match shape {
-        Shape::Text | Shape::Path(_) => text(),
-        Shape::Duration => json!({ "type": "string", "pattern": "^[0-9]" }),
-        Shape::Flag => json!({ "type": "boolean" }),
-        Shape::True => json!({ "const": true }),
-        Shape::False => json!({ "const": false }),
-        Shape::Number => json!({ "type": "number" }),
-        Shape::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
-        Shape::Port => typed(&Shape::Whole(1, u64::from(u16::MAX))),
-        Shape::Size => json!({ "type": ["string", "integer"] }),
-        Shape::List(_) => json!({ "type": "array", "items": text() }),
-        Shape::Values => {
+        ValueShape::Text | ValueShape::Path(_) => text(),
+        ValueShape::Duration => json!({ "type": "string", "pattern": "^[0-9]" }),
+        ValueShape::Flag => json!({ "type": "boolean" }),
+        ValueShape::True => json!({ "const": true }),
+        ValueShape::False => json!({ "const": false }),
+        ValueShape::Number => json!({ "type": "number" }),
+        ValueShape::Integer(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        ValueShape::Port => typed(&ValueShape::Integer(1, u64::from(u16::MAX))),
+        ValueShape::Size => json!({ "type": ["string", "integer"] }),
+        ValueShape::List(_) => json!({ "type": "array", "items": text() }),
+        ValueShape::Values => {
             let value = [json!({ "type": ["string", "number", "boolean"] }), reference(&SECRET)];
             json!({ "type": "object", "additionalProperties": { "anyOf": value } })
         }
-        Shape::AnyTable => json!({ "type": "object" }),
-        Shape::Table(section) => reference(section),
-        Shape::Tables(section) => json!({ "type": "array", "items": reference(section) }),
-        Shape::TablesBy(_, section) => json!({
+        ValueShape::AnyTable => json!({ "type": "object" }),
+        ValueShape::Table(section) => reference(section),
+        ValueShape::Tables(section) => json!({ "type": "array", "items": reference(section) }),
+        ValueShape::TablesBy(_, section) => json!({
             "type": "object",
             "patternProperties": { format!("^{OWN_PREFIX}"): {} },
             "additionalProperties": reference(section),
         }),
-        Shape::OneOf(_, shapes) => json!({ "anyOf": merged(shapes) }),
+        ValueShape::OneOf(_, shapes) => json!({ "anyOf": merged(shapes) }),
     }
 }
 
 /// The alternatives of a key. Lists of texts and lists of tables may be mixed, so they become one list.
-fn merged(shapes: &[Shape]) -> Vec<Value> {
+fn merged(shapes: &[ValueShape]) -> Vec<Value> {
     let (lists, others): (Vec<Value>, Vec<Value>) =
         shapes.iter().map(typed).partition(|shape| shape["type"] == "array");
     if lists.len() < 2 {

@@ -7,10 +7,11 @@ use toml::de::DeValue;
 
 use super::grammar;
 use super::keys;
-use super::table::{Field, Table, integer};
+use super::table::{ManifestField, Table, integer};
 use crate::model::env_file::EnvFile;
 use crate::model::forge::ForgeToken;
-use crate::model::mount::AbsolutePath;
+use crate::model::mount::{AbsolutePath, Mount};
+use crate::model::options::RunOptions;
 use crate::model::secret_file::{self, SecretFile};
 use crate::model::spec::{EnvValue, FrontSpec, Login, Manifest, Overlay, Recipe, SecretRef};
 
@@ -30,8 +31,8 @@ pub(super) fn read(table: &Table<'_>) -> Option<SecretRef> {
 }
 
 /// Reads a table of environment variables.
-pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
-    let read = |entry: Field<'_>| {
+pub(super) fn variables(field: &ManifestField<'_>) -> BTreeMap<String, EnvValue> {
+    let read = |entry: ManifestField<'_>| {
         if let Err(predicate) = grammar::variable(entry.key()) {
             entry.must(predicate);
         }
@@ -41,7 +42,7 @@ pub(super) fn variables(field: &Field<'_>) -> BTreeMap<String, EnvValue> {
 }
 
 /// Reads a plain value or a reference to a secret.
-pub(super) fn value(field: &Field<'_>) -> Option<EnvValue> {
+pub(super) fn value(field: &ManifestField<'_>) -> Option<EnvValue> {
     match field.value() {
         DeValue::Table(_) => read(&field.table(&keys::SECRET)?).map(EnvValue::Secret),
         _ => plain(field).map(EnvValue::Plain),
@@ -49,7 +50,7 @@ pub(super) fn value(field: &Field<'_>) -> Option<EnvValue> {
 }
 
 /// Reads a text, number or flag as the text that a program gets.
-pub(super) fn plain(field: &Field<'_>) -> Option<String> {
+pub(super) fn plain(field: &ManifestField<'_>) -> Option<String> {
     match field.value() {
         DeValue::String(_) => field.text().map(str::to_owned),
         DeValue::Boolean(flag) => Some(flag.to_string()),
@@ -73,7 +74,7 @@ pub(super) fn plain(field: &Field<'_>) -> Option<String> {
 /// Reads the secrets that a container gets as files, by name.
 pub(super) fn files(table: &Table<'_>) -> BTreeMap<String, SecretFile> {
     let field = table.get("secrets");
-    let entries = field.iter().flat_map(Field::entries);
+    let entries = field.iter().flat_map(ManifestField::entries);
     let files: BTreeMap<_, _> =
         entries.filter_map(|entry| Some((entry.key().to_owned(), file(&entry)?))).collect();
     let is_read_only =
@@ -84,12 +85,41 @@ pub(super) fn files(table: &Table<'_>) -> BTreeMap<String, SecretFile> {
     files
 }
 
-fn file(entry: &Field<'_>) -> Option<SecretFile> {
+/// Checks that each secret's file is the container's own. Below a file system in memory it would be hidden, and below a
+/// mount it would be written into the volume and remain there.
+pub(super) fn check_places(table: &Table<'_>, run: &RunOptions, volumes: &[Mount]) {
+    let Some(field) = table.get("secrets") else { return };
+    let is_in = |outer: &AbsolutePath, target: &AbsolutePath| outer == target || outer.holds(target);
+    let mut others: Vec<(&String, &AbsolutePath)> = Vec::new();
+    for (name, SecretFile { target, .. }) in &run.secrets {
+        if let Some(memory) = run.settings.memory_paths().find(|memory| is_in(memory, target)) {
+            field.must(format!(
+                "must not put `{name}` at {target}, below {memory} of `tmpfs`, which would hide it: set another \
+                 `target`, or mount less in memory"
+            ));
+        }
+        if let Some(mount) = volumes.iter().find(|mount| is_in(mount.target(), target)) {
+            field.must(format!(
+                "must not put `{name}` at {target}, where it would be written into `{}`, which is mounted at {}: \
+                 set another `target`",
+                mount.source().as_str(),
+                mount.target()
+            ));
+        }
+        let twin = others.iter().find(|(_, other)| is_in(other, target) || is_in(target, other));
+        if let Some((other, place)) = twin {
+            field.must(format!("must not put `{name}` at {target}, because `{other}` is a file at {place}"));
+        }
+        others.push((name, target));
+    }
+}
+
+fn file(entry: &ManifestField<'_>) -> Option<SecretFile> {
     if let Err(predicate) = grammar::build_id(entry.key()) {
         entry.must(predicate);
     }
     let table = entry.table(&keys::SECRET_FILE)?;
-    let number = |key| table.get(key).map(|field: Field<'_>| field.whole(0, u64::from(u32::MAX)));
+    let number = |key| table.get(key).map(|field: ManifestField<'_>| field.integer(0, u64::from(u32::MAX)));
     let owner = |key| number(key).flatten().and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
     let mode = table.get("mode").and_then(|field| mode(&field)).unwrap_or(secret_file::READABLE);
     let target = table.get("target").map_or(Some(entry.key()), |field| field.text())?;
@@ -101,7 +131,7 @@ fn file(entry: &Field<'_>) -> Option<SecretFile> {
 }
 
 /// Reads the mode of a file: as text in octal digits, or as a number such as `0o400`.
-fn mode(field: &Field<'_>) -> Option<u32> {
+fn mode(field: &ManifestField<'_>) -> Option<u32> {
     const EXPECTED: &str = "the mode of a file such as \"0400\"";
     let octal = |text: &str| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     match field.value() {
@@ -118,8 +148,8 @@ fn mode(field: &Field<'_>) -> Option<u32> {
 }
 
 /// Reads BuildKit secrets by id.
-pub(super) fn build_secrets(field: &Field<'_>) -> BTreeMap<String, SecretRef> {
-    let read = |entry: Field<'_>| {
+pub(super) fn build_secrets(field: &ManifestField<'_>) -> BTreeMap<String, SecretRef> {
+    let read = |entry: ManifestField<'_>| {
         if let Err(predicate) = grammar::build_id(entry.key()) {
             entry.must(predicate);
         }
@@ -169,6 +199,8 @@ impl Manifest {
             let at = format!("environment.{name}");
             found.extend(secret_values(&format!("{at}.env"), &spec.env));
             found.extend(secret_values(&format!("{at}.health.headers"), &spec.health.headers));
+            let auth = spec.site.basic_auth.as_ref();
+            found.extend(auth.map(|auth| (format!("{at}.site.basic_auth"), auth.users.clone())));
             let place = |name: &String| format!("{at}.secrets.{name}");
             found.extend(spec.run.secrets.iter().map(|(name, file)| (place(name), file.secret.clone())));
             match spec.build.as_ref().map(|build| &build.recipe) {

@@ -11,7 +11,7 @@ const LONGEST: usize = 2048;
 /// `allow_private`. Names are judged when abide connects.
 ///
 /// A problem never repeats the URL, because it may contain a password.
-pub(super) fn url(text: &str, schemes: &[&str], allow_private: bool) -> Result<String, String> {
+pub(in crate::model) fn url(text: &str, schemes: &[&str], allow_private: bool) -> Result<String, String> {
     let expected = || {
         let forms: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
         format!("must be a URL that begins with {}", forms.join(" or "))
@@ -33,6 +33,12 @@ pub(super) fn url(text: &str, schemes: &[&str], allow_private: bool) -> Result<S
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if bare.is_empty() || !is_port || bare.len() > 253 {
         return Err("must name a host, and a port from 1 to 65535 if any".to_owned());
+    }
+    // Resolvers read `127.1` and `0x7f000001` as addresses too.
+    let last = bare.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    if is_number && bare.parse::<IpAddr>().is_err() {
+        return Err("must name a host, or an address such as 192.0.2.7".to_owned());
     }
     if !allow_private && is_inside(bare) {
         return Err("is a private address: add `allow_private = true` if that is intended".to_owned());

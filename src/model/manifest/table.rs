@@ -9,14 +9,14 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::keys::{self, Section};
-use super::places::{Place, Places};
+use super::places::{FileLine, Places};
 use super::problem::Problem;
 use super::{SourceFile, grammar};
 use crate::model::mount::AbsolutePath;
 use crate::model::name::InvalidName;
 
 /// A file that is being read, and its problems so far.
-pub(super) struct Source<'a> {
+pub(super) struct ManifestSource<'a> {
     name: &'a str,
     /// The folder of the manifest, from which relative paths of the host begin.
     folder: Option<&'a str>,
@@ -27,7 +27,7 @@ pub(super) struct Source<'a> {
     places: RefCell<Places>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> ManifestSource<'a> {
     pub(super) fn new(file: &'a SourceFile, folder: Option<&'a str>) -> Self {
         // Some editors write a byte order mark, which does not belong to the text.
         let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
@@ -50,8 +50,8 @@ impl<'a> Source<'a> {
         (self.problems.into_inner(), self.places.into_inner())
     }
 
-    fn place(&self, offset: usize) -> Place {
-        Place { file: self.name.to_owned(), line: self.line(offset) }
+    fn place(&self, offset: usize) -> FileLine {
+        FileLine { file: self.name.to_owned(), line: self.line(offset) }
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -62,7 +62,7 @@ impl<'a> Source<'a> {
 /// A table with known keys.
 #[derive(Clone)]
 pub(super) struct Table<'a> {
-    source: &'a Source<'a>,
+    source: &'a ManifestSource<'a>,
     path: String,
     offset: Option<usize>,
     toml: &'a DeTable<'a>,
@@ -71,12 +71,12 @@ pub(super) struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The top of a file.
-    pub(super) fn root(source: &'a Source<'a>, toml: &'a DeTable<'a>) -> Self {
+    pub(super) fn root(source: &'a ManifestSource<'a>, toml: &'a DeTable<'a>) -> Self {
         Self { source, path: String::new(), offset: None, toml, section: &keys::ROOT }.checked()
     }
 
     /// The top of a file that has other keys too.
-    pub(super) fn unchecked_root(source: &'a Source<'a>, toml: &'a DeTable<'a>) -> Self {
+    pub(super) fn unchecked_root(source: &'a ManifestSource<'a>, toml: &'a DeTable<'a>) -> Self {
         Self { source, path: String::new(), offset: None, toml, section: &keys::ROOT }
     }
 
@@ -90,14 +90,14 @@ impl<'a> Table<'a> {
     }
 
     /// The value of `key`, if present.
-    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+    pub(super) fn get(&self, key: &'static str) -> Option<ManifestField<'a>> {
         debug_assert!(self.section.key(key).is_some(), "`{key}` is read but not declared");
         let (name, value) = self.toml.get_key_value(key)?;
-        Some(Field::new(self.source, &self.path, name, value))
+        Some(ManifestField::new(self.source, &self.path, name, value))
     }
 
     /// The value of a required key. The problem of a missing key shows its example.
-    pub(super) fn required(&self, key: &'static str) -> Option<Field<'a>> {
+    pub(super) fn required(&self, key: &'static str) -> Option<ManifestField<'a>> {
         let found = self.get(key);
         if found.is_none() {
             let example = self.section.key(key).map(|key| key.example).unwrap_or_default();
@@ -107,12 +107,12 @@ impl<'a> Table<'a> {
     }
 
     /// The present keys among `keys`.
-    pub(super) fn present(&self, keys: &[&'static str]) -> Vec<Field<'a>> {
+    pub(super) fn present(&self, keys: &[&'static str]) -> Vec<ManifestField<'a>> {
         keys.iter().filter_map(|key| self.get(key)).collect()
     }
 
     /// The named tables below `key`, such as each `[environment.NAME]`.
-    pub(super) fn named_tables(&self, key: &'static str) -> Vec<Field<'a>> {
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<ManifestField<'a>> {
         self.get(key).map(|field| field.entries()).unwrap_or_default()
     }
 
@@ -129,8 +129,8 @@ impl<'a> Table<'a> {
 
 /// A key and its value.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
-    source: &'a Source<'a>,
+pub(super) struct ManifestField<'a> {
+    source: &'a ManifestSource<'a>,
     /// The label in problems: the key, or `key[2]` for the third item of a list.
     label: String,
     /// The full dotted path from the top of the file.
@@ -139,9 +139,9 @@ pub(super) struct Field<'a> {
     value: &'a DeValue<'a>,
 }
 
-impl<'a> Field<'a> {
+impl<'a> ManifestField<'a> {
     fn new(
-        source: &'a Source<'a>,
+        source: &'a ManifestSource<'a>,
         parent: &str,
         key: &'a Spanned<std::borrow::Cow<'a, str>>,
         value: &'a Spanned<DeValue<'a>>,
@@ -164,7 +164,7 @@ impl<'a> Field<'a> {
     }
 
     /// The place of the key.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> FileLine {
         self.source.place(self.offset)
     }
 
@@ -246,7 +246,7 @@ impl<'a> Field<'a> {
     }
 
     /// A whole number from `least` to `most`.
-    pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
+    pub(super) fn integer(&self, least: u64, most: u64) -> Option<u64> {
         let expected = format!("a whole number from {least} to {most}");
         let DeValue::Integer(number) = self.value else {
             self.wrong(&expected);
@@ -262,7 +262,7 @@ impl<'a> Field<'a> {
 
     /// A port: 1 to 65535.
     pub(super) fn port(&self) -> Option<u16> {
-        self.whole(1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
+        self.integer(1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
     }
 
     /// A duration such as `30s`.
@@ -306,9 +306,13 @@ impl<'a> Field<'a> {
 
     /// The entries of a table with free keys, without the user's own keys.
     pub(super) fn entries(&self) -> Vec<Self> {
-        let Some(toml) = self.plain_table() else { return Vec::new() };
-        let ours = toml.iter().filter(|(key, _)| !keys::is_own(key.get_ref()));
-        ours.map(|(key, value)| Self::new(self.source, &self.path, key, value)).collect()
+        self.all_entries().into_iter().filter(|entry| !keys::is_own(entry.key())).collect()
+    }
+
+    /// The entries of a table whose keys are names of headers, many of which begin like the user's own keys.
+    pub(super) fn all_entries(&self) -> Vec<Self> {
+        let toml = self.plain_table().into_iter().flatten();
+        toml.map(|(key, value)| Self::new(self.source, &self.path, key, value)).collect()
     }
 
     fn plain_table(&self) -> Option<&'a DeTable<'a>> {

@@ -12,6 +12,8 @@ use crate::model::name::EnvironmentName;
 use crate::model::spec::*;
 
 mod documented;
+mod groups;
+mod jobs;
 mod wrong;
 
 const SHIPPED: &str = include_str!("../../../desired-state/keepwork.toml");
@@ -48,7 +50,7 @@ fn build(lines: &str) -> BuildSpec {
 }
 
 #[test]
-fn a_health_check_is_what_is_declared_and_a_worker_has_only_to_keep_running() {
+fn a_worker_without_a_port_only_has_to_keep_running() {
     let health =
         dev("health = { http = \"/up\", host = \"a.example\", port = 9000, headers = { X = 1 } }").health;
     assert_eq!((health.probe, health.port), (Probe::Http("/up".into()), Some(9000)));
@@ -62,7 +64,7 @@ fn a_health_check_is_what_is_declared_and_a_worker_has_only_to_keep_running() {
 }
 
 #[test]
-fn ports_are_published_beside_the_one_of_the_program() {
+fn additional_ports_are_published_beside_the_main_port() {
     let texts =
         |spec: &EnvironmentSpec| spec.run.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let spec =
@@ -78,7 +80,7 @@ fn ports_are_published_beside_the_one_of_the_program() {
 }
 
 #[test]
-fn paths_may_begin_at_the_folder_of_the_manifest() {
+fn paths_may_be_relative_to_the_manifest_folder() {
     let text =
         format!("{DEV}volumes = [\"./a.conf:/etc/a.conf:ro\", \"../data:/data\"]\nenv_file = \"./x.env\"\n");
     let parsed = parse_with_places(&[file("m.toml", text)], Some("/srv/state")).unwrap();
@@ -92,7 +94,7 @@ fn paths_may_begin_at_the_folder_of_the_manifest() {
 }
 
 #[test]
-fn two_environments_write_one_volume_if_both_know_of_it() {
+fn two_environments_may_share_a_volume_if_both_declare_it() {
     let two = |a: &str, b: &str| {
         let text = |name: &str, port: u16, shared: &str| {
             format!(
@@ -124,7 +126,7 @@ fn an_image_may_be_pinned_by_its_digest() {
 }
 
 #[test]
-fn secrets_and_networks_are_what_compose_means_by_them() {
+fn secrets_and_networks_follow_compose_semantics() {
     let run = dev(
         "secrets = { db = { secret_env = \"DB\" }, key = { secret_file = \"/k\", target = \"sub/key\", mode = 0o400, uid = 7 } }\n\
          aliases = [\"db\"]\nnetworks = { back = { aliases = [\"x\"], ipv4_address = \"10.0.0.9\" } }",
@@ -141,7 +143,7 @@ fn secrets_and_networks_are_what_compose_means_by_them() {
 }
 
 #[test]
-fn the_shipped_manifest_is_the_procedure_of_keepwork() {
+fn the_shipped_manifest_matches_keepworks_setup() {
     let manifest = parse(&[file("keepwork.toml", SHIPPED)]).unwrap();
     let facts = |name: &str| {
         let spec = environment(&manifest, name);
@@ -178,20 +180,20 @@ fn shipped_with(wanted: impl Fn(&str) -> bool) -> String {
 }
 
 #[test]
-fn the_overlays_that_the_shipped_manifest_keeps_in_comments_are_right() {
+fn the_commented_overlays_of_the_shipped_manifest_are_valid() {
     let manifest = parse(&[file("k.toml", shipped_with(|line| line.starts_with("overlay")))]).unwrap();
     assert_eq!(manifest.overlays().len(), 2);
 }
 
 #[test]
-fn all_else_that_the_shipped_manifest_keeps_in_comments_is_right() {
+fn all_commented_lines_of_the_shipped_manifest_are_valid() {
     let manifest = parse(&[file("k.toml", shipped_with(|_| true))]).unwrap();
     let on_other_hosts = manifest.environments.values().filter(|spec| spec.host.is_some());
     assert_eq!(on_other_hosts.map(|spec| spec.hostnames.len()).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
-fn an_environment_that_says_little_has_the_documented_defaults() {
+fn a_minimal_environment_has_the_documented_defaults() {
     let spec = dev("");
     assert_eq!(spec.publish, Some(Publish { address: None, port: 8900 }));
     assert_eq!(spec.supply, Supply::Manual);
@@ -208,7 +210,7 @@ fn an_environment_that_says_little_has_the_documented_defaults() {
 }
 
 #[test]
-fn run_options_are_read_in_all_their_forms() {
+fn run_options_are_parsed_in_all_their_forms() {
     let bytes = |text: &str| dev(&format!("memory = {text}")).memory.unwrap();
     for same in
         ["\"512MiB\"", "\"512m\"", "\"512 MB\"", "\"0.5g\"", "536870912", "\"536870912b\"", "0x2000_0000"]
@@ -233,7 +235,7 @@ fn run_options_are_read_in_all_their_forms() {
 }
 
 #[test]
-fn a_front_needs_no_more_than_its_name() {
+fn an_empty_front_section_has_defaults_for_all_keys() {
     let front = |lines: &str| {
         let text = format!("{DEV}hostname = \"dev.example\"\n[front]\n{lines}");
         parse(&[file("m.toml", text)]).unwrap().front.unwrap()
@@ -288,7 +290,7 @@ fn a_front_needs_no_more_than_its_name() {
 }
 
 #[test]
-fn an_authority_has_short_names_and_a_staging_directory_only_where_there_is_one() {
+fn only_known_authorities_have_short_names_and_a_staging_directory() {
     let acme = |lines: &str| {
         let front =
             parse(&[file("m.toml", format!("{DEV}[front]\nacme = {{ {lines} }}"))]).unwrap().front.unwrap();
@@ -305,7 +307,7 @@ fn an_authority_has_short_names_and_a_staging_directory_only_where_there_is_one(
 }
 
 #[test]
-fn volumes_are_told_from_paths_of_the_host() {
+fn volumes_are_distinguished_from_host_paths() {
     let volumes = dev("volumes = [\"data:/d/\", \"/srv/x/:/x:ro\", \"logs:/var//log:rw\"]").volumes;
     let shown: Vec<_> = volumes.iter().map(|mount| (mount.volume().is_some(), mount.to_string())).collect();
     let expected = [(true, "data:/d"), (false, "/srv/x:/x:ro"), (true, "logs:/var/log")];
@@ -313,7 +315,7 @@ fn volumes_are_told_from_paths_of_the_host() {
 }
 
 #[test]
-fn a_mount_as_a_table_says_the_same_as_a_text_and_whether_its_folder_is_made() {
+fn a_mount_can_be_a_table_or_a_string() {
     let volumes = dev("volumes = [{ source = \"/srv//x\", target = \"/x/\", read_only = true }, \
                        { source = \"/srv/y\", target = \"/y\", create = true }, \"data:/d\", \
                        { source = \"logs\", target = \"/l\", create = false }]")
@@ -324,7 +326,7 @@ fn a_mount_as_a_table_says_the_same_as_a_text_and_whether_its_folder_is_made() {
 }
 
 #[test]
-fn variables_are_texts_for_the_program_and_secrets_stay_names() {
+fn variables_become_strings_and_secrets_stay_references() {
     let env = dev("env = { A = \"x\", B = 0x10, C = true, D = 1.50, E = { secret_env = \"TOKEN\" }, \
                    F = { secret_file = \"/etc/f\" }, http_proxy = \"\" }")
     .env;
@@ -342,7 +344,7 @@ fn variables_are_texts_for_the_program_and_secrets_stay_names() {
 }
 
 #[test]
-fn an_empty_build_is_a_dockerfile_in_the_root() {
+fn an_empty_build_uses_the_dockerfile_in_the_root() {
     let spec = build("");
     assert!(matches!(spec.recipe, Recipe::Dockerfile { context, dockerfile, .. }
         if context == "." && dockerfile == "Dockerfile"));
@@ -351,7 +353,7 @@ fn an_empty_build_is_a_dockerfile_in_the_root() {
 }
 
 #[test]
-fn a_source_without_a_build_is_the_dockerfile_in_the_root() {
+fn a_source_without_a_build_uses_the_dockerfile_in_the_root() {
     let text = format!(
         "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n[repository.r]\nurl = \"/srv/r.git\"\n"
     );
@@ -361,7 +363,7 @@ fn a_source_without_a_build_is_the_dockerfile_in_the_root() {
 }
 
 #[test]
-fn a_stage_what_is_fetched_and_the_paths_that_count_are_read() {
+fn target_fetch_options_and_paths_are_parsed() {
     let spec = build(
         "target = \"runtime\"\ngit = true\nsubmodules = true\nlfs = true\npaths = [\"apps/a/**\", \"!**/*.md\"]\n\
          idle_timeout = \"1m\"\nstep = [{ dockerfile = \"D\", output = \"o\", target = \"2\" }]",
@@ -375,7 +377,7 @@ fn a_stage_what_is_fetched_and_the_paths_that_count_are_read() {
 }
 
 #[test]
-fn builds_are_read_with_paths_made_plain() {
+fn build_paths_are_normalized() {
     let spec = build(
         "context = \"./ci//\"\nargs = { N = 1 }\nremove = [\"a/./b\"]\n\
          overlay = [{ from = \"/etc//x\", to = \"./y\" }]\n\
@@ -391,7 +393,7 @@ fn builds_are_read_with_paths_made_plain() {
 }
 
 #[test]
-fn what_a_build_runs_is_bounded_as_declared_or_by_default() {
+fn build_limits_are_declared_or_default() {
     let default = Bounds { memory: None, pids: 4096, max_output: 8 << 30, isolation: true };
     assert_eq!(build("").bounds, default);
     let declared = Bounds { memory: Some(2 << 30), pids: 64, max_output: 1 << 30, isolation: true };
@@ -401,14 +403,14 @@ fn what_a_build_runs_is_bounded_as_declared_or_by_default() {
 }
 
 #[test]
-fn a_script_builds_in_place_of_a_dockerfile() {
+fn a_build_script_replaces_the_dockerfile() {
     let spec = build("script = [\"./b.sh\", \"dev\"]\nimage = \"k/dev:b{build_number}\"\nenv = { A = 1 }");
     let Recipe::Script { command, image, env } = spec.recipe else { panic!("no script") };
     assert_eq!((command.len(), image.as_str(), env.len()), (2, "k/dev:b{build_number}", 1));
 }
 
 #[test]
-fn keys_of_ones_own_are_passed_over_at_every_level() {
+fn custom_x_keys_are_ignored_at_every_level() {
     let text = format!(
         "x-top = 1\n{DEV}x-note = {{ any = [1] }}\nhealth = {{ x-a = 1 }}\nenv = {{ x-b = [] }}\n\
          [environment.x-template]\n[x-other]\ny = 1\n"
@@ -419,7 +421,20 @@ fn keys_of_ones_own_are_passed_over_at_every_level() {
 }
 
 #[test]
-fn secrets_and_overlays_are_listed_with_their_places() {
+fn header_names_may_begin_with_x() {
+    let text = format!(
+        "{DEV}health = {{ http = \"/up\", headers = {{ x-api-key = \"k\" }} }}\nhostname = \"a.example\"\n\
+         site = {{ headers = {{ x-frame-options = \"DENY\" }} }}\n[front]\n"
+    );
+    let manifest = parse(&[file("m.toml", text)]).unwrap();
+    let dev = environment(&manifest, "dev");
+    assert_eq!(dev.health.headers["x-api-key"], EnvValue::Plain("k".into()));
+    let names: Vec<&str> = dev.site.headers.keys().map(crate::model::site::ResponseHeader::as_str).collect();
+    assert_eq!(names, ["x-frame-options"]);
+}
+
+#[test]
+fn secrets_and_overlays_are_listed_with_their_lines() {
     let text = format!(
         "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n\
          env = {{ A = \"1\",\n T = {{ secret_env = \"T\" }} }}\n\
@@ -444,7 +459,7 @@ fn secrets_and_overlays_are_listed_with_their_places() {
 }
 
 #[test]
-fn windows_line_ends_and_a_byte_order_mark_do_no_harm() {
+fn crlf_line_ends_and_a_byte_order_mark_are_accepted() {
     let text = format!("\u{feff}{DEV}prot = 1\n").replace('\n', "\r\n");
     let problems = parse(&[file("m.toml", text)]).unwrap_err();
     assert_eq!(problems.to_string(), "m.toml:4: unknown key `prot`; did you mean `port`?");
@@ -452,12 +467,12 @@ fn windows_line_ends_and_a_byte_order_mark_do_no_harm() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reading_panic(text in any::<String>(), lines in "([a-z_.\\[\\]{}=\", 0-9\n]{0,200})") {
+    fn no_manifest_text_causes_a_panic(text in any::<String>(), lines in "([a-z_.\\[\\]{}=\", 0-9\n]{0,200})") {
         let _ = parse(&[file("a.toml", text), file("b.toml", lines)]);
     }
 
     #[test]
-    fn no_damage_to_the_shipped_manifest_makes_the_reading_panic(
+    fn no_corruption_of_the_shipped_manifest_causes_a_panic(
         at in 0..SHIPPED.len(), length in 0..40_usize, put in "[\\PC\n]{0,12}",
     ) {
         let mut text: Vec<char> = SHIPPED.chars().collect();
@@ -471,7 +486,7 @@ proptest! {
     }
 
     #[test]
-    fn any_value_in_any_place_is_taken_or_told_with_its_line(
+    fn arbitrary_values_are_accepted_or_reported_within_the_file(
         key in prop::sample::select(SECTIONS.iter().flat_map(|s| s.names()).collect::<Vec<_>>()),
         value in prop::sample::select(vec![
             "1", "-1", "0.5", "nan", "true", "\"\"", "\"x\"", "\"/\"", "[]", "[1]", "[\"\"]", "{}",
@@ -497,7 +512,7 @@ fn a_file_of_a_mebibyte_is_read_quickly() {
 }
 
 #[test]
-fn problems_of_all_files_come_together() {
+fn problems_of_all_files_are_reported_together() {
     let files = [
         file("a.toml", format!("{DEV}comand = [\"dev\"]\n[environment.dev\n")),
         file("b.toml", "[environment.test]\nport = \"8099\"\nsource = { repository = \"keepwork\" }\n"),
@@ -509,7 +524,7 @@ fn problems_of_all_files_come_together() {
 }
 
 #[test]
-fn gates_are_read_and_their_mark_changes_with_each_of_them_but_auto() {
+fn every_gate_except_auto_changes_the_gates_mark() {
     let prod = |lines: &str| {
         let source = "verify = { command = [\"/smoke\", \"{url}\"] }\n";
         let text = format!(

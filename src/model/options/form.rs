@@ -16,7 +16,7 @@ type Rule = fn(&str) -> Result<String, String>;
 
 /// The form of a setting's values.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
+pub(super) enum ValueForm {
     /// `true` or `false`.
     Flag,
     /// A text, or a number that is read as text.
@@ -25,6 +25,10 @@ pub(super) enum Form {
     Number(i64, i64),
     /// A size in bytes, such as `64m`.
     Size,
+    /// A size in bytes, or −1 for no limit.
+    Swap,
+    /// A network of the engine: `host` or `none`.
+    NetworkMode,
     /// Texts whose order matters.
     Words(Rule),
     /// Texts whose order does not matter.
@@ -47,7 +51,7 @@ pub(super) enum Form {
 
 type Read = Result<Value, String>;
 
-impl Form {
+impl ValueForm {
     /// Checks a value and returns its canonical form. The canonical form of that is the same.
     pub(super) fn canonical(self, raw: &Value) -> Read {
         match self {
@@ -58,6 +62,12 @@ impl Form {
                 found.map(Value::from).ok_or_else(|| format!("must be a whole number from {least} to {most}"))
             }
             Self::Size => size(raw),
+            Self::Swap if raw.as_i64() == Some(-1) || raw == "-1" => Ok(Value::from(-1)),
+            Self::Swap => size(raw).map_err(|predicate| format!("{predicate}, or -1 for no limit")),
+            Self::NetworkMode => match raw.as_str() {
+                Some("host" | "none") => Ok(raw.clone()),
+                _ => Err("must be \"host\" or \"none\"; other networks belong into `networks`".to_owned()),
+            },
             Self::Words(rule) => Ok(Value::from(words(raw, rule)?)),
             Self::Set(rule) => Ok(as_set(words(raw, rule)?)),
             Self::Map(rule) => map(raw, rule),
@@ -93,6 +103,8 @@ impl Form {
             return None;
         }
         let converted = match self {
+            // Every other container joins a network, or a sandbox.
+            Self::NetworkMode => return self.canonical(value).ok(),
             Self::Ulimits => limits_from_engine(value),
             Self::Logging => json!({ "driver": value["Type"], "options": value["Config"] }),
             Self::Devices => items_of(value).filter_map(device_from_engine).map(Value::from).collect(),
@@ -116,6 +128,12 @@ impl Form {
             (Self::Words(_), None) => items_of(declared).next().is_none(),
             (_, seen) => seen == Some(declared),
         }
+    }
+
+    /// Whether the engine sets the observed value by itself if none is declared, as the label of a container that is
+    /// privileged or in a namespace of the host.
+    pub(super) fn is_added(self, seen: &Value) -> bool {
+        matches!(self, Self::Security) && self.is_met(Some(seen), &Value::Array(Vec::new()))
     }
 }
 

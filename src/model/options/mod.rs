@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use self::setting::{Compared, Owner};
-pub use self::setting::{Field, Right, SETTINGS, Setting};
+use self::setting::{ComparedWhen, SettingOwner};
+pub use self::setting::{EngineField, Right, SETTINGS, Setting};
 use super::env_file::EnvFile;
 use super::mount::AbsolutePath;
 use super::name::{ContainerName, NetworkAlias, NetworkName};
@@ -69,6 +69,9 @@ impl RunOptions {
     /// The names and addresses in all networks: `managed` is the one in which others find the container by
     /// `name`.
     pub fn attachments(&self, managed: &NetworkName, name: &ContainerName) -> Attachments {
+        if self.settings.network_mode().is_some() {
+            return Attachments::new();
+        }
         let mut all = self.networks.clone();
         let own = all.entry(managed.clone()).or_default();
         own.aliases.extend(NetworkAlias::new(name.as_str()));
@@ -78,7 +81,9 @@ impl RunOptions {
 
     /// Whether only one container can have these options.
     pub fn is_exclusive(&self) -> bool {
-        !self.ports.is_empty() || self.networks.values().any(Attachment::is_exclusive)
+        self.settings.network_mode() == Some("host")
+            || !self.ports.is_empty()
+            || self.networks.values().any(Attachment::is_exclusive)
     }
 
     /// The manifest keys whose values differ.
@@ -140,6 +145,18 @@ impl Settings {
     /// # Errors
     /// Returns a sentence.
     pub fn agree(&self) -> Result<(), String> {
+        self.own_parameters()?;
+        let is_host = self.network_mode() == Some("host");
+        let parameters = self.0.get("sysctls").and_then(Value::as_object).into_iter().flatten();
+        match parameters.map(|(name, _)| name).find(|name| is_host && is_of_network(name)) {
+            Some(name) => Err(format!(
+                "`sysctls` must not hold `{name}` beside `network_mode` = \"host\": it would change the host's own"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn own_parameters(&self) -> Result<(), String> {
         let has_own_ipc = self.0.get("ipc").is_none_or(|mode| mode != "host");
         let parameters = self.0.get("sysctls").and_then(Value::as_object).into_iter().flatten();
         let mut of_ipc = parameters.filter(|(name, _)| !is_of_network(name));
@@ -152,14 +169,14 @@ impl Settings {
     }
 
     /// Reads the settings of an existing container: `read` returns a field of the engine's answer.
-    pub fn of_engine(read: impl Fn(Field) -> Option<Value>) -> Self {
+    pub fn of_engine(read: impl Fn(EngineField) -> Option<Value>) -> Self {
         let value =
             |setting: &'static Setting| Some((setting.key, setting.form.read_engine(&read(setting.field)?)?));
         Self(SETTINGS.iter().filter_map(value).collect())
     }
 
     /// The fields of a request to the engine. A table is to be merged with what the field holds already.
-    pub fn to_engine(&self) -> impl Iterator<Item = (Field, Value)> {
+    pub fn to_engine(&self) -> impl Iterator<Item = (EngineField, Value)> {
         self.iter().map(|(setting, value)| (setting.field, setting.form.to_engine(value)))
     }
 
@@ -170,19 +187,33 @@ impl Settings {
     /// The settings of the container that runs the program, if it joins a sandbox.
     #[must_use]
     pub fn of_container(&self) -> Self {
-        self.owned_by(Owner::Container)
+        self.owned_by(SettingOwner::Container)
     }
 
     /// The settings of the sandbox.
     #[must_use]
     pub fn of_sandbox(&self) -> Self {
-        self.owned_by(Owner::Sandbox)
+        self.owned_by(SettingOwner::Sandbox)
     }
 
-    fn owned_by(&self, owner: Owner) -> Self {
+    /// The settings of a container beside that of the environment: without names by which others find it and
+    /// labels that other programs obey, and with another entrypoint if there is one.
+    #[must_use]
+    pub fn of_one_off(&self, entrypoint: Option<&[String]>) -> Self {
+        let mut all = self.0.clone();
+        for key in ["container_hostname", "domainname", "labels", "tty", "stdin_open"] {
+            all.remove(key);
+        }
+        if let Some(words) = entrypoint {
+            all.insert("entrypoint", Value::from(words));
+        }
+        Self(all)
+    }
+
+    fn owned_by(&self, owner: SettingOwner) -> Self {
         let part = |(setting, value): (&'static Setting, &Value)| {
             let value = match setting.owner {
-                Owner::ByNamespace => by_namespace(value, owner)?,
+                SettingOwner::ByNamespace => by_namespace(value, owner)?,
                 other => Some(value.clone()).filter(|_| other == owner)?,
             };
             Some((setting.key, value))
@@ -193,7 +224,7 @@ impl Settings {
     /// The settings of a container together with those that its sandbox has in its place.
     #[must_use]
     pub fn beside(&self, sandbox: &Self) -> Self {
-        let is_own = |setting: &Setting| setting.owner != Owner::Sandbox;
+        let is_own = |setting: &Setting| setting.owner != SettingOwner::Sandbox;
         let own = self.iter().filter(|(setting, _)| is_own(setting));
         let mut all: BTreeMap<_, _> = own.map(|(setting, value)| (setting.key, value.clone())).collect();
         for (key, value) in sandbox.of_sandbox().0 {
@@ -211,7 +242,10 @@ impl Settings {
             let (declared, seen) = (self.0.get(setting.key), seen.0.get(setting.key));
             let is_met = match declared {
                 Some(declared) => setting.form.is_met(seen, declared),
-                None => seen.is_none() || setting.compared == Compared::IfDeclared,
+                None => {
+                    let is_compared = setting.compared == ComparedWhen::Always;
+                    seen.is_none_or(|seen| !is_compared || setting.form.is_added(seen))
+                }
             };
             (!is_met).then(|| sentence(setting.key, seen, declared))
         };
@@ -231,6 +265,16 @@ impl Settings {
             .collect()
     }
 
+    /// The engine's own network that the container uses, `host` or `none`; `None`: it has one of its own.
+    pub fn network_mode(&self) -> Option<&str> {
+        self.0.get("network_mode")?.as_str()
+    }
+
+    /// The limit of memory and swap together, in bytes; -1 for no limit of swap.
+    pub fn memory_swap(&self) -> Option<i64> {
+        self.0.get("memswap_limit")?.as_i64()
+    }
+
     /// The paths at which the container has a file system in memory.
     pub fn memory_paths(&self) -> impl Iterator<Item = AbsolutePath> {
         let mounts = self.0.get("tmpfs").and_then(Value::as_object).into_iter().flatten();
@@ -243,8 +287,8 @@ fn is_of_network(parameter: &str) -> bool {
 }
 
 /// The kernel parameters of one namespace; `None`: there are none.
-fn by_namespace(value: &Value, owner: Owner) -> Option<Value> {
-    let is_owned = |name: &String| is_of_network(name) == (owner == Owner::Sandbox);
+fn by_namespace(value: &Value, owner: SettingOwner) -> Option<Value> {
+    let is_owned = |name: &String| is_of_network(name) == (owner == SettingOwner::Sandbox);
     let all = value.as_object().into_iter().flatten().filter(|(name, _)| is_owned(name));
     let part: Map<_, _> = all.map(|(name, value)| (name.clone(), value.clone())).collect();
     (!part.is_empty()).then(|| Value::from(part))

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::form::Form;
+use super::form::ValueForm;
 use super::{right, rule};
 
 /// A setting of a container.
@@ -12,20 +12,20 @@ pub struct Setting {
     /// Its manifest key.
     pub key: &'static str,
     /// Its place in the engine's API.
-    pub field: Field,
+    pub field: EngineField,
     /// Its values.
-    pub(super) form: Form,
+    pub(super) form: ValueForm,
     /// The container that gets it.
-    pub(super) owner: Owner,
+    pub(super) owner: SettingOwner,
     /// When it is compared.
-    pub(super) compared: Compared,
+    pub(super) compared: ComparedWhen,
     /// The right that it needs on a host of an agent.
     pub(super) needs: Option<Needs>,
 }
 
 /// A place in the engine's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum EngineField {
     /// A field of `Config`, which the request to create a container has at its top.
     Config(&'static str),
     /// A field of `HostConfig`.
@@ -34,7 +34,7 @@ pub enum Field {
 
 /// The container that gets a setting, if there is a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum SettingOwner {
     /// The container that runs the program.
     Container,
     /// The sandbox: the engine refuses the setting for the container, or ignores it there.
@@ -46,7 +46,7 @@ pub(super) enum Owner {
 
 /// When a setting is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compared {
+pub(super) enum ComparedWhen {
     /// Always: neither an image nor the engine sets it.
     Always,
     /// If it is declared. In a table, only the declared entries are compared.
@@ -85,11 +85,17 @@ pub(super) struct Needs {
     pub(super) names: fn(&Value) -> Vec<String>,
 }
 
-use self::Compared::{Always, IfDeclared};
-use self::Field::{Config, Host};
-use self::Owner::{ByNamespace, Container, Sandbox};
+use self::ComparedWhen::{Always, IfDeclared};
+use self::EngineField::{Config, Host};
+use self::SettingOwner::{ByNamespace, Container, Sandbox};
 
-const fn setting(key: &'static str, field: Field, form: Form, owner: Owner, compared: Compared) -> Setting {
+const fn setting(
+    key: &'static str,
+    field: EngineField,
+    form: ValueForm,
+    owner: SettingOwner,
+    compared: ComparedWhen,
+) -> Setting {
     Setting { key, field, form, owner, compared, needs: None }
 }
 
@@ -101,58 +107,63 @@ impl Setting {
 
 /// All settings, in the order of the manual.
 pub static SETTINGS: &[Setting] = &[
-    setting("entrypoint", Config("Entrypoint"), Form::Words(rule::text), Container, IfDeclared),
-    setting("user", Config("User"), Form::Text(rule::user), Container, IfDeclared),
-    setting("working_dir", Config("WorkingDir"), Form::Text(rule::folder), Container, IfDeclared),
-    setting("container_hostname", Config("Hostname"), Form::Text(rule::hostname), Sandbox, IfDeclared),
-    setting("domainname", Config("Domainname"), Form::Text(rule::hostname), Sandbox, Always),
-    setting("labels", Config("Labels"), Form::Map(rule::label), Container, IfDeclared)
+    setting("entrypoint", Config("Entrypoint"), ValueForm::Words(rule::text), Container, IfDeclared),
+    setting("user", Config("User"), ValueForm::Text(rule::user), Container, IfDeclared),
+    setting("working_dir", Config("WorkingDir"), ValueForm::Text(rule::folder), Container, IfDeclared),
+    setting("container_hostname", Config("Hostname"), ValueForm::Text(rule::hostname), Sandbox, IfDeclared),
+    setting("domainname", Config("Domainname"), ValueForm::Text(rule::hostname), Sandbox, Always),
+    setting("labels", Config("Labels"), ValueForm::Map(rule::label), Container, IfDeclared)
         .needs(Right::Label, right::keys),
-    setting("stop_signal", Config("StopSignal"), Form::Text(rule::signal), Container, IfDeclared),
-    setting("tty", Config("Tty"), Form::Flag, Container, Always),
-    setting("stdin_open", Config("OpenStdin"), Form::Flag, Container, Always),
-    setting("read_only", Host("ReadonlyRootfs"), Form::Flag, Container, Always),
-    setting("tmpfs", Host("Tmpfs"), Form::Tmpfs, Container, Always),
-    setting("shm_size", Host("ShmSize"), Form::Size, Container, IfDeclared),
-    setting("logging", Host("LogConfig"), Form::Logging, Container, IfDeclared)
+    setting("stop_signal", Config("StopSignal"), ValueForm::Text(rule::signal), Container, IfDeclared),
+    setting("tty", Config("Tty"), ValueForm::Flag, Container, Always),
+    setting("stdin_open", Config("OpenStdin"), ValueForm::Flag, Container, Always),
+    setting("read_only", Host("ReadonlyRootfs"), ValueForm::Flag, Container, Always),
+    setting("tmpfs", Host("Tmpfs"), ValueForm::Tmpfs, Container, Always),
+    setting("shm_size", Host("ShmSize"), ValueForm::Size, Container, IfDeclared),
+    setting("logging", Host("LogConfig"), ValueForm::Logging, Container, IfDeclared)
         .needs(Right::Logging, right::remote_driver),
-    setting("ulimits", Host("Ulimits"), Form::Ulimits, Container, IfDeclared),
-    setting("sysctls", Host("Sysctls"), Form::Map(rule::sysctl), ByNamespace, Always)
+    setting("ulimits", Host("Ulimits"), ValueForm::Ulimits, Container, IfDeclared),
+    setting("sysctls", Host("Sysctls"), ValueForm::Map(rule::sysctl), ByNamespace, Always)
         .needs(Right::Sysctl, right::keys),
-    setting("oom_score_adj", Host("OomScoreAdj"), Form::Number(-1000, 1000), Container, IfDeclared),
-    setting("cpu_shares", Host("CpuShares"), Form::Number(2, 262_144), Container, IfDeclared),
-    setting("cpuset", Host("CpusetCpus"), Form::Text(rule::cpuset), Container, IfDeclared),
-    setting("mem_reservation", Host("MemoryReservation"), Form::Size, Container, IfDeclared),
-    setting("cap_add", Host("CapAdd"), Form::Set(rule::capability), Container, Always)
+    setting("oom_score_adj", Host("OomScoreAdj"), ValueForm::Number(-1000, 1000), Container, IfDeclared),
+    setting("cpu_shares", Host("CpuShares"), ValueForm::Number(2, 262_144), Container, IfDeclared),
+    setting("cpuset", Host("CpusetCpus"), ValueForm::Text(rule::cpuset), Container, IfDeclared),
+    setting("mem_reservation", Host("MemoryReservation"), ValueForm::Size, Container, IfDeclared),
+    setting("memswap_limit", Host("MemorySwap"), ValueForm::Swap, Container, IfDeclared),
+    setting("cpu_quota", Host("CpuQuota"), ValueForm::Number(1000, i64::MAX), Container, IfDeclared),
+    setting("cpu_period", Host("CpuPeriod"), ValueForm::Number(1000, 1_000_000), Container, IfDeclared),
+    setting("cap_add", Host("CapAdd"), ValueForm::Set(rule::capability), Container, Always)
         .needs(Right::Capability, right::added_capabilities),
-    setting("cap_drop", Host("CapDrop"), Form::Set(rule::capability), Container, Always),
-    setting("security_opt", Host("SecurityOpt"), Form::Security, Container, Always)
+    setting("cap_drop", Host("CapDrop"), ValueForm::Set(rule::capability), Container, Always),
+    setting("security_opt", Host("SecurityOpt"), ValueForm::Security, Container, Always)
         .needs(Right::SecurityOption, right::weakened),
-    setting("privileged", Host("Privileged"), Form::Flag, Container, Always)
+    setting("privileged", Host("Privileged"), ValueForm::Flag, Container, Always)
         .needs(Right::Privileged, right::if_true),
-    setting("group_add", Host("GroupAdd"), Form::Set(rule::group), Container, Always),
-    setting("devices", Host("Devices"), Form::Devices, Container, Always)
+    setting("group_add", Host("GroupAdd"), ValueForm::Set(rule::group), Container, Always),
+    setting("devices", Host("Devices"), ValueForm::Devices, Container, Always)
         .needs(Right::Device, right::device_paths),
     setting(
         "device_cgroup_rules",
         Host("DeviceCgroupRules"),
-        Form::Set(rule::device_rule),
+        ValueForm::Set(rule::device_rule),
         Container,
         Always,
     )
     .needs(Right::Device, right::items),
-    setting("gpus", Host("DeviceRequests"), Form::Gpus, Container, Always).needs(Right::Gpu, right::any),
-    setting("runtime", Host("Runtime"), Form::Text(rule::name), Container, IfDeclared)
+    setting("gpus", Host("DeviceRequests"), ValueForm::Gpus, Container, Always).needs(Right::Gpu, right::any),
+    setting("runtime", Host("Runtime"), ValueForm::Text(rule::name), Container, IfDeclared)
         .needs(Right::Runtime, right::items),
-    setting("pid", Host("PidMode"), Form::Text(rule::pid_mode), Container, Always)
+    setting("pid", Host("PidMode"), ValueForm::Text(rule::pid_mode), Container, Always)
         .needs(Right::HostNamespace, |value| right::of_host(value, "pid")),
-    setting("ipc", Host("IpcMode"), Form::Text(rule::ipc_mode), Container, IfDeclared)
+    setting("ipc", Host("IpcMode"), ValueForm::Text(rule::ipc_mode), Container, IfDeclared)
         .needs(Right::HostNamespace, |value| right::of_host(value, "ipc")),
-    setting("cgroup", Host("CgroupnsMode"), Form::Text(rule::cgroup_mode), Container, IfDeclared)
+    setting("cgroup", Host("CgroupnsMode"), ValueForm::Text(rule::cgroup_mode), Container, IfDeclared)
         .needs(Right::HostNamespace, |value| right::of_host(value, "cgroup")),
-    setting("userns_mode", Host("UsernsMode"), Form::Text(rule::host), Container, Always)
+    setting("userns_mode", Host("UsernsMode"), ValueForm::Text(rule::host), Container, Always)
         .needs(Right::HostNamespace, |value| right::of_host(value, "user")),
-    setting("dns", Host("Dns"), Form::Words(rule::address), Sandbox, Always),
-    setting("dns_search", Host("DnsSearch"), Form::Words(rule::search_domain), Sandbox, Always),
-    setting("dns_opt", Host("DnsOptions"), Form::Words(rule::word), Sandbox, Always),
+    setting("network_mode", Host("NetworkMode"), ValueForm::NetworkMode, Container, Always)
+        .needs(Right::HostNamespace, |value| right::of_host(value, "network")),
+    setting("dns", Host("Dns"), ValueForm::Words(rule::address), Sandbox, Always),
+    setting("dns_search", Host("DnsSearch"), ValueForm::Words(rule::search_domain), Sandbox, Always),
+    setting("dns_opt", Host("DnsOptions"), ValueForm::Words(rule::word), Sandbox, Always),
 ];

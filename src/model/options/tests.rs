@@ -83,6 +83,12 @@ fn good() -> Vec<(&'static str, Value, Value)> {
         ("ipc", json!("shareable"), json!("shareable")),
         ("cgroup", json!("private"), json!("private")),
         ("userns_mode", json!("host"), json!("host")),
+        ("memswap_limit", json!("64m"), json!(67_108_864)),
+        ("memswap_limit", json!(-1), json!(-1)),
+        ("cpu_quota", json!(50_000), json!(50_000)),
+        ("cpu_period", json!(100_000), json!(100_000)),
+        ("network_mode", json!("host"), json!("host")),
+        ("network_mode", json!("none"), json!("none")),
         ("dns", json!(["1.1.1.1", "::1"]), json!(["1.1.1.1", "::1"])),
         ("dns_search", json!(["example.com", "."]), json!(["example.com", "."])),
         ("dns_opt", json!(["ndots:2"]), json!(["ndots:2"])),
@@ -90,7 +96,7 @@ fn good() -> Vec<(&'static str, Value, Value)> {
 }
 
 #[test]
-fn every_setting_has_one_canonical_form_which_the_engine_gives_back() {
+fn every_setting_has_a_canonical_form_that_the_engine_returns() {
     let mut tried = BTreeSet::new();
     for (key, raw, canonical) in good() {
         let setting = find(key).unwrap();
@@ -150,16 +156,34 @@ fn wrong_values_are_refused_with_the_rule() {
 }
 
 #[test]
-fn what_a_hand_changes_is_a_difference_and_what_the_engine_adds_is_none() {
+fn a_label_option_added_by_the_engine_is_not_a_difference() {
+    let spec = declared(&json!({ "pid": "host" }));
+    let differences = |options: Value| {
+        let seen = Settings::of_engine(|field| match field {
+            EngineField::Host("PidMode") => Some(json!("host")),
+            EngineField::Host("SecurityOpt") => Some(options.clone()),
+            _ => None,
+        });
+        spec.differences(&seen)
+    };
+    assert_eq!(differences(json!(["label=disable"])), [""; 0]);
+    assert_eq!(
+        differences(json!(["label=disable", "seccomp=unconfined"])),
+        ["`security_opt` is [\"label=disable\",\"seccomp=unconfined\"], should be unset"]
+    );
+}
+
+#[test]
+fn manual_changes_are_differences_and_engine_defaults_are_not() {
     let spec = declared(&json!({
         "labels": { "a": "1" }, "logging": { "driver": "json-file" }, "ulimits": { "nofile": 10 },
         "security_opt": ["no-new-privileges"], "cap_add": ["NET_ADMIN"], "entrypoint": [],
     }));
     let seen = |host: Value, labels: Value| {
         Settings::of_engine(|field| match field {
-            Field::Config("Labels") => Some(labels.clone()),
-            Field::Config(_) => None,
-            Field::Host(name) => host.get(name).cloned(),
+            EngineField::Config("Labels") => Some(labels.clone()),
+            EngineField::Config(_) => None,
+            EngineField::Host(name) => host.get(name).cloned(),
         })
     };
     let host = |change: &dyn Fn(&mut Value)| {
@@ -202,7 +226,7 @@ fn what_a_hand_changes_is_a_difference_and_what_the_engine_adds_is_none() {
 }
 
 #[test]
-fn a_sandbox_has_what_belongs_to_its_namespace_and_both_parts_are_seen_as_one() {
+fn settings_are_split_between_sandbox_and_container_and_rejoined() {
     let spec = declared(&json!({
         "sysctls": { "net.core.somaxconn": "1", "kernel.msgmax": "2" }, "dns": ["1.1.1.1"],
         "container_hostname": "web", "user": "1",
@@ -222,7 +246,7 @@ fn a_sandbox_has_what_belongs_to_its_namespace_and_both_parts_are_seen_as_one() 
 }
 
 #[test]
-fn rights_are_named_and_harmless_values_need_none() {
+fn only_privileged_values_require_a_right() {
     let needed = |raw: Value| declared(&raw).rights();
     let one = |right, name: &str| vec![(right, name.to_owned())];
     assert_eq!(needed(json!({ "privileged": true })), one(Right::Privileged, "true"));
@@ -245,13 +269,16 @@ fn rights_are_named_and_harmless_values_need_none() {
 }
 
 #[test]
-fn settings_come_from_a_link_by_the_same_grammar() {
+fn settings_in_json_follow_the_manifests_grammar() {
     let read = |raw: Value| serde_json::from_value::<Settings>(raw).map_err(|error| error.to_string());
     assert!(read(json!({ "user": "a b" })).is_err());
     assert!(read(json!({ "of_a_newer_version": 1 })).unwrap_err().contains("no option `of_a_newer_version`"));
     assert!(
         read(json!({ "ipc": "host", "sysctls": { "kernel.sem": "1" } })).unwrap_err().contains("kernel.sem")
     );
+    let on_host = json!({ "network_mode": "host", "sysctls": { "net.core.somaxconn": "1" } });
+    assert!(read(on_host).unwrap_err().contains("net.core.somaxconn"));
+    assert!(read(json!({ "network_mode": "container:abc" })).unwrap_err().contains("network_mode"));
     let all = json!({ "user": "1", "tmpfs": { "/a": "" } });
     assert_eq!(serde_json::to_value(read(all.clone()).unwrap()).unwrap(), all);
 }

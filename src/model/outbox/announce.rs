@@ -1,13 +1,13 @@
 //! Decides what is announced: compares the record with what was announced of it before.
 //!
-//! [`Standing`] is stored in the same write as the facts, so that a restart announces nothing twice.
+//! [`AnnouncedState`] is stored in the same write as the facts, so that a restart announces nothing twice.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::commit::is_of_the_program;
-use super::{Announcement, News, Subject, Version};
+use super::{Announcement, News, ReportedVersion, Subject};
 use crate::model::desired::{Desired, Entry, Origin, Outcome};
 use crate::model::name::Generation;
 use crate::model::status::{Condition, Reason, Status};
@@ -18,7 +18,7 @@ pub const GRACE: Duration = Duration::from_secs(60);
 
 /// What was announced of an environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct AnnouncedState {
     /// The newest generation that was announced as ready, or that needs no announcement.
     #[serde(default)]
     pub ready: Generation,
@@ -46,7 +46,7 @@ pub struct Incident {
 
 /// The facts about an environment.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct AnnouncedFacts<'a> {
     /// Its record.
     pub desired: &'a Desired,
     /// Its status.
@@ -55,10 +55,10 @@ pub struct Facts<'a> {
     pub outcome: Option<&'a Outcome>,
 }
 
-impl Standing {
+impl AnnouncedState {
     /// The standing of an environment whose present state needs no announcement: after an upgrade or an import.
-    pub fn silent(facts: Facts<'_>) -> Self {
-        let Facts { desired, status, .. } = facts;
+    pub fn silent(facts: AnnouncedFacts<'_>) -> Self {
+        let AnnouncedFacts { desired, status, .. } = facts;
         let entry = &desired.entry;
         let is_rollback = entry.origin == Some(Origin::AutomaticRollback);
         let problem = status.filter(|status| problem(status, entry).is_some());
@@ -78,27 +78,27 @@ impl Standing {
 /// Returns the announcements that `facts` need after `standing`, and updates `standing`. `new_id` makes the id
 /// of an incident. `now` is the time of events that the record has no time of.
 pub fn announce(
-    standing: &mut Standing,
-    facts: Facts<'_>,
+    standing: &mut AnnouncedState,
+    facts: AnnouncedFacts<'_>,
     now: Timestamp,
     new_id: &mut dyn FnMut() -> String,
 ) -> Vec<Announcement> {
-    let mut news = Vec::new();
-    news.extend(held(standing, facts.desired, now));
-    news.extend(rolled_back(standing, facts.desired, new_id));
-    let Some(status) = facts.status else { return news };
+    let mut announcements = Vec::new();
+    announcements.extend(held(standing, facts.desired, now));
+    announcements.extend(rolled_back(standing, facts.desired, new_id));
+    let Some(status) = facts.status else { return announcements };
     if status.observed_generation == facts.desired.entry.generation {
-        news.extend(failed(standing, facts.desired, status, new_id));
-        news.extend(ready(standing, facts, status));
+        announcements.extend(failed(standing, facts.desired, status, new_id));
+        announcements.extend(ready(standing, facts, status));
     }
-    news
+    announcements
 }
 
 /// How long an announcement waits, so that a problem that passes by itself is not announced.
 pub fn grace(announcement: &Announcement) -> Duration {
     match (announcement.news, announcement.is_end, announcement.reason) {
         (News::Failed, false, Some(reason)) if !is_permanent(reason) => GRACE,
-        (News::AgentAway, false, _) => GRACE,
+        (News::AgentAway | News::Certificate, false, _) => GRACE,
         _ => Duration::ZERO,
     }
 }
@@ -120,7 +120,7 @@ fn is_permanent(reason: Reason) -> bool {
         )
 }
 
-fn held(standing: &mut Standing, desired: &Desired, now: Timestamp) -> Option<Announcement> {
+fn held(standing: &mut AnnouncedState, desired: &Desired, now: Timestamp) -> Option<Announcement> {
     let subject = Subject::Environment(desired.environment.clone());
     let since = desired.hold.as_ref().map(|hold| hold.since);
     if since == standing.held {
@@ -145,7 +145,7 @@ fn held(standing: &mut Standing, desired: &Desired, now: Timestamp) -> Option<An
 }
 
 fn rolled_back(
-    standing: &mut Standing,
+    standing: &mut AnnouncedState,
     desired: &Desired,
     new_id: &mut dyn FnMut() -> String,
 ) -> Option<Announcement> {
@@ -164,7 +164,7 @@ fn rolled_back(
     Some(Announcement {
         incident: Some(id),
         to: version(entry),
-        from: bad.map(|bad| Version {
+        from: bad.map(|bad| ReportedVersion {
             generation: bad.generation,
             revision: bad.revision.clone(),
             image: Some(bad.image.clone()),
@@ -177,15 +177,16 @@ fn rolled_back(
 }
 
 fn failed(
-    standing: &mut Standing,
+    standing: &mut AnnouncedState,
     desired: &Desired,
     status: &Status,
     new_id: &mut dyn FnMut() -> String,
 ) -> Option<Announcement> {
     let entry = &desired.entry;
     problem(status, entry)?;
-    let is_told = standing.incident.as_ref().is_some_and(|incident| incident.generation >= entry.generation);
-    if is_told {
+    let is_announced =
+        standing.incident.as_ref().is_some_and(|incident| incident.generation >= entry.generation);
+    if is_announced {
         return None;
     }
     let incident = standing.incident.take();
@@ -203,7 +204,7 @@ fn failed(
     })
 }
 
-fn ready(standing: &mut Standing, facts: Facts<'_>, status: &Status) -> Option<Announcement> {
+fn ready(standing: &mut AnnouncedState, facts: AnnouncedFacts<'_>, status: &Status) -> Option<Announcement> {
     if !is_ready(facts) {
         return None;
     }
@@ -230,7 +231,7 @@ fn ready(standing: &mut Standing, facts: Facts<'_>, status: &Status) -> Option<A
 }
 
 /// Whether the recorded generation is ready.
-fn is_ready(facts: Facts<'_>) -> bool {
+fn is_ready(facts: AnnouncedFacts<'_>) -> bool {
     let generation = facts.desired.entry.generation;
     let is_current = |status: &Status| status.observed_generation == generation;
     facts.status.is_some_and(|status| status.condition == Condition::Ready && is_current(status))
@@ -247,7 +248,7 @@ fn problem(status: &Status, entry: &Entry) -> Option<Reason> {
     (is_one && entry.generation != Generation::default()).then_some(status.reason)
 }
 
-fn version(entry: &Entry) -> Version {
+fn version(entry: &Entry) -> ReportedVersion {
     let Entry { generation, revision, image, .. } = entry;
-    Version { generation: *generation, revision: revision.clone(), image: image.clone() }
+    ReportedVersion { generation: *generation, revision: revision.clone(), image: image.clone() }
 }

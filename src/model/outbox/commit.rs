@@ -127,6 +127,8 @@ fn is_working(reason: Reason) -> bool {
             | Reason::Pulling
             | Reason::Pushing
             | Reason::Updating
+            | Reason::Releasing
+            | Reason::AwaitingNeeds
             | Reason::AwaitingHealth
             | Reason::RolledBack
     )
@@ -139,6 +141,7 @@ pub fn is_of_the_program(reason: Reason) -> bool {
         Reason::BuildFailed
             | Reason::StartFailed
             | Reason::NeverReady
+            | Reason::ReleaseFailed
             | Reason::Unhealthy
             | Reason::CrashLoop
             | Reason::RolledBack

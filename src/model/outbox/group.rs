@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Announcement, Attempts, Grouped, Message, News, Subject};
+use super::{Announcement, DeliveryAttempts, Grouped, Message, News, Subject};
 use crate::model::time::Timestamp;
 
 /// This many due messages of a channel are a flood.
@@ -43,6 +43,7 @@ pub fn group(messages: &[&Message], id: String, now: Timestamp) -> Option<Messag
     let at = messages.iter().map(|message| message.announcement.at).max().unwrap_or(now);
     let announcement = Announcement::new(news, Subject::Several, format!("{count} messages"), at);
     let sequence = last.sequence;
+    let asked = messages.iter().any(|message| message.attempts.asked);
     Some(Message {
         id,
         sequence,
@@ -50,7 +51,7 @@ pub fn group(messages: &[&Message], id: String, now: Timestamp) -> Option<Messag
         announcement,
         grouped,
         more,
-        attempts: Attempts::from(now),
+        attempts: DeliveryAttempts { asked, ..DeliveryAttempts::from(now) },
     })
 }
 

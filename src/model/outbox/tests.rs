@@ -1,6 +1,6 @@
 //! The decision what to announce, and how messages are grouped and retried.
 
-use super::announce::{Facts, GRACE, Standing, announce, grace};
+use super::announce::{AnnouncedFacts, AnnouncedState, GRACE, announce, grace};
 use super::commit::{self, Phase};
 use super::group::{FLOOD, group, to_group};
 use super::*;
@@ -26,22 +26,7 @@ fn image(number: u64) -> Image {
 }
 
 fn status(generation: u64, condition: Condition, reason: Reason, message: &str, since: u64) -> Status {
-    Status {
-        environment: dev(),
-        observed_generation: Generation(generation),
-        condition,
-        reason,
-        message: message.to_owned(),
-        since: at(since),
-        running: None,
-        next_retry: None,
-        plan: Vec::new(),
-        observed_sync: None,
-        volumes: Vec::new(),
-        warnings: Vec::new(),
-        observed_declaration: None,
-        certificate_until: None,
-    }
+    Status::new(dev(), Generation(generation), (condition, reason), message, at(since))
 }
 
 /// An environment whose record and status a test changes.
@@ -49,14 +34,14 @@ struct World {
     desired: Desired,
     status: Option<Status>,
     outcome: Option<Outcome>,
-    standing: Standing,
+    standing: AnnouncedState,
     ids: u32,
 }
 
 impl World {
     fn new() -> Self {
         let desired = Desired::empty(dev());
-        Self { desired, status: None, outcome: None, standing: Standing::default(), ids: 0 }
+        Self { desired, status: None, outcome: None, standing: AnnouncedState::default(), ids: 0 }
     }
 
     fn push(&mut self, number: u64) {
@@ -95,9 +80,12 @@ impl World {
         self.status = Some(status(generation, condition, reason, "because", seconds));
     }
 
-    fn news(&mut self) -> Vec<Announcement> {
-        let facts =
-            Facts { desired: &self.desired, status: self.status.as_ref(), outcome: self.outcome.as_ref() };
+    fn announcements(&mut self) -> Vec<Announcement> {
+        let facts = AnnouncedFacts {
+            desired: &self.desired,
+            status: self.status.as_ref(),
+            outcome: self.outcome.as_ref(),
+        };
         let ids = &mut self.ids;
         let mut new_id = || {
             *ids += 1;
@@ -107,10 +95,10 @@ impl World {
     }
 
     fn kinds(&mut self) -> Vec<&'static str> {
-        let news = self.news();
+        let announcements = self.announcements();
         // Nothing is announced a second time.
-        assert_eq!(self.news(), Vec::new());
-        news.iter().map(Announcement::kind).collect()
+        assert_eq!(self.announcements(), Vec::new());
+        announcements.iter().map(Announcement::kind).collect()
     }
 
     fn state(&self) -> Phase {
@@ -119,7 +107,7 @@ impl World {
 }
 
 #[test]
-fn each_generation_is_announced_as_ready_once_whatever_heals_meanwhile() {
+fn each_generation_is_announced_as_ready_once_despite_healing() {
     let mut world = World::new();
     world.push(1);
     assert!(world.kinds().is_empty());
@@ -136,16 +124,16 @@ fn each_generation_is_announced_as_ready_once_whatever_heals_meanwhile() {
 }
 
 #[test]
-fn an_incident_is_one_from_its_failure_over_the_rollback_to_the_recovery() {
+fn failure_rollback_and_recovery_form_one_incident() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Ready, Reason::AsRecorded, 1);
-    world.news();
+    world.announcements();
     world.push(2);
     world.is(Condition::Degraded, Reason::NeverReady, 2);
-    let failed = world.news();
+    let failed = world.announcements();
     world.roll_back(3);
-    let back = world.news();
+    let back = world.announcements();
     assert_eq!(back[0].kind(), "environment.rolled_back");
     assert_eq!(back[0].from.as_ref().unwrap().revision, Some(commit_id(2)));
     assert_eq!(back[0].to.revision, Some(commit_id(1)));
@@ -154,15 +142,15 @@ fn an_incident_is_one_from_its_failure_over_the_rollback_to_the_recovery() {
     assert!(world.kinds().is_empty());
     world.push(3);
     world.is(Condition::Ready, Reason::AsRecorded, 5);
-    let recovered = world.news();
+    let recovered = world.announcements();
     assert_eq!(recovered[0].kind(), "environment.recovered");
     assert!(recovered[0].is_end && recovered[0].also == Some(News::Ready));
-    let incidents = [&failed[0], &back[0], &recovered[0]].map(|news| news.incident.clone());
+    let incidents = [&failed[0], &back[0], &recovered[0]].map(|announced| announced.incident.clone());
     assert_eq!(incidents, [(); 3].map(|()| Some("incident-1".to_owned())));
 }
 
 #[test]
-fn one_incident_is_not_announced_for_each_of_its_reasons_but_for_each_version() {
+fn an_incident_is_announced_once_per_version_not_per_reason() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Degraded, Reason::SourceUnavailable, 1);
@@ -177,14 +165,14 @@ fn one_incident_is_not_announced_for_each_of_its_reasons_but_for_each_version() 
 }
 
 #[test]
-fn a_problem_that_may_pass_by_itself_waits_and_a_permanent_one_does_not() {
+fn only_a_temporary_problem_has_a_grace_period() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Degraded, Reason::EngineUnavailable, 1);
-    assert_eq!(grace(&world.news()[0]), GRACE);
+    assert_eq!(grace(&world.announcements()[0]), GRACE);
     world.push(2);
     world.is(Condition::Degraded, Reason::BuildFailed, 2);
-    assert_eq!(grace(&world.news()[0]), Duration::ZERO);
+    assert_eq!(grace(&world.announcements()[0]), Duration::ZERO);
 }
 
 #[test]
@@ -192,13 +180,13 @@ fn a_hold_and_its_end_are_announced() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Ready, Reason::AsRecorded, 1);
-    world.news();
+    world.announcements();
     let (reason, by) = ("migration".to_owned(), "alice".to_owned());
     world.desired.hold = Some(Hold { reason, by, since: at(5), generation: Some(Generation(1)) });
-    let held = world.news();
+    let held = world.announcements();
     assert_eq!((held[0].kind(), held[0].by.as_deref()), ("environment.held", Some("alice")));
     world.desired.hold = None;
-    let resumed = world.news();
+    let resumed = world.announcements();
     assert_eq!((resumed[0].kind(), resumed[0].at), ("environment.resumed", at(999)));
     assert_eq!(held[0].incident, resumed[0].incident);
 }
@@ -208,21 +196,27 @@ fn an_older_record_is_announced_silently() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Ready, Reason::AsRecorded, 1);
-    let facts =
-        Facts { desired: &world.desired, status: world.status.as_ref(), outcome: world.outcome.as_ref() };
-    world.standing = Standing::silent(facts);
+    let facts = AnnouncedFacts {
+        desired: &world.desired,
+        status: world.status.as_ref(),
+        outcome: world.outcome.as_ref(),
+    };
+    world.standing = AnnouncedState::silent(facts);
     assert!(world.kinds().is_empty());
     world.is(Condition::Degraded, Reason::CrashLoop, 2);
-    let facts =
-        Facts { desired: &world.desired, status: world.status.as_ref(), outcome: world.outcome.as_ref() };
-    world.standing = Standing::silent(facts);
+    let facts = AnnouncedFacts {
+        desired: &world.desired,
+        status: world.status.as_ref(),
+        outcome: world.outcome.as_ref(),
+    };
+    world.standing = AnnouncedState::silent(facts);
     assert!(world.kinds().is_empty());
     world.is(Condition::Ready, Reason::AsRecorded, 3);
     assert_eq!(world.kinds(), ["environment.recovered",]);
 }
 
 #[test]
-fn a_commit_succeeds_only_once_ready_and_then_answers_only_for_its_program() {
+fn a_commit_succeeds_once_ready_and_fails_later_only_by_itself() {
     let mut world = World::new();
     world.push(1);
     assert_eq!(world.state(), Phase::Pending);
@@ -254,7 +248,7 @@ fn a_commit_succeeds_only_once_ready_and_then_answers_only_for_its_program() {
 }
 
 #[test]
-fn a_former_commit_ends_as_its_generation_did() {
+fn a_former_commit_ends_with_its_generations_outcome() {
     let recorded = Entry { generation: Generation(4), revision: Some(commit_id(9)), ..Entry::default() };
     let end = |outcome: Option<Outcome>, serves| {
         let state = commit::former(Generation(3), Phase::Running, outcome.as_ref(), &recorded, serves);
@@ -277,12 +271,12 @@ fn message(sequence: u64, seconds: u64) -> Message {
         announcement: Announcement::new(News::Failed, Subject::Environment(dev()), "why\nmore", at(seconds)),
         grouped: Vec::new(),
         more: 0,
-        attempts: Attempts::from(at(seconds)),
+        attempts: DeliveryAttempts::from(at(seconds)),
     }
 }
 
 #[test]
-fn a_flood_and_stale_messages_become_one_and_nothing_is_lost_from_the_count() {
+fn a_message_flood_is_grouped_without_losing_the_count() {
     let few: Vec<Message> = (1..FLOOD as u64).map(|number| message(number, number)).collect();
     assert!(to_group(&few, at(10)).is_empty());
     assert_eq!(to_group(&few, at(2 * 60 * 60)).len(), few.len());
@@ -299,21 +293,30 @@ fn a_flood_and_stale_messages_become_one_and_nothing_is_lost_from_the_count() {
 }
 
 #[test]
-fn pauses_double_to_an_hour_and_a_services_own_wish_is_honoured_up_to_that() {
+fn delivery_pauses_and_retry_after_are_capped_at_an_hour() {
     let pauses: Vec<u64> = (1..=12).map(|count| backoff(count).as_secs()).collect();
     assert_eq!(pauses[..4], [5, 10, 20, 40]);
     assert_eq!(pauses[11], 3600);
-    let attempts = Attempts::from(at(0));
+    let attempts = DeliveryAttempts::from(at(0));
     let asked = attempts.failed("429".into(), at(0), Some(Duration::from_secs(77)), MESSAGE_PATIENCE);
     assert_eq!((asked.next, asked.dead), (at(77), None));
     let asked = attempts.failed("429".into(), at(0), Some(Duration::from_secs(9_999_999)), MESSAGE_PATIENCE);
     assert_eq!(asked.next, at(3600));
+    for millis in [0, 200, 400] {
+        let now = Timestamp::from_millis(millis);
+        let next = attempts.failed("x".into(), now, None, MESSAGE_PATIENCE).next;
+        assert_eq!(
+            next.since(now).as_millis(),
+            u128::from(4000 + 5 * millis),
+            "up to a fifth shorter or longer"
+        );
+    }
     let given_up = asked.failed("x".into(), at(72 * 60 * 60), None, MESSAGE_PATIENCE);
     assert!(given_up.dead.is_some() && !given_up.is_due(at(99_999_999)));
 }
 
 #[test]
-fn a_channel_gets_its_news_of_its_environments() {
+fn a_channel_gets_only_its_events_of_its_environments() {
     let rule = ChannelRule { on: [News::Ready].into(), environments: Some([dev()].into()) };
     let ready = Announcement::new(News::Ready, Subject::Environment(dev()), "", at(0));
     assert_eq!(rule.takes(&ready), Some(News::Ready));
@@ -326,11 +329,11 @@ fn a_channel_gets_its_news_of_its_environments() {
 }
 
 #[test]
-fn a_target_is_its_place_in_the_manifest() {
+fn an_outbox_target_round_trips_through_text() {
     for text in ["notify.team", "repository.app"] {
-        let target: Target = text.parse().unwrap();
+        let target: OutboxTarget = text.parse().unwrap();
         assert_eq!(target.to_string(), text);
         assert_eq!(serde_json::to_string(&target).unwrap(), format!("\"{text}\""));
     }
-    assert!("team".parse::<Target>().is_err());
+    assert!("team".parse::<OutboxTarget>().is_err());
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use super::RolloutContext;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::status::{Condition, Reason};
-use crate::plan::{PartialPlan, PlannedStatus, PlannedStep, Step, Target};
+use crate::plan::{ContainerTarget, PartialPlan, PlannedStatus, PlannedStep, Step};
 
 impl RolloutContext<'_> {
     /// Creates the missing ones of `paths` that may be created, before anything else.
     pub(super) fn folders_first<'p>(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         paths: impl Iterator<Item = &'p AbsolutePath>,
     ) -> Result<PartialPlan, PlannedStatus> {
         let paths: BTreeSet<&AbsolutePath> = paths.collect();
@@ -24,8 +24,8 @@ impl RolloutContext<'_> {
         if let Some(path) = missing.iter().find(|path| !self.may_create(path)) {
             return Err(source_missing(path));
         }
-        Ok(missing.into_iter().fold(half, |half, path| {
-            half.then(Step::CreateFolder { path: path.clone() }, "it is missing, and `create` is set")
+        Ok(missing.into_iter().fold(partial, |partial, path| {
+            partial.then(Step::CreateFolder { path: path.clone() }, "it is missing, and `create` is set")
         }))
     }
 
@@ -37,18 +37,20 @@ impl RolloutContext<'_> {
 
     /// The same steps, with the folders that they need created first. If a container to be started lacks a
     /// folder, no step is taken, so that the container that would be stopped for it keeps running.
-    pub(super) fn only_with_folders(&self, half: PartialPlan) -> PartialPlan {
-        let paths: Vec<&AbsolutePath> = half.steps.iter().flat_map(|step| self.mounted_by(step)).collect();
+    pub(super) fn only_with_folders(&self, partial: PartialPlan) -> PartialPlan {
+        let paths: Vec<&AbsolutePath> = partial.steps.iter().flat_map(|step| self.mounted_by(step)).collect();
         let has_step = |path: &AbsolutePath| {
-            half.steps.iter().any(|planned| planned.step == Step::CreateFolder { path: path.clone() })
+            partial.steps.iter().any(|planned| planned.step == Step::CreateFolder { path: path.clone() })
         };
         let paths: Vec<_> = paths.into_iter().filter(|path| !has_step(path)).cloned().collect();
         match self.folders_first(PartialPlan::default(), paths.iter()) {
             Ok(mut first) => {
-                first.steps.extend(half.steps);
-                PartialPlan { steps: first.steps, ..half }
+                first.steps.extend(partial.steps);
+                PartialPlan { steps: first.steps, ..partial }
             }
-            Err(blocked) => PartialPlan { steps: Vec::new(), verdict: Some(blocked), outcome: None, ..half },
+            Err(blocked) => {
+                PartialPlan { steps: Vec::new(), verdict: Some(blocked), outcome: None, ..partial }
+            }
         }
     }
 
@@ -57,10 +59,29 @@ impl RolloutContext<'_> {
         let seen = |id: &String| self.observed.containers.iter().find(|seen| seen.id == *id);
         match &planned.step {
             Step::Create { spec, .. } => spec.options.volumes.iter().filter_map(Mount::host_path).collect(),
-            Step::Start { container: Target::Seen(id), .. } | Step::Restart { id } => {
+            Step::Start { container: ContainerTarget::Seen(id), .. } | Step::Restart { id } => {
                 seen(id).map(|seen| seen.mounts.host_paths().collect()).unwrap_or_default()
             }
-            _ => Vec::new(),
+            Step::CancelJob
+            | Step::Acquire(_)
+            | Step::Record(_)
+            | Step::CreateNetwork
+            | Step::CreateVolume { .. }
+            | Step::CreateFolder { .. }
+            | Step::LoadHolder
+            | Step::CreateHolder { .. }
+            | Step::StartHolder { .. }
+            | Step::Announce { .. }
+            | Step::Start { container: ContainerTarget::Created, .. }
+            | Step::CreateOneOff { .. }
+            | Step::StartOneOff { .. }
+            | Step::Stop { .. }
+            | Step::Remove { .. }
+            | Step::Rename { .. }
+            | Step::Pause { .. }
+            | Step::Unpause { .. }
+            | Step::Connect { .. }
+            | Step::Adjust { .. } => Vec::new(),
         }
     }
 }

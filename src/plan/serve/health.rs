@@ -48,12 +48,12 @@ impl RolloutContext<'_> {
 
     /// Returns a probe's message in a form that a sentence may contain.
     pub(super) fn presentable(&self, words: &str) -> String {
-        without_secrets(self.intent.options.as_ref().ok(), words)
+        without_secrets(self.intent.options.as_ref().ok(), &self.observed.containers, words)
     }
 
     /// Returns why the readiness of a container is unknown after its deadline. Without a failed probe, the
     /// container is not judged.
-    pub(super) fn untold(&self, container: &ObservedContainer, seen: &Readiness) -> Option<String> {
+    pub(super) fn why_unknown(&self, container: &ObservedContainer, seen: &Readiness) -> Option<String> {
         let why = seen.unknown.as_deref().filter(|_| seen.answering_since.is_none())?;
         (self.now >= self.deadline(container, seen)).then(|| self.presentable(why))
     }
@@ -104,10 +104,10 @@ impl RolloutContext<'_> {
         // The deadline may have passed because the clock was set, or while no daemon ran to probe. So real
         // failed probes must cover at least half of the time. The engine's own check runs with or without a
         // daemon.
-        let in_vain = if seen.needs.is_zero() { health.start_deadline / 2 } else { Duration::ZERO };
-        let is_asked = seen.misses > 0 && seen.unanswered >= in_vain;
+        let required = if seen.needs.is_zero() { health.start_deadline / 2 } else { Duration::ZERO };
+        let is_asked = seen.misses > 0 && seen.unanswered >= required;
         if seen.unknown.is_some() || !seen.answered_once && !is_asked {
-            let left = in_vain.saturating_sub(seen.unanswered).max(health.interval);
+            let left = required.saturating_sub(seen.unanswered).max(health.interval);
             return Health::Awaited { until: self.now.after(left) };
         }
         let patience = humantime::format_duration(self.patience(seen));

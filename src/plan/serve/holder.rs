@@ -2,18 +2,18 @@
 
 use super::RolloutContext;
 use super::leave::is_removed;
-use super::parts::{merge, remove, stop_running};
+use super::parts::{remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
 use crate::model::holder::HolderSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, ObservedContainer, SandboxState};
-use crate::plan::{PartialPlan, Step, Target, difference};
+use crate::plan::{ContainerTarget, PartialPlan, Step, difference};
 
 /// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {
     /// The sandbox that it joins; `None`: it gets its own namespace.
-    pub(super) joins: Option<Target>,
+    pub(super) joins: Option<ContainerTarget>,
     /// Whether that sandbox has to be started first.
     is_down: bool,
 }
@@ -21,17 +21,17 @@ pub(super) struct Namespace {
 impl Namespace {
     /// Whether the sandbox `id` is this one.
     fn is(&self, id: &str) -> bool {
-        matches!(&self.joins, Some(Target::Seen(seen)) if seen == id)
+        matches!(&self.joins, Some(ContainerTarget::Seen(seen)) if seen == id)
     }
 
     /// Starts the sandbox if it does not run. If it cannot be started, the `refused` options are refused.
-    pub(super) fn start(&self, half: PartialPlan, refused: Option<String>) -> PartialPlan {
+    pub(super) fn start(&self, partial: PartialPlan, refused: Option<String>) -> PartialPlan {
         match self.joins.clone().filter(|_| self.is_down) {
-            Some(holder) => half.then(
+            Some(holder) => partial.then(
                 Step::StartHolder { holder, replacement: refused },
                 "it holds the network address of the container",
             ),
-            None => half,
+            None => partial,
         }
     }
 }
@@ -44,7 +44,8 @@ impl RolloutContext<'_> {
 
     /// Whether a container cannot run in its namespace, because sandboxes do not work here.
     pub(super) fn is_stranded(&self, container: &ObservedContainer, memory: &Memory) -> bool {
-        let holds = |state| matches!(state, SandboxState::Holds | SandboxState::Anew | SandboxState::Paused);
+        let holds =
+            |state| matches!(state, SandboxState::Holds | SandboxState::Restarted | SandboxState::Paused);
         let joined = container.joined.as_ref();
         !self.has_holders(memory) && joined.is_some_and(|joined| !holds(joined.state))
     }
@@ -54,29 +55,29 @@ impl RolloutContext<'_> {
     pub(super) fn namespace(
         &self,
         spec: &ContainerSpec,
-        half: PartialPlan,
+        partial: PartialPlan,
         memory: &Memory,
     ) -> (PartialPlan, Namespace) {
         if !self.has_holders(memory) {
-            return (half, Namespace { joins: None, is_down: false });
+            return (partial, Namespace { joins: None, is_down: false });
         }
         let wanted = HolderSpec::of(&spec.options);
         if let Some(holder) = self.fitting(&wanted) {
             let is_down = holder.state != ContainerState::Running;
-            return (half, Namespace { joins: Some(Target::Seen(holder.id.clone())), is_down });
+            return (partial, Namespace { joins: Some(ContainerTarget::Seen(holder.id.clone())), is_down });
         }
-        let half = if self.observed.holder_image {
-            half
+        let partial = if self.observed.holder_image {
+            partial
         } else {
-            half.then(Step::LoadHolder, "sandboxes are created from it")
+            partial.then(Step::LoadHolder, "sandboxes are created from it")
         };
         let create =
             Step::CreateHolder { name: self.holder_name(&spec.options.name), spec: Box::new(wanted) };
-        let half = half.then(create, "it keeps the network address when containers are replaced");
-        (half, Namespace { joins: Some(Target::Created), is_down: true })
+        let partial = partial.then(create, "it keeps the network address when containers are replaced");
+        (partial, Namespace { joins: Some(ContainerTarget::Created), is_down: true })
     }
 
-    /// The sandbox that a new container can join. Of several, a running one. Its label alone is no proof: a
+    /// The sandbox that a new container can join. Of several, a running one. Its label alone does not prove it: a
     /// user may have created it again with other options.
     fn fitting(&self, wanted: &HolderSpec) -> Option<&ObservedContainer> {
         let fingerprint = wanted.fingerprint();
@@ -101,54 +102,63 @@ impl RolloutContext<'_> {
     }
 
     /// Stops the sandboxes that may occupy the port of the one in `namespace`.
-    pub(super) fn free_ports_for(&self, namespace: &Namespace, half: PartialPlan) -> PartialPlan {
-        self.stop_holders(half, |holder| !namespace.is(&holder.id))
+    pub(super) fn free_ports_for(&self, namespace: &Namespace, partial: PartialPlan) -> PartialPlan {
+        self.stop_holders(partial, |holder| !namespace.is(&holder.id))
     }
 
     /// Stops the sandboxes that may occupy the port of the one of `container`.
-    pub(super) fn free_ports_of(&self, container: &ObservedContainer, half: PartialPlan) -> PartialPlan {
-        self.stop_holders(half, |holder| !is_joined_to(container, &holder.id))
+    pub(super) fn free_ports_of(&self, container: &ObservedContainer, partial: PartialPlan) -> PartialPlan {
+        self.stop_holders(partial, |holder| !is_joined_to(container, &holder.id))
     }
 
-    fn stop_holders(&self, half: PartialPlan, is_other: impl Fn(&ObservedContainer) -> bool) -> PartialPlan {
+    fn stop_holders(
+        &self,
+        partial: PartialPlan,
+        is_other: impl Fn(&ObservedContainer) -> bool,
+    ) -> PartialPlan {
         if self.is_start_first() {
-            return half;
+            return partial;
         }
         let others = self.holders.iter().filter(|holder| is_other(holder) && !self.is_draining(holder));
-        others.fold(half, |half, holder| stop_running(half, holder, "another sandbox needs its port"))
+        others
+            .fold(partial, |partial, holder| stop_running(partial, holder, "another sandbox needs its port"))
     }
 
     /// Removes the sandboxes that are empty after the steps of `half`.
-    pub(super) fn remove_empty_holders(&self, half: PartialPlan) -> PartialPlan {
-        self.remove_holders(half, |_| false)
+    pub(super) fn remove_empty_holders(&self, partial: PartialPlan) -> PartialPlan {
+        self.remove_holders(partial, |_| false)
     }
 
     /// Removes the remaining sandboxes before the first container is created, except for the one it joins.
     pub(super) fn remove_unfit_holders(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         spec: &ContainerSpec,
         memory: &Memory,
     ) -> PartialPlan {
         let fit = self.fitting(&HolderSpec::of(&spec.options)).filter(|_| self.has_holders(memory));
-        self.remove_holders(half, |holder| fit.is_some_and(|fit| fit.id == holder.id))
+        self.remove_holders(partial, |holder| fit.is_some_and(|fit| fit.id == holder.id))
     }
 
     /// Removes the sandboxes that are not needed, and that have no container that stays or drains.
     fn remove_holders(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         is_needed: impl Fn(&ObservedContainer) -> bool,
     ) -> PartialPlan {
-        let is_inside = |half: &PartialPlan, holder: &ObservedContainer| {
+        let is_inside = |partial: &PartialPlan, holder: &ObservedContainer| {
             let mut containers = self.containers.iter();
-            containers.any(|seen| is_joined_to(seen, &holder.id) && !is_removed(half, seen))
+            containers.any(|seen| is_joined_to(seen, &holder.id) && !is_removed(partial, seen))
         };
-        let is_left = |half: &PartialPlan, holder: &ObservedContainer| {
-            !is_needed(holder) && !self.is_draining(holder) && !is_inside(half, holder)
+        let is_left = |partial: &PartialPlan, holder: &ObservedContainer| {
+            !is_needed(holder) && !self.is_draining(holder) && !is_inside(partial, holder)
         };
-        self.holders.iter().fold(half, |half, holder| {
-            if is_left(&half, holder) { remove(half, holder, "no container uses its network") } else { half }
+        self.holders.iter().fold(partial, |partial, holder| {
+            if is_left(&partial, holder) {
+                remove(partial, holder, "no container uses its network")
+            } else {
+                partial
+            }
         })
     }
 
@@ -161,29 +171,29 @@ impl RolloutContext<'_> {
     /// there.
     pub(super) fn rejoin(&self, container: &ObservedContainer) -> Option<PartialPlan> {
         let joined = container.joined.as_ref()?;
-        let mut half = PartialPlan::default();
+        let mut partial = PartialPlan::default();
         let restart = Step::Restart { id: container.id.clone() };
         match joined.state {
             SandboxState::Holds | SandboxState::Gone => return None,
             SandboxState::Paused => {
-                half.differences.push("its sandbox is paused".to_owned());
-                half = half.then(Step::Unpause { id: joined.holder.clone() }, "it was paused");
+                partial.differences.push("its sandbox is paused".to_owned());
+                partial = partial.then(Step::Unpause { id: joined.holder.clone() }, "it was paused");
             }
             SandboxState::Down => {
-                half.differences.push("its sandbox is not running".to_owned());
-                half = merge(half, self.connect(container));
-                half = wake_holder(half, container).then(
+                partial.differences.push("its sandbox is not running".to_owned());
+                partial = partial.and(self.connect(container));
+                partial = wake_holder(partial, container).then(
                     restart,
                     "it lost its network when its sandbox \
                     stopped",
                 );
             }
-            SandboxState::Anew => {
-                half.differences.push("it is not in the network of its sandbox".to_owned());
-                half = half.then(restart, "it lost its network when its sandbox stopped");
+            SandboxState::Restarted => {
+                partial.differences.push("it is not in the network of its sandbox".to_owned());
+                partial = partial.then(restart, "it lost its network when its sandbox stopped");
             }
         }
-        Some(self.with_verdict(half, format!("reconnecting {} to its network", self.choice.words())))
+        Some(self.with_verdict(partial, format!("reconnecting {} to its network", self.choice.words())))
     }
 }
 
@@ -201,15 +211,15 @@ pub(super) fn connectable(container: &ObservedContainer) -> Option<&str> {
 }
 
 /// Starts the sandbox of a container before the container itself is started.
-pub(super) fn wake_holder(half: PartialPlan, container: &ObservedContainer) -> PartialPlan {
-    let Some(joined) = &container.joined else { return half };
+pub(super) fn wake_holder(partial: PartialPlan, container: &ObservedContainer) -> PartialPlan {
+    let Some(joined) = &container.joined else { return partial };
     let id = joined.holder.clone();
     match joined.state {
         SandboxState::Down => {
-            let start = Step::StartHolder { holder: Target::Seen(id), replacement: None };
-            half.then(start, "it holds the network address of the container")
+            let start = Step::StartHolder { holder: ContainerTarget::Seen(id), replacement: None };
+            partial.then(start, "it holds the network address of the container")
         }
-        SandboxState::Paused => half.then(Step::Unpause { id }, "it was paused"),
-        SandboxState::Holds | SandboxState::Anew | SandboxState::Gone => half,
+        SandboxState::Paused => partial.then(Step::Unpause { id }, "it was paused"),
+        SandboxState::Holds | SandboxState::Restarted | SandboxState::Gone => partial,
     }
 }

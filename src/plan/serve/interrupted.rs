@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::RolloutContext;
-use super::parts::merge;
 use crate::model::cause::EndedBy;
 use crate::model::container::{ContainerSpec, Exit};
-use crate::model::memory::{Interrupted, Memory, Refused};
+use crate::model::memory::{Interrupted, Memory, RefusedOptions};
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
@@ -42,8 +41,8 @@ impl<'a> RolloutContext<'a> {
         let how = how(exit, Some(by));
         if by == EndedBy::Untold {
             let message = format!("{} {how}; checking the cause with the engine", self.choice.words());
-            let half = PartialPlan::say(Condition::Progressing, Reason::AwaitingHealth, message);
-            return (half.look_again_at(self.now.after(TRANSIT)), memory);
+            let partial = PartialPlan::with_status(Condition::Progressing, Reason::AwaitingHealth, message);
+            return (partial.requeue_by(self.now.after(TRANSIT)), memory);
         }
         let count = count(&mut memory, &spec.fingerprint(), exit.at);
         if by == EndedBy::Signal && count >= SIGNALS {
@@ -54,17 +53,18 @@ impl<'a> RolloutContext<'a> {
         if self.now >= due {
             // The serving container may have ended too, and comes first.
             let healed = self.heal_beside(others, &mut memory);
-            let mut half = merge(healed, self.start_beside(spec, new, others));
-            half.verdict = Some(self.updating(format!("restarting {}, which {how}", self.choice.words())));
-            return (half, memory);
+            let mut partial = healed.and(self.start_beside(spec, new, others));
+            partial.verdict = Some(self.updating(format!("restarting {}, which {how}", self.choice.words())));
+            return (partial, memory);
         }
         if !self.is_start_first() {
             return self.step_aside(spec, &how, due, memory);
         }
         let message = format!("{} {how}, {count} times in a row", self.choice.words());
-        let half = PartialPlan::say(Condition::Degraded, Reason::Interrupted, message).look_again_at(due);
+        let partial =
+            PartialPlan::with_status(Condition::Degraded, Reason::Interrupted, message).requeue_by(due);
         let healed = self.heal_beside(others, &mut memory);
-        (merge(half, healed), memory)
+        (partial.and(healed), memory)
     }
 
     /// Returns to the previous container until the replacement is tried again.
@@ -76,7 +76,7 @@ impl<'a> RolloutContext<'a> {
         memory: Memory,
     ) -> (PartialPlan, Memory) {
         let who = generation_words(spec.generation, spec.revision.as_ref());
-        let refused = Refused {
+        let refused = RefusedOptions {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason: Reason::Interrupted,
@@ -85,7 +85,7 @@ impl<'a> RolloutContext<'a> {
             retry_at: Some(due),
             at: self.now,
         };
-        self.go_back_from(refused, how, memory)
+        self.roll_back_from(refused, how, memory)
     }
 }
 

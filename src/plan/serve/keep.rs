@@ -2,7 +2,7 @@
 
 use super::RolloutContext;
 use super::health::Health;
-use super::parts::{merge, start_seen};
+use super::parts::start_seen;
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
@@ -24,25 +24,26 @@ impl RolloutContext<'_> {
             return (self.in_transit(), memory);
         }
         if kept.state == ContainerState::Running
-            && let Some(half) = self.rejoin(kept)
+            && let Some(partial) = self.rejoin(kept)
         {
-            return (self.said_of_kept(kept, why, half, &memory), memory);
+            return (self.status_of_kept(kept, why, partial, &memory), memory);
         }
         // It was stopped for its replacement only if both cannot run at once.
         let is_alone = others.is_empty() || self.is_start_first();
         let back = "its replacement failed or cannot be created now";
-        let half = self.hand_over(PartialPlan::default(), &others, back);
-        let half = if is_down { self.free_ports_of(kept, half) } else { half };
-        let half = merge(half, self.connect(kept));
-        let half = merge(half, self.kept_running(kept, is_alone, &mut memory));
-        let serves = kept.state == ContainerState::Running && target::is_proven(kept, &memory);
-        let half = if serves {
-            self.succeeded(half, &others, back)
+        let partial = self.hand_over(PartialPlan::default(), &others, back);
+        let partial = if is_down { self.free_ports_of(kept, partial) } else { partial };
+        let partial = partial.and(self.connect(kept));
+        let partial = partial.and(self.kept_running(kept, is_alone, &mut memory));
+        let is_up = kept.state == ContainerState::Running || self.is_complete(kept);
+        let serves = is_up && target::is_proven(kept, &memory);
+        let partial = if serves {
+            self.succeeded(partial, &others, back)
         } else {
-            self.after_hand_over(half, &others, back)
+            self.after_hand_over(partial, &others, back)
         };
-        let half = self.remove_empty_holders(half);
-        (self.said_of_kept(kept, why, half, &memory), memory)
+        let partial = self.remove_empty_holders(partial);
+        (self.status_of_kept(kept, why, partial, &memory), memory)
     }
 
     fn kept_running(&self, kept: &ObservedContainer, alone: bool, memory: &mut Memory) -> PartialPlan {
@@ -50,6 +51,7 @@ impl RolloutContext<'_> {
             ContainerState::Exited(_) | ContainerState::Created if !kept.has_namespace() => {
                 PartialPlan::default()
             }
+            ContainerState::Exited(_) if self.is_complete(kept) => PartialPlan::default(),
             ContainerState::Paused => self.unpause(PartialPlan::default(), kept),
             ContainerState::Exited(exit) if alone => self.restart(kept, exit, memory),
             // A stop for its replacement does not count as a crash.
@@ -66,16 +68,16 @@ impl RolloutContext<'_> {
         }
     }
 
-    fn said_of_kept(
+    fn status_of_kept(
         &self,
         kept: &ObservedContainer,
         why: &KeepReason,
-        mut half: PartialPlan,
+        mut partial: PartialPlan,
         memory: &Memory,
     ) -> PartialPlan {
-        let runs = kept.state == ContainerState::Running;
-        let as_it_is = half.verdict.take();
-        half.verdict = match why {
+        let runs = kept.state == ContainerState::Running || self.is_complete(kept);
+        let as_it_is = partial.verdict.take();
+        partial.verdict = match why {
             KeepReason::NoOptions(why) => Some(PlannedStatus::new(
                 Condition::Blocked,
                 Reason::SecretMissing,
@@ -95,6 +97,6 @@ impl RolloutContext<'_> {
             // The supply part of the plan reports the progress of the image.
             KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
         };
-        half
+        partial
     }
 }

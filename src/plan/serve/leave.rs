@@ -18,28 +18,33 @@ const MOST_STAYING: usize = 2;
 impl RolloutContext<'_> {
     /// Removes a container that is no longer needed, unless it may have requests. It stays then: the proxy
     /// sends a wakeup once it is known to pass requests elsewhere.
-    pub(super) fn dismiss(&self, half: PartialPlan, container: &ObservedContainer, why: &str) -> PartialPlan {
+    pub(super) fn dismiss(
+        &self,
+        partial: PartialPlan,
+        container: &ObservedContainer,
+        why: &str,
+    ) -> PartialPlan {
         if serving::may_serve(container, self.intent, self.observed) {
-            return half;
+            return partial;
         }
-        remove(half, container, why)
+        remove(partial, container, why)
     }
 
     /// Removes containers whose replacement is ready. Behind a proxy, the proxy decides which container
     /// serves; otherwise any ready container does.
     pub(super) fn succeeded(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         before: &[&ObservedContainer],
         why: &str,
     ) -> PartialPlan {
-        before.iter().fold(half, |half, container| {
-            if is_stopped(&half, container) {
-                remove_stopped(half, container, why)
+        before.iter().fold(partial, |partial, container| {
+            if is_stopped(&partial, container) {
+                remove_stopped(partial, container, why)
             } else if self.intent.drain.is_some() {
-                self.dismiss(half, container, why)
+                self.dismiss(partial, container, why)
             } else {
-                remove(half, container, why)
+                remove(partial, container, why)
             }
         })
     }
@@ -48,25 +53,25 @@ impl RolloutContext<'_> {
     /// once, there is nothing to release.
     pub(super) fn hand_over(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         containers: &[&ObservedContainer],
         why: &str,
     ) -> PartialPlan {
-        if self.is_start_first() { half } else { stop_all_running(half, containers, why) }
+        if self.is_start_first() { partial } else { stop_all_running(partial, containers, why) }
     }
 
     /// Removes the containers that were handed over, and those of the rest that cannot have requests.
     pub(super) fn after_hand_over(
         &self,
-        half: PartialPlan,
+        partial: PartialPlan,
         containers: &[&ObservedContainer],
         why: &str,
     ) -> PartialPlan {
-        containers.iter().fold(half, |half, container| {
-            if is_stopped(&half, container) {
-                remove_stopped(half, container, why)
+        containers.iter().fold(partial, |partial, container| {
+            if is_stopped(&partial, container) {
+                remove_stopped(partial, container, why)
             } else {
-                self.dismiss(half, container, why)
+                self.dismiss(partial, container, why)
             }
         })
     }
@@ -88,7 +93,7 @@ impl RolloutContext<'_> {
             "{staying} containers are running, and {} waits until the proxy serves one of them: {why}",
             self.choice.words()
         );
-        Some(PartialPlan::say(Condition::Degraded, Reason::FrontUnavailable, message))
+        Some(PartialPlan::with_status(Condition::Degraded, Reason::FrontUnavailable, message))
     }
 
     /// Those of `containers` that may have requests.
@@ -99,13 +104,13 @@ impl RolloutContext<'_> {
 }
 
 /// Whether a container is stopped by these steps.
-fn is_stopped(half: &PartialPlan, container: &ObservedContainer) -> bool {
+fn is_stopped(partial: &PartialPlan, container: &ObservedContainer) -> bool {
     let stop = Step::Stop { id: container.id.clone() };
-    half.steps.iter().any(|planned| planned.step == stop)
+    partial.steps.iter().any(|planned| planned.step == stop)
 }
 
 /// Whether a container is removed by these steps.
-pub(super) fn is_removed(half: &PartialPlan, container: &ObservedContainer) -> bool {
+pub(super) fn is_removed(partial: &PartialPlan, container: &ObservedContainer) -> bool {
     let remove = Step::Remove { id: container.id.clone() };
-    half.steps.iter().any(|planned| planned.step == remove)
+    partial.steps.iter().any(|planned| planned.step == remove)
 }

@@ -10,10 +10,10 @@ use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::plan::explain::short;
 use crate::plan::target::{self, KeepReason};
-use crate::plan::{PartialPlan, PlannedStatus, Step, Target, difference};
+use crate::plan::{ContainerTarget, PartialPlan, PlannedStatus, Step, difference};
 
 /// Why a running container is stopped before another one is started.
-pub(super) const HANDS_OVER: &str = "the new container needs its port and volumes";
+pub(super) const HANDOVER_REASON: &str = "the new container needs its port and volumes";
 
 impl RolloutContext<'_> {
     pub(super) fn make(
@@ -25,8 +25,8 @@ impl RolloutContext<'_> {
         if super::is_any_in_transit(others) {
             return (self.in_transit(), memory);
         }
-        if let Some(half) = self.await_reach(others) {
-            return (half, memory);
+        if let Some(partial) = self.await_reach(others) {
+            return (partial, memory);
         }
         let before = target::to_go_back_to(others.iter().copied(), self.intent, &memory);
         let prerequisites = match self.name_conflict(&spec.options.name) {
@@ -38,8 +38,8 @@ impl RolloutContext<'_> {
             (Err(blocked), None) => {
                 (PartialPlan { verdict: Some(blocked), ..PartialPlan::default() }, memory)
             }
-            (Ok(half), Some(before)) => (self.make_beside(spec, before, others, half, &memory), memory),
-            (Ok(half), None) => (self.make_first(spec, others, half, &memory), memory),
+            (Ok(partial), Some(before)) => (self.make_beside(spec, before, others, partial, &memory), memory),
+            (Ok(partial), None) => (self.make_first(spec, others, partial, &memory), memory),
         }
     }
 
@@ -47,25 +47,25 @@ impl RolloutContext<'_> {
         &self,
         spec: &ContainerSpec,
         useless: &[&ObservedContainer],
-        half: PartialPlan,
+        partial: PartialPlan,
         memory: &Memory,
     ) -> PartialPlan {
         let nothing = "it cannot be used for a rollback";
-        let half = useless.iter().fold(half, |half, left| self.dismiss(half, left, nothing));
+        let partial = useless.iter().fold(partial, |partial, left| self.dismiss(partial, left, nothing));
         let staying = self.staying(useless);
-        let half = self.remove_unfit_holders(half, spec, memory);
-        let half = self.make_way(half, &spec.options.name);
-        let (half, namespace) = self.namespace(spec, half, memory);
+        let partial = self.remove_unfit_holders(partial, spec, memory);
+        let partial = self.make_way(partial, &spec.options.name);
+        let (partial, namespace) = self.namespace(spec, partial, memory);
         let (name, joins) = (spec.options.name.clone(), namespace.joins.clone());
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
-        let half = half.then(create, "the environment has no container");
-        let half = self.hand_over(half, &staying, HANDS_OVER);
-        let half = namespace.start(self.free_ports_for(&namespace, half), None);
-        let start = Step::Start { container: Target::Created, replacement: None };
-        let mut half = half.then(start, "it should be running");
-        half.differences.push(format!("container {} is missing", spec.options.name));
-        half.verdict = Some(self.updating(format!("starting {}", self.choice.words())));
-        half
+        let partial = partial.then(create, "the environment has no container");
+        let partial = self.hand_over(partial, &staying, HANDOVER_REASON);
+        let partial = namespace.start(self.free_ports_for(&namespace, partial), None);
+        let start = Step::Start { container: ContainerTarget::Created, replacement: None };
+        let mut partial = partial.then(start, "it should be running");
+        partial.differences.push(format!("container {} is missing", spec.options.name));
+        partial.verdict = Some(self.updating(format!("starting {}", self.choice.words())));
+        partial
     }
 
     /// Creates the replacement before the previous container is stopped, so that a failed creation costs
@@ -75,48 +75,54 @@ impl RolloutContext<'_> {
         spec: &ContainerSpec,
         before: &ObservedContainer,
         others: &[&ObservedContainer],
-        half: PartialPlan,
+        partial: PartialPlan,
         memory: &Memory,
     ) -> PartialPlan {
         let name = &spec.options.name;
         let left: Vec<_> = others.iter().copied().filter(|other| other.id != before.id).collect();
-        let mut half = left.iter().fold(half, |half, left| self.dismiss(half, left, "it is a leftover"));
+        let mut partial =
+            left.iter().fold(partial, |partial, left| self.dismiss(partial, left, "it is a leftover"));
         let staying = self.staying(&left);
         if before.name != name.as_str() {
             let rename = Step::Rename { id: before.id.clone(), name: name.clone() };
-            half = self.make_way(half, name).then(rename, "it uses this name until it is replaced");
+            partial = self.make_way(partial, name).then(rename, "it uses this name until it is replaced");
         }
         let is_bridged = self.must_bridge(before, memory) && (staying.is_empty() || self.is_start_first());
         if is_bridged {
-            half = start_seen(half, before, "it serves until its replacement is ready");
+            partial = start_seen(partial, before, "it serves until its replacement is ready");
         }
         let mut differences = difference::structural(spec, before);
         if differences.is_empty() {
             differences.push("sandboxes do not work on this host".to_owned());
         }
-        let (made, namespace) = self.namespace(spec, half, memory);
+        let (made, namespace) = self.namespace(spec, partial, memory);
         let (name, joins) = (self.candidate_name(name), namespace.joins.clone());
         let made = self.make_way(made, &name);
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let why = differences.join("; ");
         let refusable = self.refusable(spec, others, memory);
-        half = if self.is_start_first() {
+        partial = if self.is_start_first() {
             let made = self.announce(namespace.start(made, refusable.clone()), &namespace);
             made.then(create, why)
         } else {
-            let half = stop_once_running(made.then(create, why), before, is_bridged);
-            let half = self.hand_over(half, &staying, HANDS_OVER);
-            namespace.start(self.free_ports_for(&namespace, half), refusable.clone())
+            let partial = stop_once_running(made.then(create, why), before, is_bridged);
+            let partial = self.hand_over(partial, &staying, HANDOVER_REASON);
+            namespace.start(self.free_ports_for(&namespace, partial), refusable.clone())
         };
-        half = start_replacement(half, Target::Created, refusable);
-        half.differences.extend(differences);
-        half.verdict = Some(self.updating(format!("replacing the container with {}", self.choice.words())));
-        half
+        partial = start_replacement(partial, ContainerTarget::Created, refusable);
+        partial.differences.extend(differences);
+        partial.verdict =
+            Some(self.updating(format!("replacing the container with {}", self.choice.words())));
+        partial
     }
 
     /// The prerequisites of containers, as steps; or the status if they cannot be met.
-    fn prerequisites(&self, spec: &ContainerSpec, memory: &Memory) -> Result<PartialPlan, PlannedStatus> {
-        let mut half = self.network_first(PartialPlan::default());
+    pub(super) fn prerequisites(
+        &self,
+        spec: &ContainerSpec,
+        memory: &Memory,
+    ) -> Result<PartialPlan, PlannedStatus> {
+        let mut partial = self.network_first(PartialPlan::default());
         let volumes = spec.mounts().filter_map(|mount| Some((mount.volume()?.as_str(), mount.is_external())));
         for (name, is_external) in volumes {
             if self.observed.volumes.contains(name) {
@@ -128,9 +134,9 @@ impl RolloutContext<'_> {
             if memory.volumes.contains(name) {
                 return Err(volume_missing(name));
             }
-            half = half.then(Step::CreateVolume { name: name.to_owned() }, "it does not exist yet");
+            partial = partial.then(Step::CreateVolume { name: name.to_owned() }, "it does not exist yet");
         }
-        self.folders_first(half, spec.options.volumes.iter().filter_map(Mount::host_path))
+        self.folders_first(partial, spec.options.volumes.iter().filter_map(Mount::host_path))
     }
 
     /// The status while an unmanaged container has the name.
@@ -156,7 +162,8 @@ impl RolloutContext<'_> {
             Some(Reason::StartFailed | Reason::Interrupted) => false,
             _ => self.is_start_first(),
         };
-        is_useful && matches!(before.state, ContainerState::Exited(_)) && before.has_namespace()
+        let is_down = matches!(before.state, ContainerState::Exited(_)) && !self.is_complete(before);
+        is_useful && is_down && before.has_namespace()
     }
 }
 
@@ -177,8 +184,12 @@ fn external_volume_missing(name: &str) -> PlannedStatus {
 }
 
 /// Stops a container that runs, or that an earlier step starts.
-fn stop_once_running(half: PartialPlan, container: &ObservedContainer, is_started: bool) -> PartialPlan {
-    if is_started { stop(half, container, HANDS_OVER) } else { stop_running(half, container, HANDS_OVER) }
+fn stop_once_running(partial: PartialPlan, container: &ObservedContainer, is_started: bool) -> PartialPlan {
+    if is_started {
+        stop(partial, container, HANDOVER_REASON)
+    } else {
+        stop_running(partial, container, HANDOVER_REASON)
+    }
 }
 
 /// The name of a container beside `name`, such as that of its replacement.

@@ -9,10 +9,14 @@
 //! about the network namespaces that containers join, [`naming`] about the names that they need, [`swap`]
 //! about replacing a container behind the proxy, [`leave`] about which containers may be stopped, and when.
 
+mod backups;
+mod complete;
 mod folders;
 mod health;
 mod holder;
+pub(super) mod hooks;
 mod interrupted;
+pub(super) mod jobs;
 mod keep;
 mod leave;
 mod make;
@@ -22,6 +26,8 @@ mod parts;
 mod replace;
 mod settle;
 mod swap;
+
+pub(crate) use output::without_secrets;
 
 use std::collections::BTreeMap;
 
@@ -50,9 +56,12 @@ pub(super) fn plan(
         memory.draining.remove(id);
     }
     let pass = RolloutContext::new(intent, observed, choice, &memory, now);
+    if let Some(partial) = pass.volume_in_use(&memory) {
+        return (partial, memory);
+    }
     let drained = pass.drain_away(&memory);
-    let (half, memory) = pass.decide(memory);
-    (parts::merge(half, drained), memory)
+    let (partial, memory) = pass.decide(memory);
+    (partial.and(drained), memory)
 }
 
 /// The input of decisions about containers, except for the reconcile state.
@@ -86,22 +95,22 @@ impl<'a> RolloutContext<'a> {
     }
 
     fn decide(&self, memory: Memory) -> (PartialPlan, Memory) {
-        let (mut half, memory) = match self.choice {
+        let (mut partial, memory) = match self.choice {
             Choice::Wanted(spec) | Choice::Insist(spec) | Choice::Fallback(spec) => {
                 self.enforce(spec, memory)
             }
             Choice::Keep { id, why } => self.keep(id, why, memory),
             Choice::Nothing => (self.nothing(), memory),
         };
-        half = self.take_back_restarts(half);
-        half.serving = half.serving.or_else(|| self.serves_now(&memory));
-        half.outcome = half.outcome.or_else(|| self.refusal(&memory));
-        half.verdict = half.verdict.map(|verdict| self.said_while_going_back(verdict, &memory));
+        partial = self.take_back_restarts(partial);
+        partial.serving = partial.serving.or_else(|| self.serves_now(&memory));
+        partial.outcome = partial.outcome.or_else(|| self.refusal(&memory));
+        partial.verdict = partial.verdict.map(|verdict| self.status_during_rollback(verdict, &memory));
         if let Some(refused) = memory.refused.as_ref().filter(|refused| refused.of_the_host) {
-            half = half.look_again_at(retry_of(refused));
+            partial = partial.requeue_by(retry_of(refused));
         }
-        let half = self.only_with_folders(half);
-        (self.roll_back(half, &memory), memory)
+        let partial = self.only_with_folders(partial);
+        (self.roll_back(partial, &memory), memory)
     }
 
     /// The outcome of the generation whose container was refused.
@@ -117,24 +126,24 @@ impl<'a> RolloutContext<'a> {
     }
 
     /// Replaces a good status during a rollback.
-    fn said_while_going_back(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
+    fn status_during_rollback(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
         if verdict.condition != Condition::Progressing || verdict.reason == Reason::RolledBack {
             return verdict;
         }
         if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
-            return rollback::said_on_the_way(refused, &verdict);
+            return rollback::rollback_status(refused, &verdict);
         }
         match (self.choice, &memory.refused) {
             (Choice::Fallback(_), Some(refused)) => {
                 let message = format!("{}; {}", refused.message, verdict.message);
                 PlannedStatus::new(Condition::Degraded, refused.reason, message)
             }
-            _ => self.said_until_ready(verdict, memory),
+            _ => self.status_until_ready(verdict, memory),
         }
     }
 
     /// Replaces the status until the result of a rollback is ready.
-    fn said_until_ready(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
+    fn status_until_ready(&self, verdict: PlannedStatus, memory: &Memory) -> PlannedStatus {
         let generation = self.intent.entry.generation;
         let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
         match rollback::led_here(self.intent) {
@@ -147,25 +156,27 @@ impl<'a> RolloutContext<'a> {
     }
 
     /// Rolls the record back once the good version runs again in place of the recorded one.
-    fn roll_back(&self, half: PartialPlan, memory: &Memory) -> PartialPlan {
+    fn roll_back(&self, partial: PartialPlan, memory: &Memory) -> PartialPlan {
         match rollback::destination(self.intent, self.choice, memory) {
-            Some((good, refused)) if self.is_back(&half, memory) && !self.intent.proposed => {
-                rollback::move_record(half, self.intent, good, refused)
+            Some((good, refused)) if self.is_back(&partial, memory) && !self.intent.proposed => {
+                rollback::move_record(partial, self.intent, good, refused)
             }
-            _ => half,
+            _ => partial,
         }
     }
 
     /// Whether the version that is enforced in place of the recorded one runs, and keeps running.
-    fn is_back(&self, half: &PartialPlan, memory: &Memory) -> bool {
+    fn is_back(&self, partial: &PartialPlan, memory: &Memory) -> bool {
         let is_it = |container: &ObservedContainer| match self.choice {
             Choice::Fallback(spec) => target::is_it(container, spec, self.intent, memory),
             Choice::Keep { id, .. } => container.id == *id,
             Choice::Wanted(_) | Choice::Insist(_) | Choice::Nothing => false,
         };
-        let mut running = self.containers.iter().filter(|seen| seen.state == ContainerState::Running);
+        let is_up =
+            |seen: &&&ObservedContainer| seen.state == ContainerState::Running || self.is_complete(seen);
+        let mut running = self.containers.iter().filter(is_up);
         let stops =
-            |id: &String| half.steps.iter().any(|planned| planned.step == Step::Stop { id: id.clone() });
+            |id: &String| partial.steps.iter().any(|planned| planned.step == Step::Stop { id: id.clone() });
         running.any(|container| is_it(container) && !stops(&container.id))
     }
 
@@ -179,7 +190,7 @@ impl<'a> RolloutContext<'a> {
 
     fn nothing(&self) -> PartialPlan {
         match &self.intent.options {
-            Err(why) => PartialPlan::say(Condition::Blocked, Reason::SecretMissing, why.clone()),
+            Err(why) => PartialPlan::with_status(Condition::Blocked, Reason::SecretMissing, why.clone()),
             Ok(_) => PartialPlan::default(),
         }
     }
@@ -193,9 +204,9 @@ impl<'a> RolloutContext<'a> {
             return self.make(spec, &others, memory);
         };
         if current.state == ContainerState::Running
-            && let Some(half) = self.rejoin(current)
+            && let Some(partial) = self.rejoin(current)
         {
-            return (half, memory);
+            return (partial, memory);
         }
         let on_trial = self.is_on_trial(spec, current, &others, &memory);
         others.extend(exact.into_iter().filter(|container| container.id != current.id));
@@ -241,16 +252,17 @@ impl<'a> RolloutContext<'a> {
         (is_proven || !is_good_again).then(|| spec.fingerprint())
     }
 
-    fn network_first(&self, half: PartialPlan) -> PartialPlan {
+    fn network_first(&self, partial: PartialPlan) -> PartialPlan {
         match self.observed.network {
-            NetworkPresence::Missing => half.then(Step::CreateNetwork, "containers join it"),
-            NetworkPresence::Ours | NetworkPresence::Foreign => half,
+            NetworkPresence::Missing => partial.then(Step::CreateNetwork, "containers join it"),
+            NetworkPresence::Ours | NetworkPresence::Foreign => partial,
         }
     }
 
     /// If a secret cannot be read, the options do not name the network, so any network is accepted.
     fn is_connected(&self, container: &ObservedContainer) -> bool {
         match &self.intent.options {
+            Ok(options) if options.network_mode().is_some() => true,
             Ok(options) => container.networks.contains_key(options.network.as_str()),
             Err(_) => !container.networks.is_empty(),
         }
@@ -263,56 +275,55 @@ impl<'a> RolloutContext<'a> {
     }
 
     fn connect(&self, container: &ObservedContainer) -> PartialPlan {
-        let mut half = self.network_first(PartialPlan::default());
+        let mut partial = self.network_first(PartialPlan::default());
         if !self.is_connected(container)
             && let Some(id) = holder::connectable(container)
         {
-            half.differences.push("it is not connected to the managed network".to_owned());
-            half = half.then(Step::Connect { id: id.to_owned() }, "other containers reach it there");
+            partial.differences.push("it is not connected to the managed network".to_owned());
+            partial = partial.then(Step::Connect { id: id.to_owned() }, "other containers reach it there");
         }
-        half
+        partial
     }
 
     /// Takes restarts back from the engine, which performed them while abide was down. This applies whatever
     /// else a container needs: two restarters would interfere with each other.
-    fn take_back_restarts(&self, half: PartialPlan) -> PartialPlan {
+    fn take_back_restarts(&self, partial: PartialPlan) -> PartialPlan {
         let all = self.containers.iter().chain(&self.holders).copied();
         let of_engine: Vec<_> = all.filter(|seen| difference::restarts(seen).is_some()).collect();
-        of_engine.into_iter().fold(half, |mut half, seen| {
+        of_engine.into_iter().fold(partial, |mut partial, seen| {
             let id = &seen.id;
-            let is_done = |step: &Step| match step {
-                Step::Adjust { id: adjusted, .. } | Step::Remove { id: adjusted } => adjusted == id,
-                _ => false,
+            let is_done = |step: &Step| {
+                matches!(step, Step::Adjust { id: adjusted, .. } | Step::Remove { id: adjusted } if adjusted == id)
             };
-            if half.steps.iter().any(|planned| is_done(&planned.step)) {
-                return half;
+            if partial.steps.iter().any(|planned| is_done(&planned.step)) {
+                return partial;
             }
             let why = difference::restarts(seen).unwrap_or_default();
-            half.differences.push(why.clone());
+            partial.differences.push(why.clone());
             let adjust = Step::Adjust { id: id.clone(), memory: None, nano_cpus: None, pids: None };
-            half.then(adjust, why)
+            partial.then(adjust, why)
         })
     }
 
-    fn unpause(&self, mut half: PartialPlan, container: &ObservedContainer) -> PartialPlan {
-        half.differences.push("it is paused".to_owned());
-        let half = half.then(Step::Unpause { id: container.id.clone() }, "it was paused");
-        self.with_verdict(half, format!("unpausing {}", self.choice.words()))
+    fn unpause(&self, mut partial: PartialPlan, container: &ObservedContainer) -> PartialPlan {
+        partial.differences.push("it is paused".to_owned());
+        let partial = partial.then(Step::Unpause { id: container.id.clone() }, "it was paused");
+        self.with_verdict(partial, format!("unpausing {}", self.choice.words()))
     }
 
     fn in_transit(&self) -> PartialPlan {
         let message = "the engine is restarting or removing the container";
-        PartialPlan::say(Condition::Progressing, Reason::Updating, message)
-            .look_again_at(self.now.after(TRANSIT))
+        PartialPlan::with_status(Condition::Progressing, Reason::Updating, message)
+            .requeue_by(self.now.after(TRANSIT))
     }
 
     fn updating(&self, message: String) -> PlannedStatus {
         PlannedStatus::new(Condition::Progressing, Reason::Updating, message)
     }
 
-    fn with_verdict(&self, mut half: PartialPlan, message: String) -> PartialPlan {
-        half.verdict.get_or_insert_with(|| self.updating(message));
-        half
+    fn with_verdict(&self, mut partial: PartialPlan, message: String) -> PartialPlan {
+        partial.verdict.get_or_insert_with(|| self.updating(message));
+        partial
     }
 }
 

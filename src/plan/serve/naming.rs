@@ -14,27 +14,27 @@ use crate::plan::{PartialPlan, Step};
 impl RolloutContext<'_> {
     /// Renames every managed container that has `name` and is not removed: one that may still have requests,
     /// or one of another environment.
-    pub(super) fn make_way(&self, half: PartialPlan, name: &ContainerName) -> PartialPlan {
+    pub(super) fn make_way(&self, partial: PartialPlan, name: &ContainerName) -> PartialPlan {
         let all = self.draining.iter().chain(&self.containers);
-        let has_it = all.filter(|old| old.name == name.as_str() && !is_removed(&half, old));
+        let has_it = all.filter(|old| old.name == name.as_str() && !is_removed(&partial, old));
         let has_it: Vec<_> = has_it.collect();
-        let half = has_it.into_iter().fold(half, |half, old| {
+        let partial = has_it.into_iter().fold(partial, |partial, old| {
             let rename = Step::Rename { id: old.id.clone(), name: beside(name, "old", &old.id) };
-            half.then(rename, "the new container needs its name")
+            partial.then(rename, "the new container needs its name")
         });
-        self.move_others(half, name)
+        self.move_others(partial, name)
     }
 
     /// Renames a container of another environment that has this environment's `name`.
-    pub(super) fn move_others(&self, half: PartialPlan, name: &ContainerName) -> PartialPlan {
-        let Some(holder) = &self.observed.name_holder else { return half };
-        let Owner::Environment(other) = &holder.owner else { return half };
+    pub(super) fn move_others(&self, partial: PartialPlan, name: &ContainerName) -> PartialPlan {
+        let Some(holder) = &self.observed.name_holder else { return partial };
+        let Owner::Environment(other) = &holder.owner else { return partial };
         let is_final = self.intent.options.as_ref().is_ok_and(|options| options.name == *name);
         if !is_final {
-            return half;
+            return partial;
         }
         let rename = Step::Rename { id: holder.id.clone(), name: beside(name, "moved", &holder.id) };
-        half.then(rename, format!("{other} has this name, but {} needs it", self.intent.environment))
+        partial.then(rename, format!("{other} has this name, but {} needs it", self.intent.environment))
     }
 
     /// The name of a replacement until it takes over.

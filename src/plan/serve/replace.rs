@@ -3,15 +3,15 @@
 use super::RolloutContext;
 use super::health::Health;
 use super::holder::wake_holder;
-use super::make::HANDS_OVER;
+use super::make::HANDOVER_REASON;
 use super::output::last_output;
-use super::parts::{merge, remove, start_replacement};
+use super::parts::{remove, start_replacement};
 use crate::model::container::{ContainerSpec, label};
-use crate::model::memory::{Memory, Refused};
+use crate::model::memory::{Memory, RefusedOptions};
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
-use crate::plan::{PartialPlan, Step, Target, generation_words, restart, target};
+use crate::plan::{ContainerTarget, PartialPlan, Step, generation_words, restart, target};
 
 /// The reason for recreating a replacement.
 const OF_BEFORE: &str = "it failed before this attempt was requested, and is recreated";
@@ -43,8 +43,14 @@ impl<'a> RolloutContext<'a> {
                     self.refuse(spec, new, Reason::NeverReady, &why, memory)
                 }
             },
+            ContainerState::Exited(_) if self.await_cause(new).is_some() || self.is_complete(new) => {
+                self.settled(spec, new, others, memory)
+            }
             ContainerState::Exited(_) if self.is_of_before(spec, new) => {
                 (remove(PartialPlan::default(), new, OF_BEFORE), memory)
+            }
+            ContainerState::Exited(exit) if self.is_retried(new, exit, &memory) => {
+                self.retry(spec, new, others, exit, memory)
             }
             ContainerState::Exited(exit) => match self.ended_by(new) {
                 None => self.refuse(spec, new, Reason::StartFailed, &restart::how(exit, None), memory),
@@ -76,13 +82,15 @@ impl<'a> RolloutContext<'a> {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
-        let mut half = self.connect(new);
-        half = self.hand_over(half, others, HANDS_OVER);
-        half = self.free_ports_of(new, half);
-        let half = wake_holder(half, new);
-        let mut half = start_replacement(half, Target::Seen(new.id.clone()), Some(spec.fingerprint()));
-        half.verdict = Some(self.updating(format!("replacing the container with {}", self.choice.words())));
-        half
+        let mut partial = self.connect(new);
+        partial = self.hand_over(partial, others, HANDOVER_REASON);
+        partial = self.free_ports_of(new, partial);
+        let partial = wake_holder(partial, new);
+        let mut partial =
+            start_replacement(partial, ContainerTarget::Seen(new.id.clone()), Some(spec.fingerprint()));
+        partial.verdict =
+            Some(self.updating(format!("replacing the container with {}", self.choice.words())));
+        partial
     }
 
     /// Heals the serving container as usual while its replacement is not ready.
@@ -93,9 +101,9 @@ impl<'a> RolloutContext<'a> {
         others: &[&'a ObservedContainer],
         mut memory: Memory,
     ) -> (PartialPlan, Memory) {
-        let half = self.await_health(new, until);
+        let partial = self.await_health(new, until);
         let healed = self.heal_beside(others, &mut memory);
-        (merge(half, healed), memory)
+        (partial.and(healed), memory)
     }
 
     /// Heals the serving container beside a replacement, if there is one.
@@ -106,12 +114,16 @@ impl<'a> RolloutContext<'a> {
         let serves = |other: &&ObservedContainer| target::is_proven(other, memory) && other.has_namespace();
         let Some(before) = others.iter().copied().find(serves) else { return PartialPlan::default() };
         match &before.state {
+            ContainerState::Exited(_) if self.is_complete(before) => PartialPlan::default(),
             ContainerState::Exited(exit) => self.restart(before, exit, memory),
             ContainerState::Running => match self.health(before, memory) {
                 Health::Lost(why) => self.unwell(before, &why, memory),
                 Health::Ready | Health::Awaited { .. } | Health::Overdue(_) => PartialPlan::default(),
             },
-            _ => PartialPlan::default(),
+            ContainerState::Created
+            | ContainerState::Paused
+            | ContainerState::InTransit
+            | ContainerState::Dead => PartialPlan::default(),
         }
     }
 
@@ -124,32 +136,32 @@ impl<'a> RolloutContext<'a> {
     ) -> (PartialPlan, Memory) {
         // It serves from now on, whichever code path observes that.
         self.note_ready(spec, new, &mut memory);
-        let mut half = self.succeeded(PartialPlan::default(), others, "the new container is ready");
+        let mut partial = self.succeeded(PartialPlan::default(), others, "the new container is ready");
         let name = &spec.options.name;
         if new.name != name.as_str() && self.name_conflict(name).is_none() {
-            half = self.make_way(half, name).then(
+            partial = self.make_way(partial, name).then(
                 Step::Rename { id: new.id.clone(), name: name.clone() },
                 "it replaces the old \
                     container",
             );
         }
-        half = self.remove_empty_holders(half);
-        half.verdict = Some(self.updating(format!("{} is taking over", self.choice.words())));
-        (half, memory)
+        partial = self.remove_empty_holders(partial);
+        partial.verdict = Some(self.updating(format!("{} is taking over", self.choice.words())));
+        (partial, memory)
     }
 
     pub(super) fn await_health(&self, container: &ObservedContainer, until: Timestamp) -> PartialPlan {
         let (what, seen) = (self.choice.words(), self.readiness(container));
-        if let Some(why) = self.untold(container, &seen) {
+        if let Some(why) = self.why_unknown(container, &seen) {
             let message = format!("{what} is running, but its readiness cannot be checked: {why}");
-            return PartialPlan::say(Condition::Degraded, Reason::HealthUnknown, message)
-                .look_again_at(until);
+            return PartialPlan::with_status(Condition::Degraded, Reason::HealthUnknown, message)
+                .requeue_by(until);
         }
         let last = seen.unknown.as_deref().or(seen.last_miss.as_deref());
         let last = last.map(|last| format!("; last probe: {}", self.presentable(last)));
         let message =
             format!("{what} is running; waiting for it to become ready{}", last.unwrap_or_default());
-        PartialPlan::say(Condition::Progressing, Reason::AwaitingHealth, message).look_again_at(until)
+        PartialPlan::with_status(Condition::Progressing, Reason::AwaitingHealth, message).requeue_by(until)
     }
 
     /// Notes that these options fail and plans again, which returns to the previous container.
@@ -162,7 +174,7 @@ impl<'a> RolloutContext<'a> {
         memory: Memory,
     ) -> (PartialPlan, Memory) {
         let who = generation_words(spec.generation, spec.revision.as_ref());
-        let refused = Refused {
+        let refused = RefusedOptions {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason,
@@ -171,13 +183,13 @@ impl<'a> RolloutContext<'a> {
             retry_at: None,
             at: self.now,
         };
-        self.go_back_from(refused, what, memory)
+        self.roll_back_from(refused, what, memory)
     }
 
     /// Plans again with these options refused.
-    pub(super) fn go_back_from(
+    pub(super) fn roll_back_from(
         &self,
-        refused: Refused,
+        refused: RefusedOptions,
         what: &str,
         mut memory: Memory,
     ) -> (PartialPlan, Memory) {
@@ -185,7 +197,7 @@ impl<'a> RolloutContext<'a> {
             // The container that this plan would return to fails as well, so it continues with the current
             // one.
             let message = format!("{} {what}", self.choice.words());
-            return (PartialPlan::say(Condition::Degraded, refused.reason, message), memory);
+            return (PartialPlan::with_status(Condition::Degraded, refused.reason, message), memory);
         }
         memory.refused = Some(refused);
         memory.next = None;

@@ -2,7 +2,7 @@
 
 use super::RolloutContext;
 use super::health::Health;
-use super::parts::{merge, remove, start_seen, stop};
+use super::parts::{remove, start_seen, stop};
 use crate::model::container::{ContainerSpec, Exit};
 use crate::model::declared::Declared;
 use crate::model::desired::{Entry, Outcome};
@@ -22,7 +22,11 @@ impl RolloutContext<'_> {
         others: &[&ObservedContainer],
         mut memory: Memory,
     ) -> (PartialPlan, Memory) {
-        if let (ContainerState::Exited(exit), []) = (&current.state, others) {
+        if let Some(partial) = self.await_cause(current) {
+            return (partial, memory);
+        }
+        let is_complete = self.is_complete(current);
+        if let (ContainerState::Exited(exit), [], false) = (&current.state, others, is_complete) {
             memory.crashes = restart::count(&memory.crashes, current, exit, self.ended_by(current), self.now);
             if let Some(memory) = rollback::given_up(self.intent, self.observed, &memory) {
                 return self.give_up(spec, current, exit, memory);
@@ -30,18 +34,19 @@ impl RolloutContext<'_> {
         }
         let state = match &current.state {
             ContainerState::Running => self.running(spec, current, others, &mut memory),
+            ContainerState::Exited(_) if is_complete => self.completed(spec, current, others, &mut memory),
             ContainerState::Exited(_) | ContainerState::Created
                 if !others.is_empty() && !self.is_start_first() =>
             {
-                self.go_back(current, others)
+                self.restore_current(current, others)
             }
             ContainerState::Exited(exit) => {
-                let half = self.restart(current, exit, &mut memory);
-                others.iter().fold(half, |half, other| self.dismiss(half, other, "it is a leftover"))
+                let partial = self.restart(current, exit, &mut memory);
+                others.iter().fold(partial, |partial, other| self.dismiss(partial, other, "it is a leftover"))
             }
             ContainerState::Created => {
-                let half = start_seen(PartialPlan::default(), current, "it was created but never started");
-                self.with_verdict(half, format!("starting {}", self.choice.words()))
+                let partial = start_seen(PartialPlan::default(), current, "it was created but never started");
+                self.with_verdict(partial, format!("starting {}", self.choice.words()))
             }
             ContainerState::Paused => self.unpause(PartialPlan::default(), current),
             ContainerState::InTransit => return (self.in_transit(), memory),
@@ -51,18 +56,18 @@ impl RolloutContext<'_> {
         };
         // It cannot be started without its network. A rejected name or limit is not a reason to leave it
         // down.
-        let half = merge(self.connect(current), state);
-        let mut half = self.set_right(half, spec, current, (others, &memory));
+        let partial = self.connect(current).and(state);
+        let mut partial = self.set_right(partial, spec, current, (others, &memory));
         if let Some(conflict) = self.name_conflict(&spec.options.name) {
-            (half.verdict, half.outcome) = (Some(conflict), None);
+            (partial.verdict, partial.outcome) = (Some(conflict), None);
         }
-        (half, memory)
+        (partial, memory)
     }
 
     /// Corrects the name and the limits of the existing container.
     fn set_right(
         &self,
-        mut half: PartialPlan,
+        mut partial: PartialPlan,
         spec: &ContainerSpec,
         current: &ObservedContainer,
         (others, memory): (&[&ObservedContainer], &Memory),
@@ -72,13 +77,14 @@ impl RolloutContext<'_> {
         let is_free =
             target::is_proven(current, memory) || others.iter().all(|other| other.name != name.as_str());
         if current.name != name.as_str() && is_free && self.name_conflict(name).is_none() {
-            half.differences.push(format!("the name is {}, should be {name}", current.name));
+            partial.differences.push(format!("the name is {}, should be {name}", current.name));
             let rename = Step::Rename { id: current.id.clone(), name: name.clone() };
-            half = self.make_way(half, name).then(rename, "the serving container should have this name");
+            partial =
+                self.make_way(partial, name).then(rename, "the serving container should have this name");
         }
         let limits = difference::limits(spec, current);
         if limits.is_empty() {
-            return half;
+            return partial;
         }
         let adjust = Step::Adjust {
             id: current.id.clone(),
@@ -86,9 +92,9 @@ impl RolloutContext<'_> {
             nano_cpus: spec.options.nano_cpus,
             pids: spec.options.pids,
         };
-        let mut half = half.then(adjust, limits.join("; "));
-        half.differences.extend(limits);
-        half
+        let mut partial = partial.then(adjust, limits.join("; "));
+        partial.differences.extend(limits);
+        partial
     }
 
     fn running(
@@ -108,7 +114,10 @@ impl RolloutContext<'_> {
                 let message = format!("the container of {} {why}", self.choice.words());
                 let is_of_the_record = !matches!(self.choice, Choice::Fallback(_));
                 let outcome = self.failed_unless_good(&message, memory).filter(|_| is_of_the_record);
-                PartialPlan { outcome, ..PartialPlan::say(Condition::Degraded, Reason::NeverReady, message) }
+                PartialPlan {
+                    outcome,
+                    ..PartialPlan::with_status(Condition::Degraded, Reason::NeverReady, message)
+                }
             }
             Health::Lost(why) => self.unwell(current, &why, memory),
         }
@@ -121,11 +130,11 @@ impl RolloutContext<'_> {
         others: &[&ObservedContainer],
         memory: &mut Memory,
     ) -> PartialPlan {
-        let half = self.succeeded(PartialPlan::default(), others, "it is a leftover");
-        let mut half = self.remove_empty_holders(half);
-        half.outcome = self.note_ready(spec, current, memory);
-        half.verdict = Some(self.said_of_front(current, self.rest(memory)));
-        half
+        let partial = self.succeeded(PartialPlan::default(), others, "it is a leftover");
+        let mut partial = self.remove_empty_holders(partial);
+        partial.outcome = self.note_ready(spec, current, memory);
+        partial.verdict = Some(self.status_behind_front(current, self.rest(memory)));
+        partial
     }
 
     /// Notes that a container is the good one now. Returns the outcome of the recorded generation.
@@ -194,7 +203,7 @@ impl RolloutContext<'_> {
         let serves = || format!("{} keeps serving", self.choice.words());
         if let Some((_, refused)) = rollback::destination(self.intent, self.choice, memory) {
             let verdict = PlannedStatus::new(Condition::Ready, Reason::AsRecorded, serves());
-            return rollback::said_on_the_way(refused, &verdict);
+            return rollback::rollback_status(refused, &verdict);
         }
         match (self.choice, &memory.refused, rollback::led_here(self.intent)) {
             (Choice::Fallback(_) | Choice::Keep { .. }, Some(refused), _) => PlannedStatus::new(
@@ -220,16 +229,16 @@ impl RolloutContext<'_> {
 
     /// The replacement of this container is no longer wanted, so it releases port and volumes. The stop of
     /// this container for the replacement does not count as a crash.
-    fn go_back(&self, current: &ObservedContainer, others: &[&ObservedContainer]) -> PartialPlan {
+    fn restore_current(&self, current: &ObservedContainer, others: &[&ObservedContainer]) -> PartialPlan {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
         let back = "the replacement of the container is no longer needed";
-        let half = self.hand_over(PartialPlan::default(), others, back);
-        let half = self.free_ports_of(current, half);
-        let half = start_seen(half, current, back);
-        let half = self.after_hand_over(half, others, back);
-        self.with_verdict(half, format!("rolling back to {}", self.choice.words()))
+        let partial = self.hand_over(PartialPlan::default(), others, back);
+        let partial = self.free_ports_of(current, partial);
+        let partial = start_seen(partial, current, back);
+        let partial = self.after_hand_over(partial, others, back);
+        self.with_verdict(partial, format!("rolling back to {}", self.choice.words()))
     }
 
     /// Rolls back to the last good version, because this one does not last.
@@ -253,20 +262,20 @@ impl RolloutContext<'_> {
     /// then started like any other ended container.
     pub(super) fn unwell(&self, current: &ObservedContainer, why: &str, memory: &mut Memory) -> PartialPlan {
         let message = format!("the container of {} {why}", self.choice.words());
-        let half = PartialPlan::say(Condition::Degraded, Reason::Unhealthy, message);
+        let partial = PartialPlan::with_status(Condition::Degraded, Reason::Unhealthy, message);
         if !self.is_connected(current) {
             // Probes cannot reach it; once they can, it is probed again.
-            return half;
+            return partial;
         }
         let due = restart::due(&memory.crashes, current);
         let started = current.started_at.unwrap_or(current.created_at);
         let is_forgiven = self.intent.sync.is_some_and(|sync| sync > started);
         // A start time in the future comes from before the clock was set back.
         if due > self.now && started <= self.now && !is_forgiven {
-            return half.look_again_at(due);
+            return partial.requeue_by(due);
         }
         memory.crashes = restart::stopping(&memory.crashes, current, why);
-        stop(half.look_again_at(self.now), current, &format!("it {why}"))
+        stop(partial.requeue_by(self.now), current, &format!("it {why}"))
     }
 
     /// Starts an ended container, once it is due.
@@ -283,10 +292,10 @@ impl RolloutContext<'_> {
         let how = restart::how_last(&memory.crashes, exit);
         if let Some(due) = due {
             let message = format!("the container {how}, {} times in a row", memory.crashes.count);
-            return PartialPlan::say(Condition::Degraded, Reason::CrashLoop, message).look_again_at(due);
+            return PartialPlan::with_status(Condition::Degraded, Reason::CrashLoop, message).requeue_by(due);
         }
         memory.crashes = restart::started(&memory.crashes, current, self.now);
-        let half = start_seen(PartialPlan::default(), current, &format!("it {how}"));
-        self.with_verdict(half, format!("restarting {}, which {how}", self.choice.words()))
+        let partial = start_seen(PartialPlan::default(), current, &format!("it {how}"));
+        self.with_verdict(partial, format!("restarting {}, which {how}", self.choice.words()))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::RolloutContext;
 use super::holder::Namespace;
-use super::parts::{merge, remove_all};
+use super::parts::remove_all;
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, ObservedContainer};
@@ -19,14 +19,14 @@ impl<'a> RolloutContext<'a> {
 
     /// Makes the proxy prepare for a container that is to join this namespace, while the container is
     /// created, started and probed. A container with its own network has no address until then.
-    pub(super) fn announce(&self, half: PartialPlan, namespace: &Namespace) -> PartialPlan {
+    pub(super) fn announce(&self, partial: PartialPlan, namespace: &Namespace) -> PartialPlan {
         match namespace.joins.clone().filter(|_| self.intent.drain.is_some()) {
-            Some(holder) => half.then(
+            Some(holder) => partial.then(
                 Step::Announce { holder },
                 "the proxy prepares to send traffic \
                 there",
             ),
-            None => half,
+            None => partial,
         }
     }
 
@@ -46,7 +46,7 @@ impl<'a> RolloutContext<'a> {
         }
         let (drained, useless): (Vec<&'a ObservedContainer>, Vec<_>) =
             others.iter().copied().partition(|other| other.state == ContainerState::Running);
-        let half = remove_all(PartialPlan::default(), &useless, "it is a leftover");
+        let partial = remove_all(PartialPlan::default(), &useless, "it is a leftover");
         memory.draining.extend(drained.iter().map(|old| (old.id.clone(), self.now.after(drain))));
         let draining = [self.draining.as_slice(), &drained].concat();
         let is_new = |container: &&&ObservedContainer| container.id == new.id;
@@ -54,23 +54,23 @@ impl<'a> RolloutContext<'a> {
         let still = RolloutContext { draining, containers, ..self.clone() };
         let (settled, memory) = still.settled(spec, new, &[], memory);
         // Requeues soon: a draining container may be finished already.
-        (merge(half, settled).look_again_at(self.now.after(TRANSIT)), memory)
+        (partial.and(settled).requeue_by(self.now.after(TRANSIT)), memory)
     }
 
     fn switching(&self, new: &ObservedContainer) -> PartialPlan {
         let what = self.choice.words();
         let trouble = self.observed.front.as_ref().and_then(|front| front.trouble.as_ref());
-        let half = match trouble {
+        let partial = match trouble {
             Some(why) => {
                 let message = format!("{what} is ready, but the proxy cannot switch to it: {why}");
-                PartialPlan::say(Condition::Degraded, Reason::FrontUnavailable, message)
+                PartialPlan::with_status(Condition::Degraded, Reason::FrontUnavailable, message)
             }
             None => {
                 let message = format!("{what} is ready; switching the proxy to it");
-                PartialPlan::say(Condition::Progressing, Reason::Updating, message)
+                PartialPlan::with_status(Condition::Progressing, Reason::Updating, message)
             }
         };
-        PartialPlan { serving: Some(new.id.clone()), ..half }
+        PartialPlan { serving: Some(new.id.clone()), ..partial }
     }
 
     /// Whether the proxy passes traffic to this container.
@@ -82,13 +82,13 @@ impl<'a> RolloutContext<'a> {
     /// Removes replaced containers whose last requests have ended, or whose time is up.
     pub(super) fn drain_away(&self, memory: &Memory) -> PartialPlan {
         let why = "it was replaced, and its last requests are done or out of time";
-        self.draining.iter().fold(PartialPlan::default(), |half, old| {
+        self.draining.iter().fold(PartialPlan::default(), |partial, old| {
             let until = memory.draining.get(&old.id).copied().unwrap_or(self.now);
             // Without a proxy any more, the container runs for the time that was planned.
             if self.intent.drain.is_some() || self.now >= until {
-                self.succeeded(half, &[old], why)
+                self.succeeded(partial, &[old], why)
             } else {
-                half.look_again_at(until)
+                partial.requeue_by(until)
             }
         })
     }
@@ -101,7 +101,7 @@ impl<'a> RolloutContext<'a> {
         let is_proven = |container: &&&ObservedContainer| target::is_proven(container, memory);
         let answers = |container: &&&ObservedContainer| {
             let seen = self.observed.probes.get(&container.id);
-            self.intent.health.probe.asks_nobody() || seen.is_some_and(|seen| seen.answered_once)
+            self.intent.health.probe.needs_no_probe() || seen.is_some_and(|seen| seen.answered_once)
         };
         let all = || self.containers.iter();
         let proven = all().filter(is_running).find(is_proven);
@@ -111,7 +111,11 @@ impl<'a> RolloutContext<'a> {
     }
 
     /// A ready container serves only if the proxy passes traffic to it.
-    pub(super) fn said_of_front(&self, current: &ObservedContainer, verdict: PlannedStatus) -> PlannedStatus {
+    pub(super) fn status_behind_front(
+        &self,
+        current: &ObservedContainer,
+        verdict: PlannedStatus,
+    ) -> PlannedStatus {
         if self.intent.drain.is_none() || verdict.condition != Condition::Ready {
             return verdict;
         }

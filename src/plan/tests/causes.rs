@@ -39,7 +39,7 @@ fn is_judged(world: &World) -> bool {
 }
 
 #[test]
-fn what_the_engine_or_a_hand_ended_is_started_again_at_once_and_becomes_ready() {
+fn an_externally_stopped_new_container_is_restarted_at_once() {
     for by in [EndedBy::Absence, EndedBy::Hand, EndedBy::Host, EndedBy::Signal] {
         let mut world = on_trial();
         world.done.clear();
@@ -56,7 +56,7 @@ fn what_the_engine_or_a_hand_ended_is_started_again_at_once_and_becomes_ready() 
 }
 
 #[test]
-fn while_a_hand_ends_it_again_and_again_what_served_serves_and_it_is_never_judged() {
+fn a_new_version_that_is_killed_repeatedly_is_never_judged() {
     let mut world = on_trial();
     for _ in 0..200 {
         if new_runs(&world) {
@@ -65,8 +65,8 @@ fn while_a_hand_ends_it_again_and_again_what_served_serves_and_it_is_never_judge
         world.wait(1);
     }
     assert!(!is_judged(&world), "{world:?}");
-    let tries = world.memory.interrupted.as_ref().unwrap().count;
-    assert!((4..15).contains(&tries), "{tries} times in 200 s");
+    let attempts = world.memory.interrupted.as_ref().unwrap().count;
+    assert!((4..15).contains(&attempts), "{attempts} times in 200 s");
     if !new_runs(&world) {
         let verdict = world.plan().verdict;
         assert_eq!((verdict.condition, verdict.reason), (Condition::Degraded, Reason::Interrupted));
@@ -77,7 +77,7 @@ fn while_a_hand_ends_it_again_and_again_what_served_serves_and_it_is_never_judge
 }
 
 #[test]
-fn a_signal_that_nobody_sent_three_times_in_a_row_is_its_own_doing() {
+fn three_unexplained_signals_in_a_row_count_against_the_version() {
     let mut world = on_trial();
     for _ in 0..100 {
         if new_runs(&world) {
@@ -91,19 +91,19 @@ fn a_signal_that_nobody_sent_three_times_in_a_row_is_its_own_doing() {
 }
 
 #[test]
-fn an_end_that_the_engine_has_not_told_of_yet_is_waited_for() {
+fn an_exit_without_a_reported_cause_is_waited_for() {
     let mut world = on_trial();
     end(&mut world, EndedBy::Untold);
     let plan = world.plan();
     assert!(plan.steps.is_empty() && plan.memory.refused.is_none(), "{plan:#?}");
-    assert!(plan.look_again.is_some_and(|at| at <= world.now.after(Duration::from_secs(1))), "{plan:#?}");
+    assert!(plan.requeue_at.is_some_and(|at| at <= world.now.after(Duration::from_secs(1))), "{plan:#?}");
     world.observed.ended_by.clear();
     world.rest();
     assert!(is_judged(&world), "{world:?}");
 }
 
 #[test]
-fn what_others_do_to_a_version_that_was_ready_is_no_reason_to_give_it_up() {
+fn external_kills_never_give_up_a_ready_version() {
     let mut world = World::running(1);
     world.set(2);
     world.rest();
@@ -117,7 +117,7 @@ fn what_others_do_to_a_version_that_was_ready_is_no_reason_to_give_it_up() {
 }
 
 #[test]
-fn a_new_container_that_is_taken_out_of_its_network_is_put_back_and_not_judged() {
+fn a_new_container_removed_from_its_network_is_reconnected() {
     let mut world = on_trial();
     world.done.clear();
     let new = world.observed.containers.iter_mut().find(|seen| seen.image == Some(digest(2))).unwrap();
@@ -140,7 +140,7 @@ fn after(cause: Cause) -> crate::model::memory::Memory {
 }
 
 #[test]
-fn a_start_that_fails_is_a_verdict_only_where_it_is_the_versions_doing() {
+fn a_start_failure_is_permanent_only_if_the_version_caused_it() {
     let refused = after(Cause::Version).refused.unwrap();
     assert!(!refused.of_the_host, "{refused:?}");
     for cause in [Cause::Host, Cause::Port, Cause::Unknown, Cause::Network] {
@@ -155,20 +155,20 @@ fn a_start_that_fails_is_a_verdict_only_where_it_is_the_versions_doing() {
 }
 
 #[test]
-fn what_somebody_took_away_between_two_steps_is_made_again_at_once() {
+fn something_removed_between_two_steps_is_recreated_at_once() {
     let trouble = after(Cause::Hand).trouble.unwrap();
     assert_eq!(trouble.next_retry, trouble.at);
 }
 
 #[test]
-fn a_healthcheck_has_the_time_that_it_needs_and_no_verdict_before_it_has_decided() {
+fn a_healthcheck_is_not_judged_before_it_has_decided() {
     let mut world = on_trial();
     world.intent.health.probe = Probe::Docker;
     let (id, started) = {
         let new = world.observed.containers.iter().find(|seen| seen.image == Some(digest(2))).unwrap();
         (new.id.clone(), new.started_at.unwrap())
     };
-    let said = |seconds: u64, seen: Readiness| {
+    let status = |seconds: u64, seen: Readiness| {
         let mut observed = world.seen();
         observed.probes = BTreeMap::from([(id.clone(), seen)]);
         let at = started.after(Duration::from_secs(seconds));
@@ -179,19 +179,19 @@ fn a_healthcheck_has_the_time_that_it_needs_and_no_verdict_before_it_has_decided
     let undecided = Readiness { needs, unknown: Some("no result yet".to_owned()), ..Readiness::default() };
     let awaited = (Condition::Progressing, Reason::AwaitingHealth, false);
     assert_eq!(
-        said(31, undecided.clone()),
+        status(31, undecided.clone()),
         awaited,
         "the start_deadline of 30 s is shorter than what it needs"
     );
-    assert_eq!(said(179, undecided.clone()), awaited);
-    assert_eq!(said(400, undecided), (Condition::Degraded, Reason::HealthUnknown, false));
+    assert_eq!(status(179, undecided.clone()), awaited);
+    assert_eq!(status(400, undecided), (Condition::Degraded, Reason::HealthUnknown, false));
     let bad = Readiness { needs, misses: 1, last_miss: Some("failed".to_owned()), ..Readiness::default() };
-    assert_eq!(said(100, bad.clone()), awaited, "it may still recover");
-    assert!(said(181, bad).2, "the engine has decided");
+    assert_eq!(status(100, bad.clone()), awaited, "it may still recover");
+    assert!(status(181, bad).2, "the engine has decided");
 }
 
 #[test]
-fn what_a_probe_could_not_tell_is_no_verdict() {
+fn an_inconclusive_probe_does_not_fail_the_version() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);

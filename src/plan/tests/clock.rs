@@ -8,7 +8,7 @@ use crate::model::status::{Condition, Reason};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
-fn a_clock_that_is_set_forward_is_no_verdict_on_what_has_just_been_started() {
+fn setting_the_clock_forward_does_not_fail_a_new_container() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -23,7 +23,7 @@ fn a_clock_that_is_set_forward_is_no_verdict_on_what_has_just_been_started() {
 }
 
 #[test]
-fn a_version_that_really_never_answers_is_given_up_whatever_the_clock_says() {
+fn a_version_that_never_answers_is_given_up_despite_clock_changes() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -35,7 +35,7 @@ fn a_version_that_really_never_answers_is_given_up_whatever_the_clock_says() {
 }
 
 #[test]
-fn a_crash_loop_waits_no_longer_for_a_clock_that_is_set_back() {
+fn setting_the_clock_back_does_not_prolong_a_crash_backoff() {
     let mut world = World::running(1);
     for _ in 0..2 {
         world.wait(1);
@@ -49,7 +49,7 @@ fn a_crash_loop_waits_no_longer_for_a_clock_that_is_set_back() {
 }
 
 #[test]
-fn calls_that_failed_are_tried_again_after_a_clock_was_set_back() {
+fn failed_calls_are_retried_after_the_clock_is_set_back() {
     let mut world = World::running(1);
     world.failing.insert(1);
     world.set(2);
@@ -61,7 +61,7 @@ fn calls_that_failed_are_tried_again_after_a_clock_was_set_back() {
 }
 
 #[test]
-fn sync_forgives_what_was_noted_before_the_clock_was_set_back() {
+fn sync_clears_failures_noted_before_the_clock_was_set_back() {
     let mut world = World::running(1);
     world.failing.insert(1);
     world.set(2);

@@ -26,7 +26,7 @@ fn recipe(name: &str) -> Option<RecipeKey> {
 }
 
 #[test]
-fn an_edit_of_the_build_builds_the_recorded_commit_again() {
+fn a_build_edit_rebuilds_the_recorded_commit() {
     let mut world = built_by("first");
     let before = world.intent.entry.clone();
     // A build of the commit under the earlier recipe does not count.
@@ -44,7 +44,7 @@ fn an_edit_of_the_build_builds_the_recorded_commit_again() {
 }
 
 #[test]
-fn an_edit_that_builds_the_same_changes_nothing() {
+fn a_build_edit_yielding_the_same_image_changes_nothing() {
     let mut world = built_by("first");
     world.verdicts.clear();
     world.observed.recipe = recipe("second");
@@ -56,7 +56,7 @@ fn an_edit_that_builds_the_same_changes_nothing() {
 }
 
 #[test]
-fn an_edit_that_does_not_build_is_told_and_harms_neither_the_service_nor_its_history() {
+fn an_edit_that_does_not_build_is_reported_and_harms_nothing() {
     let mut world = built_by("first");
     world.verdicts.clear();
     world.program(1, Program::DoesNotBuild);
@@ -73,7 +73,7 @@ fn an_edit_that_does_not_build_is_told_and_harms_neither_the_service_nor_its_his
 }
 
 #[test]
-fn what_is_held_or_was_named_on_purpose_or_is_not_known_is_not_built_again() {
+fn held_explicitly_set_or_unknown_images_are_not_rebuilt() {
     let mut world = built_by("first");
     world.observed.recipe = recipe("second");
     world.hold();
@@ -96,7 +96,7 @@ fn what_is_held_or_was_named_on_purpose_or_is_not_known_is_not_built_again() {
 }
 
 #[test]
-fn an_edit_that_fails_is_rolled_back_and_not_built_once_more() {
+fn an_edit_whose_image_fails_is_rolled_back_and_not_rebuilt() {
     let mut world = built_by("first");
     (world.verdicts, world.irreproducible) = (BTreeMap::new(), true);
     world.observed.recipe = recipe("second");

@@ -40,7 +40,7 @@ fn stories() -> Vec<Story> {
 }
 
 #[test]
-fn any_single_failing_step_is_named_at_the_next_pass_and_overcome() {
+fn any_single_failing_step_is_reported_and_recovered_from() {
     for (name, story) in stories() {
         for failing in 0..12 {
             let mut world = story();
@@ -51,10 +51,10 @@ fn any_single_failing_step_is_named_at_the_next_pass_and_overcome() {
                     // A leftover that could not be removed now is removed when the rest is ready.
                     let plan = world.plan();
                     let verdict = (plan.verdict.condition, plan.verdict.reason);
-                    let is_said = plan.steps.is_empty()
+                    let is_expected = plan.steps.is_empty()
                         || verdict.0 == Condition::Degraded
                         || verdict == (Condition::Progressing, Reason::RolledBack);
-                    assert!(is_said, "{name}, step {failing}: {plan:?}");
+                    assert!(is_expected, "{name}, step {failing}: {plan:?}");
                     break;
                 }
                 world.wait(1);
@@ -83,7 +83,7 @@ fn a_daemon_killed_before_any_step_converges_after_its_next_start() {
 }
 
 #[test]
-fn a_start_that_fails_is_tried_again_with_backoff_and_says_why() {
+fn a_failing_start_is_retried_with_backoff_and_its_cause_reported() {
     let mut world = World::empty();
     world.foreign_has_port = true;
     world.set(1);
@@ -91,7 +91,7 @@ fn a_start_that_fails_is_tried_again_with_backoff_and_says_why() {
     let plan = world.plan();
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::StartFailed));
     assert_eq!(plan.verdict.message, "dev: port is already allocated");
-    assert!(plan.look_again > Some(world.now));
+    assert!(plan.requeue_at > Some(world.now));
     world.wait(3600);
     let count = world.memory.trouble.as_ref().unwrap().count;
     assert!((10..30).contains(&count), "tried {count} times in an hour");
@@ -112,7 +112,7 @@ fn a_new_generation_does_not_wait_for_the_failures_of_the_old_one() {
 }
 
 #[test]
-fn while_a_replacement_cannot_be_made_the_container_before_it_still_heals() {
+fn the_old_container_heals_while_its_replacement_cannot_be_created() {
     let mut world = World::running(1);
     world.set(2);
     for _ in 0..3 {
@@ -133,7 +133,7 @@ fn while_a_replacement_cannot_be_made_the_container_before_it_still_heals() {
 }
 
 #[test]
-fn a_limit_that_the_engine_never_takes_is_named_after_three_acts_and_tried_with_backoff() {
+fn an_ignored_limit_is_reported_after_three_attempts() {
     let mut world = World::running(1);
     world.ignores_limits = true;
     world.observed.containers[0].memory = Some(1);
@@ -150,7 +150,7 @@ fn a_limit_that_the_engine_never_takes_is_named_after_three_acts_and_tried_with_
 }
 
 #[test]
-fn what_does_not_converge_keeps_neither_restarts_nor_builds_waiting() {
+fn a_difference_that_persists_delays_neither_restarts_nor_builds() {
     let mut world = World::running(1);
     world.ignores_limits = true;
     world.observed.containers[0].memory = Some(1);
@@ -166,7 +166,7 @@ fn what_does_not_converge_keeps_neither_restarts_nor_builds_waiting() {
 }
 
 #[test]
-fn a_world_that_never_changes_is_named_and_never_driven_hot() {
+fn a_step_without_effect_is_reported_and_never_retried_in_a_hot_loop() {
     let crashed = || {
         let mut world = World::running(2);
         world.exit(0, 1, false);
@@ -195,7 +195,7 @@ fn a_world_that_never_changes_is_named_and_never_driven_hot() {
 }
 
 #[test]
-fn a_step_that_fails_is_not_taken_for_one_that_changed_nothing() {
+fn a_failed_step_is_not_counted_as_ineffective() {
     let mut world = World::running(1);
     world.observed.containers[0].memory = Some(1);
     for _ in 0..6 {
@@ -210,7 +210,7 @@ fn a_step_that_fails_is_not_taken_for_one_that_changed_nothing() {
 }
 
 #[test]
-fn a_limit_that_cannot_be_set_does_not_keep_a_crashed_container_down() {
+fn a_failing_limit_update_does_not_delay_a_crash_restart() {
     let mut world = World::running(1);
     world.observed.containers[0].memory = Some(1);
     world.failing.insert(0);
@@ -223,7 +223,7 @@ fn a_limit_that_cannot_be_set_does_not_keep_a_crashed_container_down() {
 }
 
 #[test]
-fn a_replacement_that_cannot_be_started_gives_the_port_back_at_the_next_pass() {
+fn a_replacement_that_cannot_start_returns_the_port_at_once() {
     let mut world = World::running(1);
     world.program(2, Program::RefusesToStart);
     world.set(2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::model::desired::{Bad, Desired, Entry, Image, Origin};
-use crate::model::evidence::{CheckState, Evidence, Finding, GateAnswer, Person, Withdrawal};
+use crate::model::evidence::{CheckState, Evidence, EvidenceFinding, GateAnswer, Person, Withdrawal};
 use crate::model::gates::{Gates, SignatureKey};
 use crate::model::manifest::{SourceFile, parse};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
@@ -38,7 +38,7 @@ fn gates(lines: &str) -> Gates {
     manifest.environments[&name("prod")].gates.clone()
 }
 
-fn found(number: u8, generation: u64, by: Option<&str>, finding: Finding) -> Evidence {
+fn found(number: u8, generation: u64, by: Option<&str>, finding: EvidenceFinding) -> Evidence {
     Evidence {
         sequence: 1,
         environment: name("test"),
@@ -53,17 +53,17 @@ fn found(number: u8, generation: u64, by: Option<&str>, finding: Finding) -> Evi
 
 fn approved(number: u8, generation: u64, by: &str, gates: &Gates) -> Evidence {
     let covered = BTreeMap::from([(name("prod"), gates.mark())]);
-    found(number, generation, Some(by), Finding::Approved { gates: covered })
+    found(number, generation, Some(by), EvidenceFinding::Approved { gates: covered })
 }
 
 fn rejected(number: u8, by: &str, why: &str) -> Evidence {
     let note = Some(why.to_owned());
-    Evidence { note, ..found(number, 1, Some(by), Finding::Rejected { withdrawn: None }) }
+    Evidence { note, ..found(number, 1, Some(by), EvidenceFinding::Rejected { withdrawn: None }) }
 }
 
 fn healthy(number: u8, seconds: u64) -> Evidence {
     let since = Timestamp::default();
-    found(number, 1, None, Finding::Healthy { millis: seconds * 1000, restarts: 0, since })
+    found(number, 1, None, EvidenceFinding::Healthy { millis: seconds * 1000, restarts: 0, since })
 }
 
 /// The promotion of image 1, which `test` runs since generation 1; ben pushed it.
@@ -102,7 +102,7 @@ impl Scene {
 }
 
 #[test]
-fn a_waiting_promotion_says_what_it_waits_for() {
+fn a_waiting_promotion_reports_what_it_waits_for() {
     let lines = "approvals = 2, soak = \"30m\", verified = true, \
                  windows = [{ days = \"mon-thu\", hours = \"09:00-16:00\", zone = \"Asia/Shanghai\" }]";
     let scene = Scene::new(lines, vec![approved(1, 1, "anna", &gates(lines)), healthy(1, 12 * 60 + 30)]);
@@ -128,7 +128,7 @@ fn an_approval_counts_for_one_image_one_set_of_gates_and_one_series() {
         ("other gates", approved(1, 1, "anna", &gates("approvals = 1, soak = \"1m\""))),
         ("an earlier series", approved(1, 0, "anna", &gates(lines))),
         ("another environment", Evidence { environment: name("dev"), ..good.clone() }),
-        ("another target", found(1, 1, Some("anna"), Finding::Approved { gates: BTreeMap::new() })),
+        ("another target", found(1, 1, Some("anna"), EvidenceFinding::Approved { gates: BTreeMap::new() })),
         ("nobody", Evidence { by: None, ..good.clone() }),
     ] {
         assert_eq!(Scene::new(lines, vec![evidence]).closed(), "0 of 1 approval", "{what}");
@@ -138,7 +138,7 @@ fn an_approval_counts_for_one_image_one_set_of_gates_and_one_series() {
 }
 
 #[test]
-fn an_author_and_the_one_who_promotes_approve_nothing_with_others_only() {
+fn others_only_excludes_the_author_and_the_promoter() {
     let lines = "approvals = 1, others_only = true";
     let by_author = approved(1, 1, "token ben (192.0.2.7)", &gates(lines));
     let scene = Scene::new(lines, vec![by_author]);
@@ -160,7 +160,7 @@ fn a_rejection_blocks_the_image_everywhere_until_it_is_withdrawn() {
     assert_eq!(Scene::new("auto = false", vec![rejected(2, "anna", "x")]).closed(), "", "another image");
     let (by, at) = (Person::named("anna"), Timestamp::default());
     let withdrawn = Some(Withdrawal { by, at, note: None });
-    let withdrawn = Evidence { finding: Finding::Rejected { withdrawn }, ..elsewhere };
+    let withdrawn = Evidence { finding: EvidenceFinding::Rejected { withdrawn }, ..elsewhere };
     assert_eq!(Scene::new("auto = false", vec![withdrawn.clone()]).closed(), "");
     let lines = "approvals = 1";
     let before = vec![approved(1, 1, "anna", &gates(lines)), withdrawn.clone()];
@@ -191,10 +191,10 @@ fn a_rejection_finds_the_image_by_its_digest_alone() {
 }
 
 #[test]
-fn checks_of_others_and_of_before_count_for_nothing() {
+fn only_current_checks_for_this_image_satisfy_the_gates() {
     let verified = |passed, check: &str| {
         let (check, result, output) = (check.to_owned(), "exit code 1".to_owned(), String::new());
-        found(1, 1, None, Finding::Verified { passed, check, result, output })
+        found(1, 1, None, EvidenceFinding::Verified { passed, check, result, output })
     };
     let closed = |evidence| Scene::new("verified = true", evidence).closed();
     assert_eq!(closed(vec![verified(true, "check")]), "");
@@ -206,7 +206,7 @@ fn checks_of_others_and_of_before_count_for_nothing() {
     );
     let check = |commit: &str, name: &str, state| {
         let revision = CommitId::new(commit.repeat(40)).unwrap();
-        found(1, 1, None, Finding::Checks { revision, name: name.to_owned(), state })
+        found(1, 1, None, EvidenceFinding::Checks { revision, name: name.to_owned(), state })
     };
     let with_checks = |evidence| {
         let gates = Gates { checks: vec!["ci/build".to_owned()], ..Gates::default() };
@@ -220,12 +220,29 @@ fn checks_of_others_and_of_before_count_for_nothing() {
     let key = SignatureKey { file: "k.pub".into(), pem: Some("PEM".to_owned()) };
     let with_key = |key: &SignatureKey, by: &str| {
         let gates = Gates { signed_by: Some(key.clone()), ..Gates::default() };
-        let evidence = vec![found(1, 1, None, Finding::Signed { key: by.to_owned() })];
+        let evidence = vec![found(1, 1, None, EvidenceFinding::Signed { key: by.to_owned() })];
         Scene { gates, ..Scene::new("auto = false", evidence) }.closed()
     };
     assert_eq!(with_key(&key, &key.mark().unwrap()), "");
     assert_eq!(with_key(&key, "another key"), "no signature found");
-    assert_eq!(with_key(&SignatureKey { pem: None, ..key }, ""), "the key of signatures cannot be read");
+    let unsigned = |generation, key: String| {
+        let why = "1 signature found, and none verifies".to_owned();
+        found(1, generation, None, EvidenceFinding::Unsigned { key, why })
+    };
+    let why = |evidence| {
+        let gates = Gates { signed_by: Some(key.clone()), ..Gates::default() };
+        Scene { gates, ..Scene::new("auto = false", evidence) }.closed()
+    };
+    let mark = || key.mark().unwrap();
+    assert_eq!(why(vec![unsigned(1, mark())]), "1 signature found, and none verifies");
+    assert_eq!(why(vec![unsigned(1, "another key".to_owned())]), "no signature found");
+    let signed = || found(1, 1, None, EvidenceFinding::Signed { key: mark() });
+    assert_eq!(why(vec![unsigned(1, mark()), signed()]), "", "it was signed later");
+    assert_eq!(why(vec![signed(), unsigned(1, mark())]), "", "and stays signed");
+    assert_eq!(
+        with_key(&SignatureKey { pem: None, ..key.clone() }, ""),
+        "the key of signatures cannot be read"
+    );
 }
 
 /// The state of the windows and freezes at a moment, and the moment at which it changes.
@@ -240,7 +257,7 @@ fn time(lines: &str, now: &str) -> (bool, String, Option<String>) {
 }
 
 #[test]
-fn windows_follow_the_clock_of_their_zone_through_its_changes() {
+fn windows_follow_daylight_saving_changes_of_their_zone() {
     let window = |days: &str, hours: &str, zone: &str| {
         format!("windows = [{{ days = \"{days}\", hours = \"{hours}\", zone = \"{zone}\" }}]")
     };
@@ -298,7 +315,7 @@ fn entry(generation: u64, number: u8, origin: Origin, by: &str) -> Entry {
 }
 
 #[test]
-fn a_series_ends_where_another_image_ran() {
+fn a_series_ends_at_a_generation_with_another_image() {
     let history = [
         entry(6, 1, Origin::Rollback, "carol"),
         entry(5, 2, Origin::Push, "github (ben)"),
@@ -313,7 +330,7 @@ fn a_series_ends_where_another_image_ran() {
 }
 
 #[test]
-fn nothing_is_promoted_alone_that_was_there_before_or_rolled_back() {
+fn a_previous_or_rolled_back_image_is_never_promoted_automatically() {
     let source = entry(7, 1, Origin::Push, "github (ben)");
     let target = Desired { entry: entry(3, 2, Origin::Promotion, "anna"), ..Desired::empty(name("prod")) };
     let objection = |source: &Entry, target: &Desired, history: &[Entry]| {
@@ -349,7 +366,7 @@ fn nothing_is_promoted_alone_that_was_there_before_or_rolled_back() {
 const PEOPLE: [&str; 4] = ["anna", "carol", "token dora (192.0.2.7)", "github (ben)"];
 
 #[derive(Clone, Debug)]
-enum Deed {
+enum GateAction {
     Approve(usize),
     Reject(usize),
     Withdraw(u8),
@@ -361,17 +378,17 @@ enum Deed {
     Promote(usize),
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn action() -> impl Strategy<Value = GateAction> {
     prop_oneof![
-        4 => (0..4usize).prop_map(Deed::Approve),
-        1 => (0..4usize).prop_map(Deed::Reject),
-        1 => (1..4u8).prop_map(Deed::Withdraw),
-        2 => any::<bool>().prop_map(Deed::Verify),
-        3 => (0..40u64).prop_map(Deed::Soak),
-        2 => (1..4u8).prop_map(Deed::Run),
-        1 => (0..3u32, any::<bool>(), 0..60u64, any::<bool>()).prop_map(|(a, o, s, v)| Deed::Edit(a, o, s, v)),
-        1 => Just(Deed::Restart),
-        3 => (0..4usize).prop_map(Deed::Promote),
+        4 => (0..4usize).prop_map(GateAction::Approve),
+        1 => (0..4usize).prop_map(GateAction::Reject),
+        1 => (1..4u8).prop_map(GateAction::Withdraw),
+        2 => any::<bool>().prop_map(GateAction::Verify),
+        3 => (0..40u64).prop_map(GateAction::Soak),
+        2 => (1..4u8).prop_map(GateAction::Run),
+        1 => (0..3u32, any::<bool>(), 0..60u64, any::<bool>()).prop_map(|(a, o, s, v)| GateAction::Edit(a, o, s, v)),
+        1 => Just(GateAction::Restart),
+        3 => (0..4usize).prop_map(GateAction::Promote),
     ]
 }
 
@@ -403,7 +420,7 @@ impl World {
         }
     }
 
-    fn add(&mut self, by: Option<&str>, finding: Finding) {
+    fn add(&mut self, by: Option<&str>, finding: EvidenceFinding) {
         let generation = self.history[0].generation.0;
         let sequence = self.evidence.len() as u64 + 1;
         self.evidence.push(Evidence { sequence, ..found(self.running, generation, by, finding) });
@@ -443,56 +460,56 @@ impl World {
             && soaked.get(&self.running).copied().unwrap_or_default() >= needed
     }
 
-    fn act(&mut self, deed: &Deed) {
+    fn act(&mut self, action: &GateAction) {
         let gates = BTreeMap::from([(name("prod"), self.gates.mark())]);
-        match *deed {
-            Deed::Approve(person) => {
-                self.add(Some(PEOPLE[person]), Finding::Approved { gates });
+        match *action {
+            GateAction::Approve(person) => {
+                self.add(Some(PEOPLE[person]), EvidenceFinding::Approved { gates });
                 self.truth.approvals.insert(person, self.gates.mark());
             }
-            Deed::Reject(person) => {
-                self.add(Some(PEOPLE[person]), Finding::Rejected { withdrawn: None });
+            GateAction::Reject(person) => {
+                self.add(Some(PEOPLE[person]), EvidenceFinding::Rejected { withdrawn: None });
                 self.truth.approvals.remove(&person);
                 self.truth.rejected.insert(self.running);
             }
-            Deed::Withdraw(number) => {
+            GateAction::Withdraw(number) => {
                 for found in self.evidence.iter_mut().filter(|found| found.is_rejection()) {
                     if found.image == image(number) {
                         let (by, at) = (Person::named("anna"), Timestamp::default());
                         found.finding =
-                            Finding::Rejected { withdrawn: Some(Withdrawal { by, at, note: None }) };
+                            EvidenceFinding::Rejected { withdrawn: Some(Withdrawal { by, at, note: None }) };
                     }
                 }
                 self.truth.rejected.remove(&number);
             }
-            Deed::Verify(passed) => {
+            GateAction::Verify(passed) => {
                 let check = "check".to_owned();
                 self.add(
                     None,
-                    Finding::Verified { passed, check, result: String::new(), output: String::new() },
+                    EvidenceFinding::Verified { passed, check, result: String::new(), output: String::new() },
                 );
                 self.truth.verified = Some(passed);
             }
-            Deed::Soak(seconds) => {
+            GateAction::Soak(seconds) => {
                 let total = self.truth.soaked.entry(self.running).or_default();
                 *total += seconds;
                 let total = *total;
                 let running = image(self.running);
                 self.evidence.retain(|found| {
-                    !(found.image == running && matches!(found.finding, Finding::Healthy { .. }))
+                    !(found.image == running && matches!(found.finding, EvidenceFinding::Healthy { .. }))
                 });
                 self.evidence.insert(0, healthy(self.running, total));
             }
-            Deed::Run(number) => self.run(number, Origin::Push),
-            Deed::Edit(approvals, others_only, soak, verified) => {
+            GateAction::Run(number) => self.run(number, Origin::Push),
+            GateAction::Edit(approvals, others_only, soak, verified) => {
                 let soak = (soak > 0).then(|| Duration::from_secs(soak));
                 self.gates = Gates { approvals, others_only, soak, verified, ..Gates::default() };
             }
-            Deed::Restart => {
+            GateAction::Restart => {
                 let stored = serde_json::to_string(&self.evidence).unwrap();
                 self.evidence = serde_json::from_str(&stored).unwrap();
             }
-            Deed::Promote(_) => {}
+            GateAction::Promote(_) => {}
         }
     }
 }
@@ -501,8 +518,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn no_sequence_promotes_what_a_gate_forbids_and_none_keeps_what_they_all_allow(
-        deeds in prop::collection::vec(deed(), 1..40)
+    fn a_promotion_is_possible_exactly_if_all_gates_are_open(
+        actions in prop::collection::vec(action(), 1..40)
     ) {
         let mut world = World {
             gates: Gates { approvals: 1, others_only: true, ..Gates::default() },
@@ -512,12 +529,12 @@ proptest! {
             truth: Truth::default(),
         };
         world.run(1, Origin::Push);
-        for deed in &deeds {
-            world.act(deed);
+        for action in &actions {
+            world.act(action);
             for person in 0..PEOPLE.len() {
-                prop_assert_eq!(world.may(person), world.may_in_truth(person), "{:?}", deed);
+                prop_assert_eq!(world.may(person), world.may_in_truth(person), "{:?}", action);
             }
-            if let Deed::Promote(by) = deed
+            if let GateAction::Promote(by) = action
                 && world.may(*by)
             {
                 // What is there is never promoted there again by abide alone.

@@ -6,34 +6,34 @@ use crate::model::name::Generation;
 use crate::model::spec::Probe;
 use crate::model::status::{Condition, Reason};
 
-fn said(world: &World) -> (Condition, Reason) {
+fn status(world: &World) -> (Condition, Reason) {
     let verdict = world.plan().verdict;
     (verdict.condition, verdict.reason)
 }
 
 #[test]
-fn a_first_container_that_never_answers_is_degraded_after_its_deadline_and_kept() {
+fn a_first_container_that_never_answers_is_degraded_and_kept() {
     let mut world = World::empty();
     world.program(1, Program::NeverAnswers);
     world.set(1);
     world.wait(29);
-    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert_eq!(status(&world), (Condition::Progressing, Reason::AwaitingHealth));
     world.wait(2);
     let plan = world.plan();
-    assert_eq!(said(&world), (Condition::Degraded, Reason::NeverReady));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::NeverReady));
     assert!(plan.verdict.message.contains("was not ready within 30s of its start: refused"), "{plan:#?}");
     assert!(matches!(plan.outcome, Some((Generation(1), Outcome::Failed(_)))));
     assert_eq!(world.observed.containers.len(), 1);
 }
 
 #[test]
-fn a_container_that_stops_answering_is_restarted_and_it_is_said_why() {
+fn a_hung_container_is_restarted_and_the_reason_reported() {
     let mut world = World::running(1);
     world.hang();
     let plan = world.pass();
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::Unhealthy));
     assert!(plan.verdict.message.contains("failed 5 probes in a row: refused"), "{plan:#?}");
-    assert!(plan.look_again.is_some(), "a wait for it is not over");
+    assert!(plan.requeue_at.is_some(), "a wait for it is not over");
     let plan = world.pass();
     assert!(plan.verdict.message.contains("which was stopped because it failed 5 probes"), "{plan:#?}");
     world.rest();
@@ -43,7 +43,7 @@ fn a_container_that_stops_answering_is_restarted_and_it_is_said_why() {
 }
 
 #[test]
-fn a_container_that_hangs_again_and_again_is_restarted_ever_more_rarely_and_runs_meanwhile() {
+fn a_repeatedly_hanging_container_is_restarted_with_backoff() {
     let mut world = World::running(1);
     let mut restarts = Vec::new();
     for _ in 0..14 {
@@ -72,7 +72,7 @@ fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
     world.done.clear();
     world.hang();
     world.wait(1);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::Unhealthy));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::Unhealthy));
     world.hung.clear();
     world.rest();
     assert!(world.is_ready_with(1));
@@ -80,7 +80,7 @@ fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
 }
 
 #[test]
-fn a_container_that_cannot_be_reached_is_connected_and_not_restarted() {
+fn an_unreachable_container_is_reconnected_instead_of_restarted() {
     let mut world = World::running(1);
     world.remove_network();
     world.hang();
@@ -92,7 +92,7 @@ fn a_container_that_cannot_be_reached_is_connected_and_not_restarted() {
 }
 
 #[test]
-fn sync_restarts_a_container_that_answers_no_more_at_once_and_only_once() {
+fn sync_restarts_a_hung_container_immediately_and_only_once() {
     let mut world = World::running(1);
     for _ in 0..8 {
         world.hang();
@@ -111,7 +111,7 @@ fn sync_restarts_a_container_that_answers_no_more_at_once_and_only_once() {
 }
 
 #[test]
-fn a_version_that_hangs_three_times_within_ten_minutes_of_becoming_ready_is_given_up() {
+fn a_version_that_hangs_three_times_within_ten_minutes_is_given_up() {
     let mut world = World::running(1);
     world.set(2);
     world.rest();
@@ -129,12 +129,12 @@ fn a_version_that_hangs_three_times_within_ten_minutes_of_becoming_ready_is_give
 }
 
 #[test]
-fn a_container_that_was_ready_and_is_not_again_after_a_restart_is_restarted() {
+fn a_container_not_ready_after_a_restart_is_restarted_again() {
     let mut world = World::running(1);
     world.program(1, Program::NeverAnswers);
     world.exit(0, 1, false);
     world.wait(29);
-    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert_eq!(status(&world), (Condition::Progressing, Reason::AwaitingHealth));
     world.done.clear();
     world.wait(5);
     assert_eq!(world.take_done(), ["stop", "start"]);
@@ -143,7 +143,7 @@ fn a_container_that_was_ready_and_is_not_again_after_a_restart_is_restarted() {
 }
 
 #[test]
-fn a_container_that_is_kept_and_answers_no_more_is_restarted() {
+fn a_hung_container_whose_update_is_blocked_is_restarted() {
     let mut world = World::running(1);
     world.memory.volumes.insert("uploads".to_owned());
     world.edit(|options| options.volumes.push(super::world::mount("uploads")));
@@ -154,15 +154,15 @@ fn a_container_that_is_kept_and_answers_no_more_is_restarted() {
 }
 
 #[test]
-fn after_a_restart_of_the_daemon_what_was_ready_is_ready_without_a_probe() {
+fn a_ready_container_stays_ready_across_a_daemon_restart() {
     let mut world = World::running(1);
     world.restart_daemon();
     assert!(world.seen().probes.is_empty());
-    assert_eq!(said(&world), (Condition::Ready, Reason::AsRecorded));
+    assert_eq!(status(&world), (Condition::Ready, Reason::AsRecorded));
 }
 
 #[test]
-fn after_a_restart_of_the_daemon_a_replacement_past_its_deadline_is_asked_before_it_is_judged() {
+fn a_daemon_restart_reprobes_a_replacement_past_its_deadline() {
     let mut world = World::running(1);
     world.set(2);
     world.wait(5);
@@ -173,7 +173,7 @@ fn after_a_restart_of_the_daemon_a_replacement_past_its_deadline_is_asked_before
 }
 
 #[test]
-fn after_a_restart_of_the_daemon_a_replacement_that_never_answers_is_still_refused() {
+fn a_replacement_that_never_answers_fails_despite_a_daemon_restart() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -182,7 +182,7 @@ fn after_a_restart_of_the_daemon_a_replacement_that_never_answers_is_still_refus
     world.restart_daemon();
     world.wait(60);
     assert_eq!(world.only().image, Some(digest(1)));
-    assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
+    assert_eq!(status(&world), (Condition::RolledBack, Reason::RolledBack));
 }
 
 #[test]
@@ -190,9 +190,9 @@ fn a_restarted_container_is_ready_at_its_first_answer() {
     let mut world = World::running(1);
     world.exit(0, 1, false);
     world.wait(0);
-    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert_eq!(status(&world), (Condition::Progressing, Reason::AwaitingHealth));
     world.wait(2);
-    assert_eq!(said(&world), (Condition::Ready, Reason::AsRecorded));
+    assert_eq!(status(&world), (Condition::Ready, Reason::AsRecorded));
 }
 
 #[test]
@@ -201,5 +201,5 @@ fn without_a_probe_running_is_ready() {
     world.intent.health.probe = Probe::None;
     world.set(1);
     world.wait(0);
-    assert_eq!(said(&world), (Condition::Ready, Reason::AsRecorded));
+    assert_eq!(status(&world), (Condition::Ready, Reason::AsRecorded));
 }

@@ -5,7 +5,7 @@ use crate::model::build::RecipeKey;
 use crate::model::container::Secret;
 use crate::model::desired::Entry;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{AfterHold, SupplyKind, held_back};
+use crate::plan::{AfterHold, SupplyKind, held_back, without_secrets};
 
 /// Image 1 runs and is held.
 fn held() -> World {
@@ -16,6 +16,12 @@ fn held() -> World {
     world
 }
 
+fn held_back_by(world: &World, recipe: Option<&RecipeKey>) -> Vec<String> {
+    let mut observed = world.observed.clone();
+    observed.recipe = recipe.cloned();
+    held_back(&world.intent, &observed, &world.memory)
+}
+
 fn edit_env(world: &mut World) {
     world.edit(|options| {
         options.env.insert("MODE".to_owned(), Secret::new("other"));
@@ -23,7 +29,7 @@ fn edit_env(world: &mut World) {
 }
 
 #[test]
-fn a_container_whose_secret_was_changed_is_kept_while_it_is_held_and_replaced_by_resume() {
+fn a_changed_secret_takes_effect_only_after_resume() {
     let mut world = held();
     let container = world.only().id.clone();
     edit_env(&mut world);
@@ -31,6 +37,9 @@ fn a_container_whose_secret_was_changed_is_kept_while_it_is_held_and_replaced_by
     assert_eq!(world.take_done(), [""; 0]);
     let verdict = world.plan().verdict;
     assert_eq!((verdict.condition, verdict.reason), (Condition::Held, Reason::HeldByPerson));
+    let differs = "`resume` would replace the container: the environment variable MODE has a different value";
+    assert_eq!(held_back_by(&world, None), [differs]);
+    assert!(verdict.message.contains(differs), "{}", verdict.message);
 
     world.exit(0, 1, false);
     world.rest();
@@ -44,7 +53,7 @@ fn a_container_whose_secret_was_changed_is_kept_while_it_is_held_and_replaced_by
 }
 
 #[test]
-fn a_held_container_that_is_lost_is_made_again_of_the_options_that_are_kept() {
+fn a_lost_held_container_is_recreated_with_the_held_options() {
     let mut world = held();
     world.observed.containers.clear();
     world.rest();
@@ -54,7 +63,7 @@ fn a_held_container_that_is_lost_is_made_again_of_the_options_that_are_kept() {
 }
 
 #[test]
-fn a_hold_says_what_resume_would_replace() {
+fn a_hold_reports_what_resume_would_replace() {
     let mut world = held();
     let mut now = options();
     now.env.insert("MODE".to_owned(), Secret::new("other"));
@@ -62,7 +71,7 @@ fn a_hold_says_what_resume_would_replace() {
     let entry = world.latest.clone();
     let after = AfterHold { entry, options: Ok(now), is_judged_otherwise: true };
     world.intent.after_hold = Some(Box::new(after));
-    assert_eq!(held_back(&world.intent, None), ["`resume` would update: env, memory, health"]);
+    assert_eq!(held_back_by(&world, None), ["`resume` would update: env, memory, health"]);
     let message = world.plan().verdict.message;
     assert!(
         message.contains("; `resume` would update: env, memory, health; `abide resume dev`"),
@@ -72,7 +81,7 @@ fn a_hold_says_what_resume_would_replace() {
     world.set(2);
     let after = AfterHold { entry: world.latest.clone(), options: Ok(options()), is_judged_otherwise: false };
     world.intent.after_hold = Some(Box::new(after));
-    assert_eq!(held_back(&world.intent, None), ["`resume` would update: image (generation 2 is recorded)"]);
+    assert_eq!(held_back_by(&world, None), ["`resume` would update: image (generation 2 is recorded)"]);
     world.rest();
     assert_eq!(world.take_done(), [""; 0]);
 
@@ -82,6 +91,22 @@ fn a_hold_says_what_resume_would_replace() {
     world.intent.entry = entry.clone();
     let after = AfterHold { entry, options: Ok(options()), is_judged_otherwise: false };
     world.intent.after_hold = Some(Box::new(after));
-    assert_eq!(held_back(&world.intent, Some(&built)), [""; 0]);
-    assert_eq!(held_back(&world.intent, Some(&edited)), ["`resume` would rebuild: build"]);
+    assert_eq!(held_back_by(&world, Some(&built)), [""; 0]);
+    assert_eq!(held_back_by(&world, Some(&edited)), ["`resume` would rebuild: build"]);
+}
+
+#[test]
+fn secrets_that_a_container_has_from_before_a_change_are_hidden_too() {
+    let set = |env: &[(&str, &str)]| {
+        env.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
+    };
+    let mut declared = options();
+    declared.env = set(&[("PASSWORD", "a-new-one"), ("MODE", "production")]);
+    let mut old = World::running(1).only().clone();
+    old.env = set(&[("PASSWORD", "the-old-one"), ("MODE", "was-secret"), ("PATH", "/usr/bin")]);
+    let output = "a-new-one the-old-one was-secret production /usr/bin";
+    let shown = |options| without_secrets(options, std::slice::from_ref(&old), output);
+    assert_eq!(shown(Some(&declared)), "[redacted] [redacted] [redacted] production /usr/bin");
+    let unreadable = shown(None);
+    assert!(!unreadable.contains("the-old-one") && !unreadable.contains("was-secret"), "{unreadable}");
 }

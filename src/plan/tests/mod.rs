@@ -2,11 +2,15 @@
 
 mod causes;
 mod clock;
+mod complete;
 mod edits;
 mod failures;
 mod gates;
 mod health;
 mod hold;
+mod hooks;
+mod jobs;
+mod needs;
 mod network;
 mod properties;
 mod rollback;

@@ -20,7 +20,7 @@ fn fronted() -> World {
 }
 
 #[test]
-fn the_first_container_joins_a_holder_that_is_made_before_it() {
+fn the_first_container_joins_a_previously_created_sandbox() {
     let mut world = World::empty();
     world.enter(Mode::Holder);
     world.set(1);
@@ -31,7 +31,7 @@ fn the_first_container_joins_a_holder_that_is_made_before_it() {
 }
 
 #[test]
-fn a_crash_starts_the_process_alone() {
+fn a_crash_restarts_only_the_container_not_the_sandbox() {
     let mut world = held();
     world.exit(0, 137, false);
     world.rest();
@@ -40,7 +40,7 @@ fn a_crash_starts_the_process_alone() {
 }
 
 #[test]
-fn a_container_that_was_removed_is_made_anew_in_the_same_namespace() {
+fn a_removed_container_is_recreated_in_the_same_namespace() {
     let mut world = held();
     let holder = world.observed.holders[0].id.clone();
     world.observed.containers.clear();
@@ -51,7 +51,7 @@ fn a_container_that_was_removed_is_made_anew_in_the_same_namespace() {
 }
 
 #[test]
-fn an_update_changes_places_in_the_namespace_that_stays() {
+fn an_update_replaces_the_container_in_the_same_namespace() {
     let mut world = held();
     let holder = world.observed.holders[0].id.clone();
     world.set(2);
@@ -62,7 +62,7 @@ fn an_update_changes_places_in_the_namespace_that_stays() {
 }
 
 #[test]
-fn another_port_needs_another_holder_which_gets_the_port_from_the_one_before() {
+fn a_port_change_replaces_the_sandbox() {
     let mut world = held();
     world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
     world.rest();
@@ -73,7 +73,7 @@ fn another_port_needs_another_holder_which_gets_the_port_from_the_one_before() {
 }
 
 #[test]
-fn a_new_port_that_is_taken_costs_nothing_in_the_end() {
+fn an_occupied_new_port_leaves_the_old_container_serving() {
     let mut world = held();
     world.foreign_has_port = true;
     world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
@@ -89,7 +89,7 @@ fn a_new_port_that_is_taken_costs_nothing_in_the_end() {
 }
 
 #[test]
-fn a_holder_that_ended_is_started_and_its_container_after_it() {
+fn a_stopped_sandbox_is_restarted_before_its_container() {
     let mut world = held();
     world.exit_holder(0);
     world.rest();
@@ -98,7 +98,7 @@ fn a_holder_that_ended_is_started_and_its_container_after_it() {
 }
 
 #[test]
-fn a_holder_that_ends_in_the_middle_of_its_own_start_is_not_left_down_by_the_wait_for_another_try() {
+fn a_sandbox_that_exits_while_starting_is_restarted_despite_a_backoff() {
     let mut world = held();
     world.exit_holder(0);
     world.failing.insert(1);
@@ -110,7 +110,7 @@ fn a_holder_that_ends_in_the_middle_of_its_own_start_is_not_left_down_by_the_wai
 }
 
 #[test]
-fn a_holder_that_someone_started_again_gets_its_container_back() {
+fn an_externally_restarted_sandbox_gets_its_container_restarted() {
     let mut world = held();
     let now = world.now;
     world.observed.holders[0].started_at = Some(now);
@@ -120,7 +120,7 @@ fn a_holder_that_someone_started_again_gets_its_container_back() {
 }
 
 #[test]
-fn a_holder_that_was_removed_takes_its_container_with_it_and_both_are_made_anew() {
+fn a_removed_sandbox_is_recreated_together_with_its_container() {
     let mut world = held();
     world.remove_holder(0);
     world.rest();
@@ -129,7 +129,7 @@ fn a_holder_that_was_removed_takes_its_container_with_it_and_both_are_made_anew(
 }
 
 #[test]
-fn where_the_engine_runs_no_holders_containers_get_a_namespace_of_their_own() {
+fn containers_get_their_own_namespace_if_sandboxes_cannot_run() {
     let mut world = World::empty();
     world.enter(Mode::Holder);
     world.refuses_holders = true;
@@ -143,7 +143,7 @@ fn where_the_engine_runs_no_holders_containers_get_a_namespace_of_their_own() {
 }
 
 #[test]
-fn holders_that_failed_once_are_tried_again_with_a_later_deployment() {
+fn sandboxes_that_failed_are_retried_at_the_next_deployment() {
     let mut world = World::empty();
     world.enter(Mode::Holder);
     world.refuses_holders = true;
@@ -161,7 +161,7 @@ fn holders_that_failed_once_are_tried_again_with_a_later_deployment() {
 }
 
 #[test]
-fn a_full_disk_is_no_verdict_on_holders() {
+fn a_full_disk_does_not_disable_sandboxes() {
     let mut world = World::empty();
     world.enter(Mode::Holder);
     world.disk_is_full = true;
@@ -175,7 +175,7 @@ fn a_full_disk_is_no_verdict_on_holders() {
 }
 
 #[test]
-fn a_container_from_before_there_were_holders_is_left_as_it_is() {
+fn a_container_without_a_sandbox_is_unchanged_until_its_next_update() {
     let mut world = World::running(1);
     world.enter(Mode::Holder);
     assert!(world.plan().steps.is_empty());
@@ -186,7 +186,7 @@ fn a_container_from_before_there_were_holders_is_left_as_it_is() {
 }
 
 #[test]
-fn with_a_front_the_one_before_serves_until_the_new_one_is_ready_and_then_drains() {
+fn behind_a_proxy_the_old_container_serves_until_the_new_one_is_ready() {
     let mut world = fronted();
     world.always_served = true;
     world.set(2);
@@ -205,7 +205,7 @@ fn with_a_front_the_one_before_serves_until_the_new_one_is_ready_and_then_drains
 }
 
 #[test]
-fn with_a_front_a_version_that_is_never_ready_gets_no_request() {
+fn the_proxy_never_serves_a_version_that_is_never_ready() {
     let mut world = fronted();
     world.always_served = true;
     world.program(2, Program::NeverAnswers);
@@ -218,7 +218,7 @@ fn with_a_front_a_version_that_is_never_ready_gets_no_request() {
 }
 
 #[test]
-fn a_container_that_crashes_beside_its_replacement_is_started_again() {
+fn a_container_crashing_beside_its_replacement_is_restarted() {
     let mut world = fronted();
     world.set(2);
     world.pass();
@@ -245,7 +245,7 @@ fn a_third_version_takes_over_while_the_first_still_drains() {
 }
 
 #[test]
-fn a_front_in_trouble_costs_nothing_and_is_said() {
+fn an_unavailable_proxy_stops_no_container() {
     let mut world = fronted();
     world.front = None;
     world.set(2);
@@ -255,7 +255,7 @@ fn a_front_in_trouble_costs_nothing_and_is_said() {
 }
 
 #[test]
-fn while_nobody_knows_what_the_front_serves_containers_do_not_pile_up() {
+fn containers_do_not_accumulate_while_the_proxy_is_unavailable() {
     let mut world = fronted();
     world.front = None;
     for number in 2..=6 {
@@ -280,7 +280,7 @@ fn switching() -> World {
 }
 
 #[test]
-fn a_push_in_the_middle_of_a_switch_stops_nothing_that_the_front_may_send_to() {
+fn a_push_during_a_switch_stops_no_container_in_use_by_the_proxy() {
     let mut world = switching();
     world.set(3);
     world.pass();
@@ -292,7 +292,7 @@ fn a_push_in_the_middle_of_a_switch_stops_nothing_that_the_front_may_send_to() {
 }
 
 #[test]
-fn a_record_that_goes_back_in_the_middle_of_a_switch_costs_no_request() {
+fn a_rollback_during_a_proxy_switch_drops_no_request() {
     let mut world = switching();
     world.set(1);
     world.rest();
@@ -300,7 +300,7 @@ fn a_record_that_goes_back_in_the_middle_of_a_switch_costs_no_request() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_as_the_front_is_switched_leaves_the_readiness_to_the_next_one() {
+fn readiness_survives_a_daemon_kill_during_a_proxy_switch() {
     for is_pushed in [false, true] {
         let mut world = switching();
         world.forgets = true;
@@ -323,7 +323,7 @@ fn a_daemon_that_is_killed_as_the_front_is_switched_leaves_the_readiness_to_the_
 }
 
 #[test]
-fn what_abide_stopped_is_no_failure_of_the_version_that_it_stopped() {
+fn a_container_stopped_by_abide_does_not_count_as_failed() {
     // An older record stops the container that a newer one had started, and receives the newer one only
     // then.
     let mut world = held();
@@ -342,7 +342,7 @@ fn what_abide_stopped_is_no_failure_of_the_version_that_it_stopped() {
 }
 
 #[test]
-fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
+fn a_possibly_outdated_record_keeps_and_heals_the_running_container() {
     let mut world = held();
     let old = world.intent.entry.clone();
     world.set(2);
@@ -367,7 +367,7 @@ fn a_record_that_may_be_an_old_copy_keeps_and_heals_what_runs() {
 }
 
 #[test]
-fn what_serves_is_not_replaced_by_an_older_version_while_the_recorded_image_is_unknown_here() {
+fn an_unknown_recorded_image_never_causes_a_downgrade() {
     let mut world = held();
     let old = world.memory.clone();
     world.set(2);
@@ -425,7 +425,7 @@ proptest! {
     /// The law of availability: the proxy never passes traffic to a container that does not answer. It holds
     /// at each step of any sequence of good and bad deployments, with the daemon killed anywhere in between.
     #[test]
-    fn with_a_front_no_deployment_costs_a_request(
+    fn the_proxy_never_sends_traffic_to_an_unresponsive_container(
         takes in 0..3_000_u64,
         moves in prop::collection::vec((10..16_u8, 0..4_usize, 0..50_u64, prop::option::of(0..8_usize)), 1..12),
     ) {
@@ -449,7 +449,7 @@ proptest! {
     /// (`World::may_leave`), and the container with the proxy's traffic always answers. It holds for any
     /// interleaving, with the daemon killed and its newest notes lost, and with a slow proxy.
     #[test]
-    fn whatever_comes_in_the_middle_of_an_update_what_serves_is_not_stopped_before_another_serves(
+    fn a_container_in_use_is_never_stopped_before_another_serves(
         has_front in any::<bool>(),
         forgets in any::<bool>(),
         takes in 0..3_000_u64,

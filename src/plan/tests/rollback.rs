@@ -6,7 +6,7 @@ use crate::model::name::Generation;
 use crate::model::status::{Condition, Reason};
 use crate::plan::Step;
 
-fn said(world: &World) -> (Condition, Reason) {
+fn status(world: &World) -> (Condition, Reason) {
     let verdict = world.plan().verdict;
     (verdict.condition, verdict.reason)
 }
@@ -43,7 +43,7 @@ fn failed_push(program: Program) -> World {
 }
 
 #[test]
-fn a_version_that_fails_is_rolled_back_once_what_was_good_runs_again() {
+fn a_failed_version_is_rolled_back_once_the_good_image_runs() {
     let mut world = failed_push(Program::NeverAnswers);
     assert!(is_rolled_back_to(&world, 1), "{world:?}");
     let steps = world.take_done();
@@ -59,7 +59,7 @@ fn a_version_that_fails_is_rolled_back_once_what_was_good_runs_again() {
 }
 
 #[test]
-fn a_rollback_says_how_the_version_ended_and_what_it_wrote_last() {
+fn a_rollback_reports_the_exit_and_the_last_output() {
     let world = failed_push(Program::Ends {
         after: std::time::Duration::from_secs(2),
         code: 137,
@@ -73,7 +73,7 @@ fn a_rollback_says_how_the_version_ended_and_what_it_wrote_last() {
 }
 
 #[test]
-fn on_the_way_back_nothing_is_called_well_or_at_its_end() {
+fn a_rollback_in_progress_is_never_reported_as_ready_or_failed() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -92,7 +92,7 @@ fn on_the_way_back_nothing_is_called_well_or_at_its_end() {
 }
 
 #[test]
-fn a_rollback_waits_until_what_was_good_runs_again() {
+fn a_rollback_is_recorded_once_the_good_image_runs_again() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -102,14 +102,14 @@ fn a_rollback_waits_until_what_was_good_runs_again() {
     world.program(1, Program::RefusesToStart);
     world.wait(600);
     assert_eq!(rollbacks(&world), 0);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::StartFailed));
     world.program(1, Program::Good);
     world.wait(600);
     assert!(is_rolled_back_to(&world, 1), "{world:?}");
 }
 
 #[test]
-fn a_branch_that_comes_back_to_a_bad_image_is_rolled_back_without_trying_it() {
+fn a_push_of_a_known_bad_image_is_rolled_back_without_trying_it() {
     let mut world = failed_push(Program::NeverAnswers);
     world.push(2);
     world.done.clear();
@@ -121,7 +121,7 @@ fn a_branch_that_comes_back_to_a_bad_image_is_rolled_back_without_trying_it() {
 }
 
 #[test]
-fn the_next_good_push_ends_a_rollback() {
+fn a_good_push_ends_a_rollback() {
     let mut world = failed_push(Program::crashes_after(2));
     world.push(3);
     world.rest();
@@ -130,7 +130,7 @@ fn the_next_good_push_ends_a_rollback() {
 }
 
 #[test]
-fn a_bad_image_that_a_person_sets_on_purpose_is_tried_again() {
+fn a_bad_image_set_explicitly_is_tried_again() {
     let mut world = failed_push(Program::NeverAnswers);
     world.done.clear();
     world.set(2);
@@ -158,39 +158,39 @@ fn sync_does_not_try_a_bad_image_again() {
 }
 
 #[test]
-fn a_first_version_that_fails_has_nothing_to_go_back_to() {
+fn a_failing_first_version_is_not_rolled_back() {
     for program in [Program::NeverAnswers, Program::crashes_after(2), Program::RefusesToStart] {
         let mut world = World::empty();
         world.program(1, program);
         world.set(1);
         world.wait(600);
-        assert_eq!(said(&world).0, Condition::Degraded, "{program:?}");
+        assert_eq!(status(&world).0, Condition::Degraded, "{program:?}");
         assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
     }
 }
 
 #[test]
-fn a_build_that_fails_is_no_rollback() {
+fn a_failed_build_causes_no_rollback() {
     let mut world = failed_push(Program::DoesNotBuild);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::BuildFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::BuildFailed));
     assert_eq!((rollbacks(&world), world.serving().len()), (0, 1));
     world.rest();
 }
 
 #[test]
-fn an_edited_option_that_fails_is_no_rollback() {
+fn a_failing_option_edit_causes_no_rollback() {
     let mut world = World::running(1);
     world.foreign_has_port = true;
     world.edit(|options| options.init = false);
     world.pass();
     world.foreign_has_port = false;
     world.wait(60);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::StartFailed));
     assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
 }
 
 #[test]
-fn an_image_and_an_option_that_fail_together_leave_the_old_container_until_the_option_works() {
+fn a_bad_image_is_rolled_back_but_the_edited_option_is_kept() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.edit(|options| options.init = false);
@@ -207,7 +207,7 @@ fn a_held_environment_is_not_rolled_back_until_it_is_resumed() {
     world.set(2);
     world.hold();
     world.rest();
-    assert_eq!(said(&world), (Condition::Degraded, Reason::NeverReady));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::NeverReady));
     assert_eq!((rollbacks(&world), world.only().image.clone()), (0, Some(digest(1))));
     world.resume();
     world.rest();
@@ -218,13 +218,13 @@ fn a_held_environment_is_not_rolled_back_until_it_is_resumed() {
 fn a_rolled_back_environment_can_be_held() {
     let mut world = failed_push(Program::NeverAnswers);
     world.hold();
-    assert_eq!(said(&world), (Condition::Held, Reason::HeldByPerson));
+    assert_eq!(status(&world), (Condition::Held, Reason::HeldByPerson));
     world.resume();
     assert!(is_rolled_back_to(&world, 1));
 }
 
 #[test]
-fn an_engine_that_does_not_answer_is_no_verdict_on_a_replacement() {
+fn an_unresponsive_engine_does_not_fail_a_replacement() {
     for failing in 0..6 {
         let mut world = World::running(1);
         world.is_silent = true;
@@ -254,7 +254,7 @@ fn crash(world: &mut World, times: usize) {
 }
 
 #[test]
-fn a_version_that_crashes_three_times_within_ten_minutes_of_becoming_ready_is_given_up() {
+fn a_version_that_crashes_three_times_within_ten_minutes_is_given_up() {
     let mut world = replaced();
     crash(&mut world, 2);
     assert!(world.is_ready_with(2), "two crashes are healed");
@@ -271,7 +271,7 @@ fn a_version_that_crashes_three_times_within_ten_minutes_of_becoming_ready_is_gi
 }
 
 #[test]
-fn what_was_good_runs_before_a_version_that_crashes_is_removed() {
+fn the_good_image_runs_before_the_crashing_version_is_removed() {
     let mut world = replaced();
     crash(&mut world, 3);
     world.rest();
@@ -288,17 +288,17 @@ fn a_version_that_crashes_later_is_healed_and_not_given_up() {
 }
 
 #[test]
-fn a_version_that_crashes_with_nothing_good_before_it_backs_off() {
+fn a_crashing_version_without_a_good_predecessor_backs_off() {
     let mut world = World::running(1);
     world.program(1, Program::crashes_after(1));
     world.exit(0, 1, false);
     world.wait(60);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::CrashLoop));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::CrashLoop));
     assert_eq!(rollbacks(&world), 0);
 }
 
 #[test]
-fn a_version_is_not_given_up_for_an_image_that_is_gone() {
+fn a_crashing_version_is_kept_if_the_good_image_is_missing() {
     let mut world = replaced();
     world.observed.images.remove(&digest(1));
     crash(&mut world, 4);
@@ -306,7 +306,7 @@ fn a_version_is_not_given_up_for_an_image_that_is_gone() {
 }
 
 #[test]
-fn a_restart_that_the_engine_refuses_is_no_crash_of_the_version() {
+fn a_restart_rejected_by_the_engine_does_not_count_as_a_crash() {
     let mut world = replaced();
     world.foreign_has_port = true;
     world.exit(0, 1, false);
@@ -326,19 +326,19 @@ fn a_rollback_that_crashes_is_never_rolled_back() {
     let generations = world.history.len();
     let acts = world.wait(3600);
     assert!(acts < 40, "{acts} acts in an hour");
-    assert_eq!(said(&world), (Condition::Degraded, Reason::CrashLoop));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::CrashLoop));
     assert_eq!((world.history.len(), world.only().image.clone()), (generations, Some(digest(1))));
 }
 
 #[test]
-fn what_a_version_was_given_up_for_may_fail_too_and_nothing_goes_round_in_circles() {
+fn a_failing_rollback_target_does_not_cause_a_rollback_loop() {
     for program in [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart] {
         let mut world = replaced();
         world.program(1, program);
         crash(&mut world, 3);
         world.wait(3600);
         assert!(rollbacks(&world) <= 1, "{world:?}");
-        assert_eq!(said(&world).0, Condition::Degraded, "{program:?}");
+        assert_eq!(status(&world).0, Condition::Degraded, "{program:?}");
         let (generations, before) = (world.history.len(), makes(&world, 1) + makes(&world, 2));
         let acts = world.wait(3600);
         assert!(acts <= 60, "{program:?}: {acts} acts in an hour");
@@ -374,7 +374,7 @@ fn a_daemon_killed_before_any_step_of_a_rollback_completes_it() {
 }
 
 #[test]
-fn bad_images_are_remembered_up_to_a_bound() {
+fn the_number_of_remembered_bad_images_is_limited() {
     let mut world = World::running(1);
     for number in 10..40 {
         world.program(number, Program::RefusesToStart);

@@ -16,7 +16,7 @@ use crate::plan::{Need, Step, SupplyKind, need, plan};
 
 const UPDATE: [&str; 6] = ["create", "stop", "start", "remove", "rename", ""];
 
-fn said(world: &World) -> (Condition, Reason) {
+fn status(world: &World) -> (Condition, Reason) {
     let verdict = world.plan().verdict;
     (verdict.condition, verdict.reason)
 }
@@ -33,20 +33,20 @@ fn the_first_deployment_builds_records_and_starts() {
 }
 
 #[test]
-fn where_nothing_is_recorded_nothing_is_done() {
+fn an_empty_record_yields_an_empty_plan() {
     let world = World::empty();
     let plan = world.plan();
     assert!(plan.steps.is_empty(), "{plan:#?}");
-    assert_eq!(said(&world), (Condition::Blocked, Reason::NothingRecorded));
+    assert_eq!(status(&world), (Condition::Blocked, Reason::NothingRecorded));
 }
 
 #[test]
-fn an_update_stops_the_old_one_for_the_new_one_and_removes_it_once_that_is_ready() {
+fn an_update_removes_the_old_container_once_the_new_one_is_ready() {
     let mut world = World::running(1);
     let old = world.only().id.clone();
     world.set(2);
     world.wait(5);
-    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert_eq!(status(&world), (Condition::Progressing, Reason::AwaitingHealth));
     assert!(world.observed.containers.iter().any(|container| container.id == old), "removed too early");
     let plan = world.rest();
     assert!(world.is_ready_with(2), "{plan:#?}");
@@ -55,7 +55,7 @@ fn an_update_stops_the_old_one_for_the_new_one_and_removes_it_once_that_is_ready
 }
 
 #[test]
-fn a_new_generation_of_the_same_image_and_options_is_no_difference() {
+fn a_new_generation_with_the_same_image_and_options_changes_nothing() {
     let mut world = World::running(1);
     world.set(1);
     let plan = world.rest();
@@ -63,7 +63,7 @@ fn a_new_generation_of_the_same_image_and_options_is_no_difference() {
     assert_eq!(plan.outcome, Some((Generation(2), Outcome::Ready)));
 }
 
-fn fails_and_goes_back(program: Program) -> World {
+fn fails_and_rolls_back(program: Program) -> World {
     let mut world = World::running(1);
     world.program(2, program);
     world.set(2);
@@ -73,21 +73,21 @@ fn fails_and_goes_back(program: Program) -> World {
     assert_eq!(world.serving().len(), 1);
     let plan = world.plan();
     assert!(plan.steps.is_empty(), "{plan:#?}");
-    assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
+    assert_eq!(status(&world), (Condition::RolledBack, Reason::RolledBack));
     assert!(plan.verdict.message.contains("rolled back to generation 3, which is serving"), "{plan:#?}");
     assert_eq!(plan.outcome, Some((Generation(3), Outcome::Ready)));
     world
 }
 
 #[test]
-fn an_update_that_the_engine_cannot_start_goes_back_to_the_old_one() {
-    let world = fails_and_goes_back(Program::RefusesToStart);
+fn an_update_that_the_engine_cannot_start_is_rolled_back() {
+    let world = fails_and_rolls_back(Program::RefusesToStart);
     assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);
     assert!(world.plan().verdict.message.contains("exec format error"));
 }
 
 #[test]
-fn an_update_that_a_full_disk_stops_is_no_bad_version_and_is_tried_again_by_itself() {
+fn an_update_stopped_by_a_full_disk_is_retried_without_a_rollback() {
     let mut world = World::running(1);
     let before = world.intent.entry.generation;
     world.disk_is_full = true;
@@ -96,7 +96,7 @@ fn an_update_that_a_full_disk_stops_is_no_bad_version_and_is_tried_again_by_itse
     world.wait(60);
     assert_eq!((world.only().image.clone(), world.serving().len()), (Some(digest(1)), 1));
     let plan = world.plan();
-    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::StartFailed));
     assert!(plan.verdict.message.contains("no space left on device"), "{plan:#?}");
     assert!(plan.outcome.as_ref().is_none_or(|(of, _)| *of == before), "{:?}", plan.outcome);
     assert_eq!(world.intent.entry.generation, wanted, "the record went back");
@@ -107,8 +107,8 @@ fn an_update_that_a_full_disk_stops_is_no_bad_version_and_is_tried_again_by_itse
 }
 
 #[test]
-fn an_update_that_crashes_goes_back_to_the_old_one_and_shows_its_output_without_secrets() {
-    let world = fails_and_goes_back(Program::crashes_after(3));
+fn a_crashing_update_is_rolled_back_and_its_output_redacted() {
+    let world = fails_and_rolls_back(Program::crashes_after(3));
     assert_eq!(world.intent.bad[0].reason, Reason::StartFailed);
     let message = world.plan().verdict.message;
     assert!(message.contains("exited with code 1"), "{message}");
@@ -116,14 +116,14 @@ fn an_update_that_crashes_goes_back_to_the_old_one_and_shows_its_output_without_
 }
 
 #[test]
-fn an_update_that_never_becomes_ready_goes_back_to_the_old_one() {
-    let world = fails_and_goes_back(Program::NeverAnswers);
+fn an_update_that_never_becomes_ready_is_rolled_back() {
+    let world = fails_and_rolls_back(Program::NeverAnswers);
     assert_eq!(world.intent.bad[0].reason, Reason::NeverReady);
 }
 
 #[test]
-fn a_failed_update_is_not_tried_again_until_someone_asks_for_it() {
-    let mut world = fails_and_goes_back(Program::NeverAnswers);
+fn a_failed_update_is_not_retried_until_requested() {
+    let mut world = fails_and_rolls_back(Program::NeverAnswers);
     world.done.clear();
     assert_eq!(world.wait(24 * 3600), 0, "{:?}", world.take_done());
     world.program(2, Program::Good);
@@ -133,8 +133,8 @@ fn a_failed_update_is_not_tried_again_until_someone_asks_for_it() {
 }
 
 #[test]
-fn a_failed_update_is_tried_again_by_a_new_generation_of_the_same_image() {
-    let mut world = fails_and_goes_back(Program::RefusesToStart);
+fn a_new_generation_of_the_same_image_retries_a_failed_update() {
+    let mut world = fails_and_rolls_back(Program::RefusesToStart);
     world.program(2, Program::Good);
     world.set(2);
     world.rest();
@@ -142,7 +142,7 @@ fn a_failed_update_is_tried_again_by_a_new_generation_of_the_same_image() {
 }
 
 #[test]
-fn options_that_fail_leave_the_generation_that_was_ready_one_that_was_ready() {
+fn failing_options_do_not_change_the_outcome_of_a_ready_generation() {
     let mut world = World::running(1);
     world.foreign_has_port = true;
     world.edit(|options| options.init = false);
@@ -156,19 +156,19 @@ fn options_that_fail_leave_the_generation_that_was_ready_one_that_was_ready() {
 }
 
 #[test]
-fn going_back_survives_that_the_old_container_is_removed_by_hand() {
-    let mut world = fails_and_goes_back(Program::NeverAnswers);
+fn a_rollback_survives_removal_of_the_old_container() {
+    let mut world = fails_and_rolls_back(Program::NeverAnswers);
     world.observed.containers.clear();
     let plan = world.rest();
     assert_eq!(plan.verdict.condition, Condition::RolledBack);
     assert_eq!(world.only().image, Some(digest(1)));
     world.restart_daemon();
     world.wait(300);
-    assert_eq!(said(&world), (Condition::RolledBack, Reason::RolledBack));
+    assert_eq!(status(&world), (Condition::RolledBack, Reason::RolledBack));
 }
 
 #[test]
-fn a_generation_that_comes_in_the_middle_of_an_update_supersedes_it() {
+fn a_generation_recorded_during_an_update_supersedes_it() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -181,7 +181,7 @@ fn a_generation_that_comes_in_the_middle_of_an_update_supersedes_it() {
 }
 
 #[test]
-fn a_record_that_goes_back_in_the_middle_of_an_update_starts_the_old_container_again() {
+fn a_rollback_during_an_update_restarts_the_old_container() {
     let mut world = World::running(1);
     let old = world.only().id.clone();
     world.set(2);
@@ -207,12 +207,12 @@ fn while_a_new_image_is_being_built_the_old_one_serves_and_heals() {
 }
 
 #[test]
-fn a_build_that_fails_is_named_and_not_repeated_until_someone_says_sync() {
+fn a_failed_build_is_reported_and_not_repeated_until_sync() {
     let mut world = World::running(1);
     world.program(2, Program::DoesNotBuild);
     world.push(2);
     world.wait(3600);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::BuildFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::BuildFailed));
     assert_eq!((world.jobs_begun, world.serving().len()), (1, 1));
     world.program(2, Program::Good);
     world.sync();
@@ -237,7 +237,7 @@ fn a_burst_of_a_thousand_generations_costs_at_most_two_builds() {
 }
 
 #[test]
-fn a_promoted_image_that_is_gone_is_named_and_what_serves_goes_on() {
+fn a_missing_promoted_image_is_reported_and_the_old_one_keeps_serving() {
     let mut world = World::running(1);
     world.promote(2);
     let plan = world.rest();
@@ -250,7 +250,7 @@ fn a_promoted_image_that_is_gone_is_named_and_what_serves_goes_on() {
 }
 
 #[test]
-fn a_digest_that_a_registry_did_not_have_is_asked_for_again_after_a_while() {
+fn a_digest_missing_in_the_registry_is_pulled_again_later() {
     let mut world = World::running(1);
     world.promote(2);
     let repository: ImageRepository = "localhost:5000/shop/app".parse().unwrap();
@@ -264,18 +264,18 @@ fn a_digest_that_a_registry_did_not_have_is_asked_for_again_after_a_while() {
     };
     let early = failed(Reason::ImageNotFound, 299_000);
     assert_eq!((early.verdict.reason, early.steps.len()), (Reason::ImageNotFound, 0), "{early:#?}");
-    assert_eq!(early.look_again, Some(world.now.after(Duration::from_secs(1))));
+    assert_eq!(early.requeue_at, Some(world.now.after(Duration::from_secs(1))));
     let later = failed(Reason::ImageNotFound, 300_000);
     assert!(matches!(later.steps[0].step, Step::Acquire(Need::Pull { .. })), "{later:#?}");
     let build = failed(Reason::BuildFailed, 300_000);
-    assert_eq!((build.steps.len(), build.look_again), (0, None), "the same inputs fail again");
+    assert_eq!((build.steps.len(), build.requeue_at), (0, None), "the same inputs fail again");
 }
 
 #[test]
-fn where_nothing_serves_a_promoted_image_that_is_gone_blocks() {
+fn a_missing_promoted_image_blocks_if_nothing_serves() {
     let mut world = World::empty();
     world.promote(2);
-    assert_eq!(said(&world), (Condition::Blocked, Reason::ImageNotFound));
+    assert_eq!(status(&world), (Condition::Blocked, Reason::ImageNotFound));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_image_removed_from_under_a_running_container_is_built_again() {
 }
 
 #[test]
-fn a_rebuild_that_gives_another_image_is_a_generation_of_its_own() {
+fn a_rebuild_yielding_another_image_creates_a_generation() {
     let mut world = World::empty();
     world.irreproducible = true;
     world.push(1);
@@ -303,7 +303,7 @@ fn a_rebuild_that_gives_another_image_is_a_generation_of_its_own() {
 }
 
 #[test]
-fn a_bad_update_of_a_container_that_is_gone_brings_the_good_image_back() {
+fn a_bad_update_of_a_removed_container_restores_the_good_image() {
     for program in [Program::NeverAnswers, Program::crashes_after(3), Program::RefusesToStart] {
         let mut world = World::running(1);
         world.observed.containers.clear();
@@ -317,7 +317,7 @@ fn a_bad_update_of_a_container_that_is_gone_brings_the_good_image_back() {
 }
 
 #[test]
-fn a_failure_before_the_record_moved_is_no_verdict_on_what_it_moved_to() {
+fn a_failure_of_an_earlier_generation_does_not_fail_the_new_one() {
     let mut world = World::running(1);
     world.set(2);
     world.wait(5);
@@ -328,19 +328,19 @@ fn a_failure_before_the_record_moved_is_no_verdict_on_what_it_moved_to() {
 }
 
 #[test]
-fn an_image_that_is_neither_here_nor_to_be_built_is_named_while_its_container_runs() {
+fn an_unobtainable_image_of_a_running_container_is_reported() {
     let mut world = World::running(1);
     world.observed.images.clear();
     let plan = world.rest();
     assert!(world.done.is_empty());
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::ImageNotFound));
     let (intent, observed) = (&world.intent, &world.observed);
-    let need = need(intent, &observed.images, &observed.shelf, None);
+    let need = need(intent, &observed.images, &observed.registry_presence, None);
     assert_ne!(need, Need::Nothing);
 }
 
 #[test]
-fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not() {
+fn an_image_lost_by_the_registry_is_pushed_or_rebuilt() {
     let mut world = World::running(1);
     let repository: ImageRepository = "localhost:5000/shop/app".parse().unwrap();
     let id = world.intent.entry.image.as_ref().unwrap().id.clone().unwrap();
@@ -351,10 +351,10 @@ fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not()
         Some(world.intent.entry.image.clone().unwrap().pushed(&repository, &Digest::of_sha256(&[7; 32])));
     let asked = |world: &World| {
         let (intent, observed) = (&world.intent, &world.observed);
-        need(intent, &observed.images, &observed.shelf, None)
+        need(intent, &observed.images, &observed.registry_presence, None)
     };
     assert_eq!(asked(&world), Need::Nothing);
-    world.observed.shelf = RegistryPresence { is_lost: true, owed_to: Some(repository.clone()) };
+    world.observed.registry_presence = RegistryPresence { is_lost: true, push_to: Some(repository.clone()) };
     assert_eq!(asked(&world), Need::Push { id, repository });
     world.observed.images.clear();
     assert_eq!(asked(&world), Need::Build { revision });
@@ -364,7 +364,7 @@ fn what_the_registry_lost_is_pushed_where_it_is_here_and_built_where_it_is_not()
 }
 
 #[test]
-fn a_held_environment_heals_and_takes_no_new_generation() {
+fn a_held_environment_heals_but_applies_no_new_generation() {
     let mut world = World::running(1);
     world.hold();
     world.set(2);
@@ -379,7 +379,7 @@ fn a_held_environment_heals_and_takes_no_new_generation() {
 }
 
 #[test]
-fn a_held_environment_where_nothing_was_recorded_stays_empty() {
+fn a_held_environment_without_a_record_stays_empty() {
     let mut world = World::empty();
     world.hold();
     world.set(1);
@@ -389,7 +389,7 @@ fn a_held_environment_where_nothing_was_recorded_stays_empty() {
 }
 
 #[test]
-fn an_edited_option_replaces_the_container_and_names_the_variable_not_its_value() {
+fn an_option_edit_reports_the_variable_name_but_not_its_value() {
     let mut world = World::running(1);
     world.edit(|options| {
         options.env.insert("PASSWORD".to_owned(), Secret::new("battery-staple-horse"));
@@ -402,7 +402,7 @@ fn an_edited_option_replaces_the_container_and_names_the_variable_not_its_value(
 }
 
 #[test]
-fn a_container_that_was_never_started_is_nothing_to_go_back_to() {
+fn a_never_started_container_is_not_a_rollback_target() {
     let mut world = World::empty();
     world.program(1, Program::RefusesToStart);
     world.set(1);
@@ -411,12 +411,12 @@ fn a_container_that_was_never_started_is_nothing_to_go_back_to() {
     world.program(2, Program::RefusesToStart);
     world.set(2);
     world.wait(60);
-    assert_eq!(said(&world), (Condition::Degraded, Reason::StartFailed));
+    assert_eq!(status(&world), (Condition::Degraded, Reason::StartFailed));
     assert_eq!(world.only().image, Some(digest(2)), "an older wish came back");
 }
 
 #[test]
-fn a_leftover_from_a_cut_update_is_removed_before_the_next_replacement_takes_its_name() {
+fn a_leftover_replacement_is_removed_before_the_next_one_is_created() {
     let mut world = World::running(1);
     world.killed_before = Some(1);
     world.set(2);
@@ -429,7 +429,7 @@ fn a_leftover_from_a_cut_update_is_removed_before_the_next_replacement_takes_its
 }
 
 #[test]
-fn a_declared_volume_that_never_existed_is_made() {
+fn a_new_declared_volume_is_created() {
     let mut world = World::running(1);
     world.edit(|options| options.volumes.push(mount("uploads")));
     world.rest();
@@ -439,7 +439,7 @@ fn a_declared_volume_that_never_existed_is_made() {
 }
 
 #[test]
-fn a_replacement_that_cannot_have_the_name_serves_under_its_own_and_says_so() {
+fn a_replacement_whose_name_is_taken_serves_and_reports_the_conflict() {
     let mut world = World::running(1);
     world.set(2);
     world.wait(5);
@@ -454,7 +454,7 @@ fn a_replacement_that_cannot_have_the_name_serves_under_its_own_and_says_so() {
 }
 
 #[test]
-fn what_was_good_and_cannot_be_started_either_does_not_swap_with_what_failed() {
+fn an_unstartable_good_image_does_not_alternate_with_the_failed_one() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.observed.containers.clear();

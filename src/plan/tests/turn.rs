@@ -3,14 +3,14 @@
 use super::world::World;
 use crate::model::build::Acquisition;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Step, gives_turn_back, takes_turn};
+use crate::plan::{Step, releases_turn, takes_turn};
 
 fn waits(world: &World) -> bool {
     takes_turn(&world.plan(), &world.observed)
 }
 
 #[test]
-fn an_update_waits_and_bringing_back_what_ran_does_not() {
+fn only_updates_wait_for_a_turn_not_repairs() {
     let mut world = World::running(1);
     assert!(!waits(&world), "nothing is to be done");
     world.exit(0, 1, false);
@@ -26,7 +26,7 @@ fn an_update_waits_and_bringing_back_what_ran_does_not() {
 }
 
 #[test]
-fn what_never_ran_waits_and_what_is_down_does_not() {
+fn a_first_start_waits_for_a_turn_but_a_crashed_container_does_not() {
     let mut world = World::empty();
     world.push(1);
     assert!(!waits(&world), "a build waits for nobody");
@@ -39,7 +39,7 @@ fn what_never_ran_waits_and_what_is_down_does_not() {
 }
 
 #[test]
-fn until_its_turn_an_environment_touches_no_container_and_says_why() {
+fn an_environment_waiting_for_its_turn_reports_why_and_does_nothing() {
     let mut world = World::running(1);
     world.set(2);
     let (plan, memory) = (world.plan(), world.memory.clone());
@@ -55,17 +55,17 @@ fn until_its_turn_an_environment_touches_no_container_and_says_why() {
 }
 
 #[test]
-fn a_turn_is_given_back_once_the_update_is_over_or_the_image_is_brought() {
+fn a_turn_is_released_after_the_update_or_during_a_build() {
     let mut world = World::running(1);
-    assert!(gives_turn_back(&world.plan()));
+    assert!(releases_turn(&world.plan()));
     world.set(2);
     world.pass();
-    assert!(!gives_turn_back(&world.plan()), "the new one is not ready yet");
+    assert!(!releases_turn(&world.plan()), "the new one is not ready yet");
     world.rest();
-    assert!(gives_turn_back(&world.plan()));
+    assert!(releases_turn(&world.plan()));
     world.push(3);
     world.observed.acquisition = Acquisition::Running { step: "building".to_owned() };
     let plan = world.plan();
     assert!(plan.steps.iter().all(|planned| !matches!(planned.step, Step::Create { .. })));
-    assert!(gives_turn_back(&plan), "a build keeps no other from its update: {:?}", plan.verdict);
+    assert!(releases_turn(&plan), "a build keeps no other from its update: {:?}", plan.verdict);
 }

@@ -45,7 +45,7 @@ fn the_first_crash_restarts_at_once_and_later_ones_back_off_to_five_minutes() {
 }
 
 #[test]
-fn ten_healthy_minutes_forget_the_crashes_before() {
+fn ten_healthy_minutes_reset_the_crash_count() {
     let mut world = World::running(1);
     for _ in 0..4 {
         world.exit(0, 1, false);
@@ -74,7 +74,7 @@ fn sync_gets_through_a_backoff() {
 }
 
 #[test]
-fn sync_starts_what_the_engine_cannot_start_once_and_no_more() {
+fn sync_retries_a_failing_start_only_once() {
     let mut world = World::running(1);
     world.exit(0, 1, false);
     world.foreign_has_port = true;
@@ -92,7 +92,7 @@ fn sync_starts_what_the_engine_cannot_start_once_and_no_more() {
 }
 
 #[test]
-fn the_crashes_of_a_container_say_nothing_of_the_one_after_it() {
+fn a_replacement_starts_with_a_zero_crash_count() {
     let mut world = World::running(1);
     for _ in 0..6 {
         world.exit(0, 1, false);
@@ -105,7 +105,7 @@ fn the_crashes_of_a_container_say_nothing_of_the_one_after_it() {
 }
 
 #[test]
-fn a_container_that_ends_cleanly_is_started_again() {
+fn a_container_that_exits_cleanly_is_restarted() {
     let mut world = World::running(1);
     world.exit(0, 0, false);
     let plan = world.pass();
@@ -118,7 +118,7 @@ fn a_container_that_ends_cleanly_is_started_again() {
 }
 
 #[test]
-fn a_kill_for_lack_of_memory_is_named() {
+fn an_out_of_memory_kill_is_reported() {
     let mut world = World::running(1);
     world.exit(0, 137, true);
     world.pass();
@@ -138,7 +138,7 @@ fn a_renamed_container_gets_its_name_back() {
 }
 
 #[test]
-fn a_paused_container_goes_on() {
+fn a_paused_container_is_unpaused() {
     let mut world = World::running(1);
     world.pause(0);
     world.rest();
@@ -156,7 +156,7 @@ fn limits_that_drift_are_set_in_place() {
 }
 
 #[test]
-fn a_limit_that_was_never_declared_takes_a_new_container() {
+fn an_undeclared_limit_is_removed_by_a_new_container() {
     let mut world = World::running(1);
     world.observed.containers[0].pids = Some(10);
     world.rest();
@@ -165,7 +165,7 @@ fn a_limit_that_was_never_declared_takes_a_new_container() {
 }
 
 #[test]
-fn a_new_container_for_drift_that_fails_leaves_the_one_before_serving() {
+fn a_failing_replacement_for_drift_leaves_the_old_container_serving() {
     let mut world = World::running(1);
     let before = world.only().id.clone();
     world.observed.containers[0].pids = Some(10);
@@ -179,7 +179,7 @@ fn a_new_container_for_drift_that_fails_leaves_the_one_before_serving() {
 }
 
 #[test]
-fn a_volume_that_held_data_is_never_made_anew() {
+fn a_missing_volume_that_held_data_is_never_recreated() {
     let mut world = World::running(1);
     world.observed.containers.clear();
     world.observed.volumes.clear();
@@ -192,7 +192,7 @@ fn a_volume_that_held_data_is_never_made_anew() {
 }
 
 #[test]
-fn a_missing_volume_of_new_options_leaves_the_old_container_healing() {
+fn a_missing_volume_of_new_options_does_not_stop_healing() {
     let mut world = World::running(1);
     world.memory.volumes.insert("uploads".to_owned());
     world.edit(|options| options.volumes.push(mount("uploads")));
@@ -203,7 +203,7 @@ fn a_missing_volume_of_new_options_leaves_the_old_container_healing() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_read_leaves_the_container_healing_as_it_is() {
+fn an_unreadable_secret_does_not_stop_healing() {
     let mut world = World::running(1);
     let options = std::mem::replace(&mut world.intent.options, Err("$PASSWORD is not set".to_owned()));
     world.exit(0, 1, false);
@@ -217,7 +217,7 @@ fn a_secret_that_cannot_be_read_leaves_the_container_healing_as_it_is() {
 }
 
 #[test]
-fn a_secret_that_vanishes_in_the_middle_of_an_update_brings_the_old_container_back() {
+fn a_secret_lost_during_an_update_restores_the_old_container() {
     let mut world = World::running(1);
     let old = world.only().id.clone();
     world.set(2);
@@ -232,7 +232,7 @@ fn a_secret_that_vanishes_in_the_middle_of_an_update_brings_the_old_container_ba
 }
 
 #[test]
-fn a_removed_container_is_made_again() {
+fn a_removed_container_is_recreated() {
     let mut world = World::running(1);
     world.observed.containers.clear();
     world.rest();
@@ -241,7 +241,7 @@ fn a_removed_container_is_made_again() {
 }
 
 #[test]
-fn a_removed_network_is_made_again_and_joined_even_by_a_stopped_container() {
+fn a_removed_network_is_recreated_and_joined_by_a_stopped_container() {
     let mut world = World::running(1);
     world.remove_network();
     world.exit(0, 1, false);
@@ -251,7 +251,7 @@ fn a_removed_network_is_made_again_and_joined_even_by_a_stopped_container() {
 }
 
 #[test]
-fn a_foreign_container_under_the_name_is_reported_and_left_alone() {
+fn an_unmanaged_container_with_the_name_is_reported_and_kept() {
     let mut world = World::running(1);
     world.observed.containers.clear();
     world.foreign_takes_name();
@@ -264,7 +264,7 @@ fn a_foreign_container_under_the_name_is_reported_and_left_alone() {
 }
 
 #[test]
-fn a_renamed_container_whose_name_a_foreign_one_took_goes_on_healing() {
+fn a_renamed_container_keeps_healing_if_its_name_is_taken() {
     let mut world = World::running(1);
     world.rename(0, "something-else");
     world.foreign_takes_name();
@@ -277,7 +277,7 @@ fn a_renamed_container_whose_name_a_foreign_one_took_goes_on_healing() {
 }
 
 #[test]
-fn a_container_that_the_engine_calls_dead_is_removed_and_made_again() {
+fn a_dead_container_is_removed_and_recreated() {
     let mut world = World::running(1);
     world.observed.containers[0].state = ContainerState::Dead;
     world.rest();
@@ -286,7 +286,7 @@ fn a_container_that_the_engine_calls_dead_is_removed_and_made_again() {
 }
 
 #[test]
-fn restarts_are_taken_back_from_the_engine_also_from_a_holder_and_in_the_middle_of_a_restart() {
+fn restart_policies_are_removed_even_during_a_restart() {
     for state in [ContainerState::Running, ContainerState::InTransit] {
         let mut world = World::running(1);
         world.observed.containers[0].state = state;
@@ -302,7 +302,7 @@ fn restarts_are_taken_back_from_the_engine_also_from_a_holder_and_in_the_middle_
 }
 
 #[test]
-fn a_dead_container_beside_a_stopped_one_is_no_reason_to_refuse_it() {
+fn a_dead_container_does_not_fail_the_stopped_one_beside_it() {
     let mut world = World::running(1);
     let mut dead = world.only().clone();
     (dead.id, dead.state) = ("dead".to_owned(), ContainerState::Dead);
@@ -317,17 +317,17 @@ fn a_dead_container_beside_a_stopped_one_is_no_reason_to_refuse_it() {
 }
 
 #[test]
-fn what_the_engine_is_busy_with_is_looked_at_again_before_an_update() {
+fn a_container_in_transit_is_inspected_again_before_an_update() {
     let mut world = World::running(1);
     world.observed.containers[0].state = ContainerState::InTransit;
     world.set(2);
     let plan = world.plan();
     assert!(plan.steps.is_empty(), "{plan:#?}");
-    assert!(plan.look_again > Some(world.now), "{plan:#?}");
+    assert!(plan.requeue_at > Some(world.now), "{plan:#?}");
 }
 
 #[test]
-fn a_person_who_swaps_the_names_does_not_leave_the_bad_container_in_charge() {
+fn swapped_container_names_do_not_keep_the_bad_container() {
     let mut world = World::running(1);
     world.program(2, Program::NeverAnswers);
     world.set(2);
@@ -341,7 +341,7 @@ fn a_person_who_swaps_the_names_does_not_leave_the_bad_container_in_charge() {
 }
 
 #[test]
-fn backoff_begins_at_once_never_shrinks_and_never_passes_five_minutes() {
+fn backoff_starts_at_zero_never_shrinks_and_is_capped_at_5_min() {
     for seed in ["a", "b", "dev", "prod-server"] {
         assert_eq!((backoff(0, seed), backoff(1, seed)), (Duration::ZERO, Duration::ZERO));
         for count in 2..1000 {
@@ -355,7 +355,7 @@ fn backoff_begins_at_once_never_shrinks_and_never_passes_five_minutes() {
 }
 
 #[test]
-fn a_crash_that_is_seen_twice_is_counted_once() {
+fn a_crash_observed_twice_is_counted_once() {
     let mut world = World::running(1);
     world.exit(0, 1, false);
     world.pass();
@@ -369,7 +369,7 @@ fn a_crash_that_is_seen_twice_is_counted_once() {
 }
 
 #[test]
-fn a_container_of_another_environment_gives_up_a_name_that_is_needed() {
+fn another_environments_container_is_renamed_if_its_name_is_needed() {
     let mut world = World::running(1);
     world.rename(0, "other-server");
     world.neighbour_has_name();
@@ -380,7 +380,7 @@ fn a_container_of_another_environment_gives_up_a_name_that_is_needed() {
 }
 
 #[test]
-fn a_replacement_takes_a_name_that_nobody_has() {
+fn a_replacement_gets_an_unused_name() {
     let mut world = World::running(1);
     world.others_take_names_beside();
     world.set(2);

@@ -53,7 +53,7 @@ fn made_by_an_earlier_version(world: &mut World, index: usize, text: &str, volum
 }
 
 #[test]
-fn an_undeclared_volume_is_the_same_whatever_becomes_of_the_container() {
+fn an_undeclared_volume_survives_every_container_replacement() {
     let mut world = running_with(&["/data/db", "/kept"]);
     let (db, kept) = (at(&world, "/data/db"), at(&world, "/kept"));
     assert!(db.starts_with("abide-dev-data-db-") && db != kept, "{db} {kept}");
@@ -78,7 +78,7 @@ fn an_undeclared_volume_is_the_same_whatever_becomes_of_the_container() {
 }
 
 #[test]
-fn an_undeclared_volume_that_held_data_is_never_made_anew() {
+fn a_missing_undeclared_volume_is_never_recreated() {
     let mut world = running_with(&["/data/db"]);
     let volume = at(&world, "/data/db");
     world.observed.containers.clear();
@@ -89,7 +89,7 @@ fn an_undeclared_volume_that_held_data_is_never_made_anew() {
 }
 
 #[test]
-fn what_the_engine_made_for_an_earlier_version_is_taken_over() {
+fn an_anonymous_volume_of_an_earlier_version_is_adopted() {
     let mut world = running_with(&["/data/db"]);
     made_by_an_earlier_version(&mut world, 0, "/data/db", anonymous('a'));
     let before = world.only().id.clone();
@@ -106,7 +106,7 @@ fn what_the_engine_made_for_an_earlier_version_is_taken_over() {
 }
 
 #[test]
-fn a_candidate_of_an_earlier_version_does_not_take_over_with_an_empty_volume() {
+fn an_earlier_versions_candidate_is_not_kept_with_an_empty_volume() {
     let mut world = running_with(&["/data/db"]);
     made_by_an_earlier_version(&mut world, 0, "/data/db", anonymous('a'));
     world.set(2);
@@ -120,7 +120,7 @@ fn a_candidate_of_an_earlier_version_does_not_take_over_with_an_empty_volume() {
 }
 
 #[test]
-fn a_volume_that_is_declared_later_does_not_make_the_one_before_forgotten() {
+fn a_newly_declared_volume_warns_of_the_one_it_replaces() {
     let mut world = running_with(&["/data/db"]);
     let before = at(&world, "/data/db");
     let declared = |volume: &str| Mount::new(volume, "/data/db").unwrap();
@@ -128,10 +128,10 @@ fn a_volume_that_is_declared_later_does_not_make_the_one_before_forgotten() {
     world.wait(60);
     assert_eq!(at(&world, "/data/db"), "other");
     let plan = world.plan();
-    let said = plan.warnings.iter().find(|warning| warning.contains(&before)).expect("it is said");
+    let warning = plan.warnings.iter().find(|warning| warning.contains(&before)).expect("it is said");
     assert!(
-        said.contains(&format!("volumes = [\"{before}:/data/db\"]")) && said.contains("`other`"),
-        "{said}"
+        warning.contains(&format!("volumes = [\"{before}:/data/db\"]")) && warning.contains("`other`"),
+        "{warning}"
     );
     assert!(plan.volumes.iter().any(|volume| volume.source == before && !volume.mounted));
     // The line from the first warning.
@@ -141,7 +141,7 @@ fn a_volume_that_is_declared_later_does_not_make_the_one_before_forgotten() {
 }
 
 #[test]
-fn a_container_of_an_earlier_version_is_not_forgotten_where_its_path_is_declared_meanwhile() {
+fn declaring_a_path_warns_of_the_anonymous_volume_it_replaces() {
     let mut world = running_with(&["/data/db"]);
     made_by_an_earlier_version(&mut world, 0, "/data/db", anonymous('a'));
     world.edit(|options| options.volumes.push(Mount::new("other", "/data/db").unwrap()));
@@ -151,7 +151,7 @@ fn a_container_of_an_earlier_version_is_not_forgotten_where_its_path_is_declared
 }
 
 #[test]
-fn a_declared_volume_that_is_declared_no_more_goes_on_where_the_image_has_a_volume() {
+fn an_undeclared_volume_is_kept_if_the_image_declares_its_path() {
     let mut world = running_with(&["/data"]);
     assert_eq!(at(&world, "/data"), "data");
     world.edit(|options| options.volumes.clear());
@@ -160,7 +160,7 @@ fn a_declared_volume_that_is_declared_no_more_goes_on_where_the_image_has_a_volu
 }
 
 #[test]
-fn a_version_without_the_volume_line_keeps_it_for_the_next() {
+fn a_version_without_the_volume_keeps_it_for_the_next_one() {
     let mut world = running_with(&["/data/db"]);
     let before = at(&world, "/data/db");
     world.observed.image_volumes.insert(digest(2), BTreeSet::new());
@@ -174,21 +174,22 @@ fn a_version_without_the_volume_line_keeps_it_for_the_next() {
 }
 
 #[test]
-fn mounts_above_and_below_a_volume_line_are_warned_of_by_name() {
+fn mounts_above_or_below_an_image_volume_cause_a_warning() {
     for (declared, line) in [("/var/lib/pg/data", "/var/lib/pg"), ("/var/lib", "/var/lib/pg")] {
         let mut world = running_with(&[line]);
         world.edit(|options| options.volumes = vec![Mount::new("pgdata", declared).unwrap()]);
         world.wait(60);
         let plan = world.plan();
-        let is_it =
-            |said: &&String| said.contains("`pgdata`") && said.contains(declared) && said.contains(line);
-        let said = plan.warnings.iter().filter(is_it);
-        assert_eq!(said.count(), 1, "{:?}", plan.warnings);
+        let is_it = |warning: &&String| {
+            warning.contains("`pgdata`") && warning.contains(declared) && warning.contains(line)
+        };
+        let warning = plan.warnings.iter().filter(is_it);
+        assert_eq!(warning.count(), 1, "{:?}", plan.warnings);
     }
 }
 
 #[test]
-fn an_environment_whose_image_has_a_volume_changes_places_stop_first() {
+fn an_image_with_a_volume_is_updated_stop_first() {
     for (paths, expected) in [(&["/kept"][..], true), (&[], false)] {
         let mut world = World::empty();
         declare(&mut world, paths);
@@ -219,7 +220,7 @@ fn bind(world: &mut World, create: bool) {
 }
 
 #[test]
-fn a_missing_source_blocks_and_stops_nothing() {
+fn a_missing_bind_source_blocks_the_update_but_stops_nothing() {
     let mut world = World::running(1);
     world.observed.missing_sources.insert(path("/srv/app"));
     bind(&mut world, false);
@@ -235,7 +236,7 @@ fn a_missing_source_blocks_and_stops_nothing() {
 }
 
 #[test]
-fn nothing_is_made_for_a_first_container_whose_source_is_missing() {
+fn a_missing_bind_source_prevents_the_first_container() {
     let mut world = World::empty();
     world.observed.missing_sources.insert(path("/srv/app"));
     bind(&mut world, false);
@@ -246,7 +247,7 @@ fn nothing_is_made_for_a_first_container_whose_source_is_missing() {
 }
 
 #[test]
-fn a_folder_that_may_be_made_is_made_before_the_container() {
+fn a_bind_source_with_create_is_created_before_the_container() {
     let mut world = World::running(1);
     world.observed.missing_sources.insert(path("/srv/app"));
     bind(&mut world, true);
@@ -259,7 +260,7 @@ fn a_folder_that_may_be_made_is_made_before_the_container() {
 }
 
 #[test]
-fn a_container_whose_source_went_is_not_started_without_it() {
+fn a_container_is_not_started_without_its_bind_source() {
     let mut world = World::running(1);
     bind(&mut world, false);
     world.wait(60);
@@ -275,7 +276,7 @@ fn a_container_whose_source_went_is_not_started_without_it() {
 }
 
 #[test]
-fn a_source_that_the_policy_does_not_allow_any_more_is_not_mounted() {
+fn a_bind_source_no_longer_allowed_by_the_policy_is_not_mounted() {
     let mut world = World::running(1);
     bind(&mut world, false);
     world.wait(60);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::build::{BuildKey, BuildRecord, BuildResult, RecipeKey};
+use crate::model::desired::Desired;
 
 fn recipe(name: &str) -> RecipeKey {
     RecipeKey(name.to_owned())
@@ -22,7 +23,7 @@ fn entry(record: &Fixture) -> crate::model::desired::Entry {
 }
 
 #[tokio::test]
-async fn an_edit_makes_a_generation_of_the_same_commit_and_what_is_named_inherits_its_recipe() {
+async fn an_edit_creates_a_generation_of_the_same_commit() {
     let record = built().await;
     let (dev, resolver) = (name("dev"), &record.handles.resolver);
     assert_eq!(entry(&record).recipe, Some(recipe("first")));
@@ -41,13 +42,13 @@ async fn an_edit_makes_a_generation_of_the_same_commit_and_what_is_named_inherit
 }
 
 #[tokio::test]
-async fn a_recipe_is_noted_without_a_generation_and_rings_for_nobody() {
+async fn recording_a_recipe_creates_no_generation_and_no_wakeup() {
     let record = built().await;
     let (dev, resolver) = (name("dev"), &record.handles.resolver);
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     assert!(resolver.note_recipe(&dev, Generation(1), recipe("second")).await.unwrap());
     assert!(!resolver.note_recipe(&dev, Generation(2), recipe("third")).await.unwrap());
-    assert!(bells.try_recv().is_err());
+    assert!(wakeups.try_recv().is_err());
     let record = record.reopen();
     let noted = entry(&record);
     assert_eq!((noted.generation, noted.recipe.clone()), (Generation(1), Some(recipe("second"))));
@@ -55,7 +56,7 @@ async fn a_recipe_is_noted_without_a_generation_and_rings_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_head_that_was_passed_over_makes_a_generation_only_when_it_is_asked_for_after_all() {
+async fn a_skipped_head_creates_a_generation_only_on_request() {
     let record = built().await;
     let (dev, resolver) = (name("dev"), &record.handles.resolver);
     assert!(resolver.pass_over(&dev, &commit(2), at(60)).await.unwrap());
@@ -87,7 +88,7 @@ fn build(number: u64, content: &str, reused: Option<u64>) -> BuildRecord {
 }
 
 #[tokio::test]
-async fn a_build_is_found_by_its_commit_and_its_content_as_long_as_that_is_used() {
+async fn a_build_is_found_by_commit_and_content_while_in_use() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     writer.build(&build(1, "content", None)).await.unwrap();
@@ -101,4 +102,31 @@ async fn a_build_is_found_by_its_commit_and_its_content_as_long_as_that_is_used(
     assert_eq!(known("commit 2").unwrap().reused, Some(1));
     assert_eq!(known("content").unwrap().number, kept + 1);
     assert_eq!(record.handles.status.build_counts().unwrap().built, 1, "what was taken again is no build");
+}
+
+#[tokio::test]
+async fn a_push_waiting_for_checks_keeps_its_author() {
+    let record = built().await;
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    let get = |record: &Fixture| record.handles.desired.get(&dev).unwrap();
+    for (number, by) in [(2, "github (alice)"), (3, "github (bob)"), (4, "github (carol)")] {
+        let hint = Hint { revision: commit(number), by: by.to_owned(), at: at(number * 100) };
+        let push = Push { id: None, repository: RepositoryName::new("shop").unwrap(), hint };
+        record.handles.writer.push(push, std::slice::from_ref(&dev)).await.unwrap();
+        resolver.await_checks(&dev, &commit(number), at(number * 100 + 1)).await.unwrap();
+    }
+    let desired = get(&record);
+    assert_eq!((desired.hint, desired.unchecked.len()), (None, 3), "git shows them, so no push is open");
+    assert_eq!(desired.entry.generation, Generation(1), "and none is recorded");
+    let passed = resolver.advance_checked(&dev, &commit(3), "passed ci".to_owned(), at(500)).await.unwrap();
+    assert_eq!(passed, Some(Generation(2)));
+    let record = record.reopen();
+    let Desired { entry, head, unchecked, .. } = get(&record);
+    assert_eq!((entry.origin, entry.by.as_deref()), (Some(Origin::Push), Some("github (bob)")));
+    assert_eq!((entry.note.as_deref(), head), (Some("passed ci"), Some(commit(3))));
+    let left: Vec<_> = unchecked.iter().map(|hint| hint.by.as_str()).collect();
+    assert_eq!(left, ["github (carol)"], "the older push is part of the green one");
+    let (green, note) = (commit(3), "passed ci".to_owned());
+    let again = record.handles.resolver.advance_checked(&dev, &green, note, at(600));
+    assert_eq!(again.await.unwrap(), None, "a commit is recorded once");
 }

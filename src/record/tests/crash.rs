@@ -64,7 +64,7 @@ async fn no_acknowledged_write_is_lost_however_the_process_ends() {
                 _ => assert!(entry.is_some(), "{line} was acknowledged and is lost"),
             }
         }
-        assert_whole(&handles.desired.export().unwrap());
+        assert_complete(&handles.desired.export().unwrap());
         assert!(handles.notices.iter().all(|notice| notice.contains("snap.")), "{:?}", handles.notices);
     }
     assert!(checked > 100, "only {checked} writes were acknowledged before the kills");
@@ -80,8 +80,8 @@ fn kill_after(home: &Path, time: Duration) -> Vec<String> {
     victim.wait().unwrap();
     let first = first.and_then(|line| Some(line.get(line.find("dev ")?..)?.to_owned()));
     let kinds = ["dev ", "hint ", "test ", "image "];
-    let said = first.into_iter().chain(lines);
-    said.filter(|line| kinds.iter().any(|kind| line.starts_with(kind))).collect()
+    let printed = first.into_iter().chain(lines);
+    printed.filter(|line| kinds.iter().any(|kind| line.starts_with(kind))).collect()
 }
 
 fn victim(home: &Path) -> Child {
@@ -95,7 +95,7 @@ fn victim(home: &Path) -> Child {
 }
 
 /// Checks that batches are complete: history has every generation, and begins with the current one.
-fn assert_whole(export: &Export) {
+fn assert_complete(export: &Export) {
     for environment in &export.environments {
         let current = environment.desired.entry.generation.0;
         let kept: Vec<_> = environment.history.iter().map(|kept| kept.entry.generation.0).collect();

@@ -1,14 +1,17 @@
 //! Tests of the record through its public handles, and their shared fixtures.
 
+mod backup;
 mod builds;
 mod crash;
 mod laws;
+mod problems;
 mod recovery;
 mod reopen;
 mod resolver;
 mod session;
 mod status;
 mod tags;
+mod together;
 mod token;
 mod writer;
 

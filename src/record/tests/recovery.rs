@@ -37,7 +37,7 @@ fn set_aside(home: &Path) -> usize {
     entries.filter(|name| name.to_string_lossy().starts_with("sled.damaged-")).count()
 }
 
-fn told(handles: &Handles, what: &str) -> bool {
+fn has_notice(handles: &Handles, what: &str) -> bool {
     handles.notices.iter().any(|notice| notice.contains(what))
 }
 
@@ -49,7 +49,7 @@ fn plant(home: &Path, kind: DocumentKind, key: &[u8], value: Option<&[u8]>) {
 }
 
 #[tokio::test]
-async fn a_sound_record_opens_without_a_word() {
+async fn an_intact_record_opens_without_notices() {
     let (home, export) = closed().await;
     let handles = open(home.path()).unwrap();
     assert_eq!(handles.notices, [""; 0]);
@@ -58,7 +58,7 @@ async fn a_sound_record_opens_without_a_word() {
 }
 
 #[tokio::test]
-async fn nobody_else_may_look_into_the_record() {
+async fn the_record_is_readable_only_by_its_owner() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("desired-state/record");
     let handles = open(&dir).unwrap();
@@ -70,7 +70,7 @@ async fn nobody_else_may_look_into_the_record() {
 }
 
 #[tokio::test]
-async fn a_second_opener_is_told_who_holds_the_record() {
+async fn opening_a_record_in_use_is_reported() {
     let (home, _) = closed().await;
     let first = open(home.path()).unwrap();
     let error = open(home.path()).err().unwrap();
@@ -90,17 +90,17 @@ async fn a_clone_keeps_the_record_open() {
 }
 
 #[tokio::test]
-async fn a_half_made_snapshot_is_taken_away() {
+async fn a_half_written_snapshot_is_removed() {
     let (home, export) = closed().await;
     fs::write(home.path().join("sled/snap.00000000000ABCDE.generating"), b"half").unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "snap.00000000000ABCDE.generating"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "snap.00000000000ABCDE.generating"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap(), export);
     assert_eq!(set_aside(home.path()), 0);
 }
 
 #[tokio::test]
-async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
+async fn a_corrupt_snapshot_causes_only_a_notice() {
     let (home, export) = closed().await;
     // sled writes a snapshot at its next open.
     drop(open(home.path()).unwrap());
@@ -110,7 +110,7 @@ async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
         fs::write(snapshot, b"garbage").unwrap();
     }
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "cannot open the store"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "cannot open the store"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap(), export);
     assert_eq!(set_aside(home.path()), 1);
 }
@@ -119,7 +119,7 @@ async fn a_garbage_snapshot_costs_nothing_but_a_notice() {
 type Damage = (&'static str, fn(&Path));
 
 #[tokio::test]
-async fn whatever_becomes_of_the_log_the_record_is_restored() {
+async fn the_record_is_restored_after_any_damage_to_the_store() {
     let damages: [Damage; 6] = [
         ("garbage", |log| fs::write(log, vec![0x5a; 1 << 19]).unwrap()),
         ("empty", |log| fs::write(log, b"").unwrap()),
@@ -158,7 +158,7 @@ async fn whatever_becomes_of_the_log_the_record_is_restored() {
 }
 
 #[tokio::test]
-async fn any_flipped_byte_of_the_log_is_survived() {
+async fn any_flipped_byte_of_the_store_is_recovered_from() {
     let (home, export) = closed().await;
     let sound = fs::read(home.path().join("sled/db")).unwrap();
     let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
@@ -179,37 +179,37 @@ async fn any_flipped_byte_of_the_log_is_survived() {
 }
 
 #[tokio::test]
-async fn a_lost_store_is_restored_from_its_mirror() {
+async fn a_lost_store_is_restored_from_its_backup() {
     let (home, export) = closed().await;
     fs::remove_dir_all(home.path().join("sled")).unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "restored from its backup file"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "restored from its backup file"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap().environments, export.environments);
 }
 
 #[tokio::test]
-async fn a_mirror_that_makes_no_sense_is_kept_for_people() {
+async fn a_corrupt_backup_is_set_aside() {
     let (home, _) = closed().await;
     fs::remove_dir_all(home.path().join("sled")).unwrap();
     fs::write(home.path().join("record.json"), b"{ torn").unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "record.json.unreadable-"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "record.json.unreadable-"), "{:?}", handles.notices);
     assert!(handles.desired.all().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_mirror_of_another_record_restores_nothing() {
+async fn a_backup_of_another_record_is_not_restored() {
     let (home, export) = closed().await;
     let other = Export { id: "0".repeat(32), ..export.clone() };
     plant(home.path(), DocumentKind::Desired, b"dev", Some(b"spoilt"));
     fs::write(home.path().join("record.json"), serde_json::to_vec(&other).unwrap()).unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "another record"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "another record"), "{:?}", handles.notices);
     assert_eq!(handles.id, export.id);
 }
 
 #[tokio::test]
-async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
+async fn corrupt_documents_are_set_aside_and_others_stay_readable() {
     let (home, export) = closed().await;
     let swapped = serde_json::to_vec(&export.environments[0].desired).unwrap();
     plant(home.path(), DocumentKind::Desired, b"prod", Some(&swapped));
@@ -218,7 +218,7 @@ async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
     plant(home.path(), DocumentKind::History, &crate::record::keys::numbered(&name("dev"), 1), Some(b"[]"));
     let handles = open(home.path()).unwrap();
     // `plant` opens the store too, so the opens in between set the first three aside.
-    assert!(told(&handles, "`history`"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "`history`"), "{:?}", handles.notices);
     assert_eq!(handles.shared_store().pairs(DocumentKind::Quarantine, b"").count(), 4);
     let restored = handles.desired.export().unwrap().environments;
     assert_eq!(restored, export.environments, "the mirror knows what history was");
@@ -228,27 +228,27 @@ async fn poisoned_documents_are_set_aside_and_others_stay_readable() {
 }
 
 #[tokio::test]
-async fn an_unreadable_record_is_restored_with_its_hold_from_the_mirror() {
+async fn an_unreadable_record_is_restored_with_its_hold_from_the_backup() {
     let (home, export) = closed().await;
     plant(home.path(), DocumentKind::Desired, b"dev", Some(b"not json"));
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "the record of `dev` from the backup file"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "the record of `dev` from the backup file"), "{:?}", handles.notices);
     assert_eq!(handles.desired.export().unwrap().environments, export.environments);
 }
 
 #[tokio::test]
-async fn an_unreadable_record_without_a_mirror_is_restored_from_history() {
+async fn an_unreadable_record_without_a_backup_is_restored_from_history() {
     let (home, export) = closed().await;
     plant(home.path(), DocumentKind::Desired, b"dev", Some(b"not json"));
     fs::remove_file(home.path().join("record.json")).unwrap();
     let handles = open(home.path()).unwrap();
-    assert!(told(&handles, "from history (generation 3)"), "{:?}", handles.notices);
+    assert!(has_notice(&handles, "from history (generation 3)"), "{:?}", handles.notices);
     let dev = handles.desired.get(&name("dev")).unwrap();
     assert_eq!(dev.entry, export.environments[0].desired.entry);
 }
 
 #[tokio::test]
-async fn one_unreadable_document_stops_no_other_environment_while_the_record_is_open() {
+async fn an_unreadable_document_does_not_affect_other_environments() {
     let record = fixture();
     record.handles.writer.submit(&name("test"), set(1), &[]).await.unwrap();
     record.handles.spoil(&name("dev"));
@@ -259,7 +259,7 @@ async fn one_unreadable_document_stops_no_other_environment_while_the_record_is_
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_abide_is_left_as_it_is() {
+async fn a_record_from_a_newer_version_is_rejected_unchanged() {
     let (home, _) = closed().await;
     plant(home.path(), DocumentKind::Meta, b"format", Some(&2_u64.to_be_bytes()));
     let error = open(home.path()).err().unwrap();
@@ -268,14 +268,14 @@ async fn a_record_of_a_newer_abide_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_mirror_of_a_newer_abide_is_not_taken_for_nothing() {
+async fn a_backup_from_a_newer_version_is_rejected() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("record.json"), br#"{"format": 3, "news": true}"#).unwrap();
     assert!(matches!(open(home.path()), Err(OpenError::TooNew { found: 3, .. })));
 }
 
 #[tokio::test]
-async fn the_mirror_holds_the_record_as_people_can_read_it() {
+async fn the_backup_contains_the_record_in_readable_form() {
     let record = fixture();
     record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
     let export = record.handles.desired.export().unwrap();
@@ -286,7 +286,7 @@ async fn the_mirror_holds_the_record_as_people_can_read_it() {
 }
 
 #[tokio::test]
-async fn a_change_is_mirrored_without_being_asked_for() {
+async fn a_change_is_backed_up_automatically() {
     let record = fixture();
     record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
     let export = record.handles.desired.export().unwrap();
@@ -300,4 +300,63 @@ async fn a_change_is_mirrored_without_being_asked_for() {
         assert!(std::time::Instant::now() < deadline, "never mirrored");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// Removes the store and its backup file.
+fn lose(home: &Path) {
+    fs::remove_dir_all(home.join("sled")).unwrap();
+    fs::remove_file(home.join("record.json")).unwrap();
+}
+
+#[tokio::test]
+async fn the_id_survives_the_loss_of_the_store_and_its_backup_file() {
+    let (home, export) = closed().await;
+    let before = open(home.path()).unwrap().instance;
+    lose(home.path());
+    let handles = open(home.path()).unwrap();
+    assert_eq!(handles.id, export.id);
+    // Its events are numbered anew, so a controller must not take them for those of the lost store.
+    let instance = handles.instance.clone();
+    assert_ne!(instance, before);
+    assert!(
+        has_notice(&handles, "abide import FILE") && has_notice(&handles, &export.id),
+        "{:?}",
+        handles.notices
+    );
+    assert!(handles.desired.export().unwrap().environments.is_empty());
+    drop(handles);
+    let mode = fs::metadata(home.path().join("id")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let handles = open(home.path()).unwrap();
+    assert_eq!((&handles.id, &handles.instance), (&export.id, &instance));
+    assert_eq!(handles.notices, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_file_of_the_id_follows_the_store_and_an_import() {
+    let (home, export) = closed().await;
+    // A folder of an earlier version has no such file, and one with a wrong file is corrected.
+    for wrong in [None, Some("nonsense"), Some("0123456789abcdef0123456789abcdef")] {
+        fs::remove_file(home.path().join("id")).unwrap();
+        if let Some(wrong) = wrong {
+            fs::write(home.path().join("id"), wrong).unwrap();
+        }
+        assert_eq!(open(home.path()).unwrap().id, export.id);
+        assert_eq!(fs::read_to_string(home.path().join("id")).unwrap().trim(), export.id);
+    }
+    let other = fixture();
+    assert_ne!(other.handles.id, export.id);
+    other.handles.writer.import(export.clone()).await.unwrap();
+    drop(other.handles);
+    lose(other.home.path());
+    assert_eq!(open(other.home.path()).unwrap().id, export.id);
+}
+
+#[tokio::test]
+async fn no_new_id_replaces_a_file_that_cannot_be_read() {
+    let (home, _) = closed().await;
+    lose(home.path());
+    fs::remove_file(home.path().join("id")).unwrap();
+    fs::create_dir(home.path().join("id")).unwrap();
+    assert!(matches!(open(home.path()), Err(OpenError::Io { doing: "reading", .. })));
 }

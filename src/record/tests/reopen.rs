@@ -13,7 +13,7 @@ fn because(reason: &str) -> Hold {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn a_store_that_failed_is_opened_again_with_all_that_was_acknowledged() {
+async fn a_failed_store_is_reopened_with_all_acknowledged_writes() {
     let Fixture { handles, home } = fixture();
     handles.writer.hold(&name("dev"), because("before")).await.unwrap();
     handles.shared_store().note_failure();
@@ -33,7 +33,7 @@ async fn a_store_that_failed_is_opened_again_with_all_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_by_a_try_and_is_no_reason_to_open_anything_again() {
+async fn a_trial_write_detects_a_full_disk_without_reopening_the_store() {
     let Fixture { handles, home: _home } = fixture();
     handles.pretend_to_be_full();
     assert!(handles.desired.try_write().await.unwrap_err().is_full);
@@ -41,7 +41,7 @@ async fn a_full_disk_is_told_by_a_try_and_is_no_reason_to_open_anything_again() 
 }
 
 #[tokio::test]
-async fn whoever_reads_a_copy_changes_nothing_and_sees_everything() {
+async fn opening_the_record_read_only_changes_nothing() {
     let Fixture { handles, home } = fixture();
     handles.writer.hold(&name("dev"), because("why")).await.unwrap();
     assert!(matches!(open_to_read(home.path()), Err(OpenError::Busy(_))));
@@ -57,7 +57,7 @@ async fn whoever_reads_a_copy_changes_nothing_and_sees_everything() {
 }
 
 #[test]
-fn a_file_that_may_not_be_used_is_named_with_the_remedy() {
+fn an_inaccessible_record_file_is_reported_with_a_remedy() {
     let home = tempfile::tempdir().unwrap();
     drop(open(home.path()).unwrap());
     let lock = home.path().join("lock");

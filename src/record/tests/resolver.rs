@@ -3,8 +3,8 @@
 use super::super::{Handles, RollbackRequest, Wakeup};
 use super::{at, commit, delivery, digest, fixture, hint, hold, image, name, set};
 use crate::model::desired::{Desired, Image, Origin, Outcome};
-use crate::model::look::QueryPeriod;
 use crate::model::name::Generation;
+use crate::model::poll::QueryPeriod;
 use crate::model::status::Reason;
 
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn a_head_that_a_push_announced_is_that_pushs_generation() {
 }
 
 #[tokio::test]
-async fn a_head_that_nobody_announced_is_the_polls_generation() {
+async fn an_unannounced_head_becomes_the_polls_generation() {
     let record = fixture();
     let dev = name("dev");
     record.handles.writer.push(delivery("1", 7), std::slice::from_ref(&dev)).await.unwrap();
@@ -35,30 +35,30 @@ async fn a_head_that_nobody_announced_is_the_polls_generation() {
 }
 
 #[tokio::test]
-async fn a_head_that_was_seen_before_changes_nothing_and_ends_the_hint() {
+async fn a_known_head_changes_nothing_and_clears_the_hint() {
     let record = fixture();
     let dev = name("dev");
     let resolver = &record.handles.resolver;
     resolver.advance_head(&dev, &commit(7), at(9)).await.unwrap();
     record.handles.writer.push(delivery("1", 8), std::slice::from_ref(&dev)).await.unwrap();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     assert_eq!(resolver.advance_head(&dev, &commit(7), at(22)).await.unwrap(), None);
     assert_eq!(record.handles.desired.get(&dev).unwrap().hint, Some(hint(8)), "git may only be late");
-    assert!(bells.try_recv().is_err());
+    assert!(wakeups.try_recv().is_err());
     assert_eq!(resolver.advance_head(&dev, &commit(7), at(23)).await.unwrap(), None);
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!((desired.entry.generation, desired.hint), (Generation(1), None));
     assert_eq!(
-        bells.try_recv().unwrap(),
+        wakeups.try_recv().unwrap(),
         Wakeup::Desired(dev.clone()),
         "whoever waits for the answer hears of it"
     );
     assert_eq!(resolver.advance_head(&dev, &commit(7), at(24)).await.unwrap(), None);
-    assert!(bells.try_recv().is_err(), "a poll that finds nothing rings for nobody");
+    assert!(wakeups.try_recv().is_err(), "a poll that finds nothing rings for nobody");
 }
 
 #[tokio::test]
-async fn an_answer_to_a_question_of_before_verifies_no_push() {
+async fn an_answer_to_an_earlier_query_does_not_verify_a_push() {
     let record = fixture();
     let dev = name("dev");
     let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
@@ -79,7 +79,7 @@ async fn an_answer_to_a_question_of_before_verifies_no_push() {
 }
 
 #[tokio::test]
-async fn a_question_without_an_answer_leaves_a_push_to_be_verified() {
+async fn an_unanswered_query_leaves_a_push_unverified() {
     let record = fixture();
     let dev = name("dev");
     let (resolver, writer) = (&record.handles.resolver, &record.handles.writer);
@@ -91,13 +91,13 @@ async fn a_question_without_an_answer_leaves_a_push_to_be_verified() {
     assert_eq!((of().hint.is_some(), of().asked), (true, None), "who asked is told");
     resolver.no_head(&dev, asked, true).await.unwrap();
     assert_eq!(of().hint, None, "there is no such branch");
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     resolver.no_head(&dev, asked, true).await.unwrap();
-    assert!(bells.try_recv().is_err());
+    assert!(wakeups.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn what_a_person_set_stays_until_the_branch_moves() {
+async fn an_explicitly_set_image_is_kept_until_the_branch_moves() {
     let record = fixture();
     let dev = name("dev");
     let resolver = &record.handles.resolver;
@@ -114,20 +114,20 @@ async fn what_a_person_set_stays_until_the_branch_moves() {
 }
 
 #[tokio::test]
-async fn an_image_completes_its_generation_and_is_none_of_its_own() {
+async fn a_resolved_image_completes_its_generation() {
     let record = fixture();
     let dev = name("dev");
     let resolver = &record.handles.resolver;
     resolver.advance_head(&dev, &commit(1), at(1)).await.unwrap();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     assert!(resolver.resolve_image(&dev, Generation(1), image(1)).await.unwrap());
-    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
+    assert_eq!(wakeups.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!(desired.entry.generation, Generation(1));
     assert_eq!(desired.entry.image, Some(image(1)));
     assert_eq!(record.handles.desired.history(&dev).unwrap(), [desired.entry]);
     assert!(resolver.resolve_image(&dev, Generation(1), image(1)).await.unwrap());
-    assert!(bells.try_recv().is_err(), "the same again is no change");
+    assert!(wakeups.try_recv().is_err(), "the same again is no change");
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn an_image_of_a_superseded_generation_is_not_recorded() {
 }
 
 #[tokio::test]
-async fn a_resolved_image_may_be_named_further_but_never_replaced() {
+async fn a_resolved_image_can_be_completed_but_not_replaced() {
     let record = fixture();
     let dev = name("dev");
     let by_digest = Image { reference: Some("r/x".into()), digest: Some(digest(1)), id: None };
@@ -173,7 +173,7 @@ async fn the_held_generation_can_be_completed_while_a_newer_one_waits() {
 }
 
 #[tokio::test]
-async fn a_rebuild_is_a_new_generation_of_the_same_revision_and_takes_the_hold_along() {
+async fn a_rebuild_creates_a_generation_and_moves_the_hold_to_it() {
     let record = fixture();
     let dev = name("dev");
     let resolver = &record.handles.resolver;
@@ -214,12 +214,12 @@ async fn at_two() -> super::Fixture {
 }
 
 #[tokio::test]
-async fn a_rollback_is_a_new_generation_that_remembers_what_failed_and_why() {
+async fn a_rollback_creates_a_generation_that_records_the_failure() {
     let record = at_two().await;
     let dev = name("dev");
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     assert!(record.handles.resolver.roll_back(&dev, back(2, 1)).await.unwrap());
-    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
+    assert_eq!(wakeups.try_recv().unwrap(), Wakeup::Desired(dev.clone()));
     let desired = record.handles.desired.get(&dev).unwrap();
     assert_eq!(desired.entry.generation, Generation(3));
     assert_eq!(desired.entry.origin, Some(Origin::AutomaticRollback));
@@ -235,7 +235,7 @@ async fn a_rollback_is_a_new_generation_that_remembers_what_failed_and_why() {
 }
 
 #[tokio::test]
-async fn what_failed_survives_a_restart_and_an_export() {
+async fn bad_images_survive_a_restart_and_an_export() {
     let record = at_two().await;
     let dev = name("dev");
     assert!(record.handles.resolver.roll_back(&dev, back(2, 1)).await.unwrap());
@@ -249,7 +249,7 @@ async fn what_failed_survives_a_restart_and_an_export() {
 }
 
 #[tokio::test]
-async fn a_rollback_that_the_record_has_overtaken_changes_nothing() {
+async fn an_outdated_rollback_changes_nothing() {
     let record = at_two().await;
     let dev = name("dev");
     let Handles { resolver, writer, desired, .. } = &record.handles;
@@ -265,7 +265,7 @@ async fn a_rollback_that_the_record_has_overtaken_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_person_who_names_a_bad_image_lifts_it() {
+async fn setting_a_bad_image_explicitly_clears_it() {
     let record = at_two().await;
     let dev = name("dev");
     let Handles { resolver, writer, desired, .. } = &record.handles;
@@ -277,7 +277,7 @@ async fn a_person_who_names_a_bad_image_lifts_it() {
 }
 
 #[tokio::test]
-async fn a_person_who_names_the_commit_of_a_bad_image_lifts_it_once_it_is_built() {
+async fn setting_the_commit_of_a_bad_image_clears_it_once_built() {
     let record = at_two().await;
     let dev = name("dev");
     let Handles { resolver, writer, desired, .. } = &record.handles;
@@ -291,7 +291,7 @@ async fn a_person_who_names_the_commit_of_a_bad_image_lifts_it_once_it_is_built(
 }
 
 #[tokio::test]
-async fn a_branch_that_comes_back_to_a_bad_image_does_not_lift_it() {
+async fn a_push_of_a_bad_image_does_not_clear_it() {
     let record = at_two().await;
     let dev = name("dev");
     let Handles { resolver, desired, .. } = &record.handles;
@@ -303,7 +303,7 @@ async fn a_branch_that_comes_back_to_a_bad_image_does_not_lift_it() {
 }
 
 #[tokio::test]
-async fn what_a_rollback_led_to_stays_a_rollback_when_it_is_built_again() {
+async fn a_rebuilt_rollback_keeps_its_rollback_origin() {
     let record = at_two().await;
     let dev = name("dev");
     let Handles { resolver, desired, .. } = &record.handles;
@@ -332,4 +332,24 @@ fn the_newest_bad_images_are_remembered_each_once() {
     assert_eq!(desired.bad.first().map(|bad| bad.generation), Some(Generation(10)));
     assert_eq!(desired.bad.last(), Some(&bad(20, 99)));
     assert_eq!(desired.bad.iter().filter(|bad| bad.image == image(20)).count(), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_names_the_pusher_of_a_commit_that_a_poll_found_first() {
+    let record = fixture();
+    let dev = name("dev");
+    record.handles.resolver.advance_head(&dev, &commit(7), at(0)).await.unwrap();
+    assert_eq!(record.handles.desired.get(&dev).unwrap().entry.by, None);
+    let outcome = record.handles.writer.push(delivery("1", 7), std::slice::from_ref(&dev)).await.unwrap();
+    assert!(outcome.recorded.is_empty(), "it is no news");
+    let entry = record.handles.desired.get(&dev).unwrap().entry;
+    assert_eq!(entry.by.as_deref(), Some("github (user 7)"));
+    assert_eq!(record.handles.desired.history(&dev).unwrap(), std::slice::from_ref(&entry));
+
+    // A later delivery about an earlier commit, and one about a commit whose pusher is known.
+    record.handles.resolver.advance_head(&dev, &commit(8), at(1)).await.unwrap();
+    record.handles.writer.push(delivery("2", 7), std::slice::from_ref(&dev)).await.unwrap();
+    assert_eq!(record.handles.desired.get(&dev).unwrap().entry.by, None, "nobody announced commit 8 yet");
+    let history = record.handles.desired.history(&dev).unwrap();
+    assert_eq!(history.last(), Some(&entry), "its first pusher stays");
 }

@@ -20,7 +20,7 @@ fn new(user: &str) -> NewSession {
 }
 
 #[tokio::test]
-async fn a_session_survives_a_restart_and_no_other_secret_opens_it() {
+async fn a_session_survives_a_restart_and_needs_its_own_secret() {
     let record = fixture();
     let writer = &record.handles.token_writer;
     let (session, secret) = writer.open_session(new("alice"), at(0)).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_session_survives_a_restart_and_no_other_secret_opens_it() {
 }
 
 #[tokio::test]
-async fn use_keeps_a_session_alive_until_its_last_moment() {
+async fn use_extends_a_session_up_to_its_absolute_expiry() {
     let record = fixture();
     let (writer, tokens) = (&record.handles.token_writer, &record.handles.tokens);
     let (_, secret) = writer.open_session(new("alice"), at(0)).await.unwrap();
@@ -46,7 +46,7 @@ async fn use_keeps_a_session_alive_until_its_last_moment() {
 }
 
 #[tokio::test]
-async fn an_ended_session_is_gone_and_its_use_does_not_bring_it_back() {
+async fn using_an_ended_session_does_not_restore_it() {
     let record = fixture();
     let (writer, tokens) = (&record.handles.token_writer, &record.handles.tokens);
     let (session, secret) = writer.open_session(new("alice"), at(0)).await.unwrap();
@@ -64,7 +64,7 @@ async fn an_ended_session_is_gone_and_its_use_does_not_bring_it_back() {
 }
 
 #[tokio::test]
-async fn sessions_of_one_holder_are_bounded_and_ended_ones_removed() {
+async fn sessions_per_holder_are_limited_and_ended_ones_are_removed() {
     let record = fixture();
     let (writer, tokens) = (&record.handles.token_writer, &record.handles.tokens);
     let token = TokenId::new("0123456789ab").unwrap();

@@ -11,22 +11,7 @@ use crate::model::status::{Condition, Reason, Status};
 use crate::record::status::{BUILDS_KEPT, EVENTS_KEPT};
 
 fn status(message: &str) -> Status {
-    Status {
-        environment: name("dev"),
-        observed_generation: Generation(1),
-        condition: Condition::Ready,
-        reason: Reason::AsRecorded,
-        message: message.into(),
-        since: at(1),
-        running: None,
-        next_retry: None,
-        plan: vec![],
-        observed_sync: None,
-        certificate_until: None,
-        volumes: Vec::new(),
-        warnings: Vec::new(),
-        observed_declaration: None,
-    }
+    Status::new(name("dev"), Generation(1), (Condition::Ready, Reason::AsRecorded), message, at(1))
 }
 
 fn build(key: &str, number: u64) -> BuildRecord {
@@ -60,22 +45,22 @@ async fn a_report_is_read_back_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_report_rings_only_where_the_status_changed() {
+async fn a_report_sends_a_wakeup_only_if_the_status_changed() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     writer.report(&status("fine"), &Memory::default()).await.unwrap();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     writer.report(&status("fine"), &Memory::default()).await.unwrap();
     let mut memory = Memory::default();
     memory.crashes.count = 1;
     writer.report(&status("fine"), &memory).await.unwrap();
-    assert!(bells.try_recv().is_err());
+    assert!(wakeups.try_recv().is_err());
     writer.report(&status("better"), &memory).await.unwrap();
-    assert_eq!(bells.try_recv().unwrap(), Wakeup::Status(name("dev")));
+    assert_eq!(wakeups.try_recv().unwrap(), Wakeup::Status(name("dev")));
 }
 
 #[tokio::test]
-async fn an_idle_loop_leaves_the_files_alone() {
+async fn an_unchanged_report_does_not_write_to_disk() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     writer.report(&status("fine"), &Memory::default()).await.unwrap();
@@ -88,7 +73,7 @@ async fn an_idle_loop_leaves_the_files_alone() {
 }
 
 #[tokio::test]
-async fn an_outcome_belongs_to_a_generation_that_is_kept() {
+async fn an_outcome_is_stored_only_for_a_kept_generation() {
     let record = fixture();
     let dev = name("dev");
     record.handles.writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -101,7 +86,7 @@ async fn an_outcome_belongs_to_a_generation_that_is_kept() {
 }
 
 #[tokio::test]
-async fn the_same_event_again_is_counted_and_keeps_its_place() {
+async fn a_repeated_event_is_counted_and_keeps_its_place() {
     let record = fixture();
     let (writer, dev) = (&record.handles.status_writer, name("dev"));
     writer.event(&dev, EventKind::Failure, "no answer", at(1)).await.unwrap();
@@ -110,12 +95,12 @@ async fn the_same_event_again_is_counted_and_keeps_its_place() {
     writer.event(&dev, EventKind::Step, "no answer", at(4)).await.unwrap();
     writer.event(&dev, EventKind::Failure, "no answer", at(5)).await.unwrap();
     let events = record.handles.status.events(Some(&dev), None, 10).unwrap();
-    let told: Vec<_> = events.iter().map(|event| (event.sequence, event.count, event.at)).collect();
-    assert_eq!(told, [(1, 2, at(3)), (3, 1, at(4)), (4, 1, at(5))]);
+    let repetitions: Vec<_> = events.iter().map(|event| (event.sequence, event.count, event.at)).collect();
+    assert_eq!(repetitions, [(1, 2, at(3)), (3, 1, at(4)), (4, 1, at(5))]);
 }
 
 #[tokio::test]
-async fn events_of_all_environments_come_in_their_order_and_the_newest_first_in_line() {
+async fn events_are_returned_in_order_and_limited_to_the_newest() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     for number in 0..10 {
@@ -138,7 +123,7 @@ async fn events_of_all_environments_come_in_their_order_and_the_newest_first_in_
 }
 
 #[tokio::test]
-async fn events_are_bounded_and_so_are_their_messages() {
+async fn events_and_their_messages_are_limited() {
     let record = fixture();
     let (writer, dev) = (&record.handles.status_writer, name("dev"));
     for number in 0..EVENTS_KEPT as u64 + 3 {
@@ -162,7 +147,7 @@ async fn build_numbers_rise_across_restarts() {
 }
 
 #[tokio::test]
-async fn the_latest_build_of_some_inputs_is_found_by_them() {
+async fn the_latest_build_is_found_by_its_inputs() {
     let record = fixture();
     for (key, number) in [("a", 1), ("b", 2), ("a", 3)] {
         record.handles.status_writer.build(&build(key, number)).await.unwrap();
@@ -175,7 +160,7 @@ async fn the_latest_build_of_some_inputs_is_found_by_them() {
 }
 
 #[tokio::test]
-async fn verdicts_are_counted_once_each() {
+async fn build_results_are_counted_once_each() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     let failed = BuildRecord { result: BuildResult::Failed("no".into()), ..build("b", 2) };
@@ -187,7 +172,7 @@ async fn verdicts_are_counted_once_each() {
 }
 
 #[tokio::test]
-async fn old_builds_are_forgotten_unless_their_inputs_were_built_again() {
+async fn old_builds_are_pruned_unless_built_again() {
     let record = fixture();
     let writer = &record.handles.status_writer;
     for number in 1..=BUILDS_KEPT as u64 {
@@ -203,7 +188,7 @@ async fn old_builds_are_forgotten_unless_their_inputs_were_built_again() {
 }
 
 #[tokio::test]
-async fn after_the_highest_generation_there_is_none_and_that_is_said() {
+async fn exceeding_the_highest_generation_is_an_error() {
     let record = fixture();
     let highest = Status { observed_generation: Generation(u64::MAX), ..status("") };
     record.handles.status_writer.report(&highest, &Memory::default()).await.unwrap();

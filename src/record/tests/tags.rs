@@ -34,24 +34,28 @@ async fn a_digest_that_was_announced_is_its_senders_generation() {
 }
 
 #[tokio::test]
-async fn what_was_announced_and_is_not_so_changes_nothing() {
+async fn a_false_tag_announcement_changes_nothing() {
     let record = fixture();
     let shop = name("shop");
     let resolver = &record.handles.resolver;
     resolver.advance_tag(&shop, tagged(1), String::new(), at(6)).await.unwrap();
     record.handles.writer.announce_tag(vec![shop.clone()], hint(9)).await.unwrap();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(7)).await.unwrap(), None);
-    assert!(bells.try_recv().is_err(), "the registry may announce a tag before it shows it");
+    assert!(wakeups.try_recv().is_err(), "the registry may announce a tag before it shows it");
     assert_eq!(record.handles.desired.get(&shop).unwrap().tag_hint, Some(hint(9)));
     assert_eq!(resolver.advance_tag(&shop, tagged(1), String::new(), at(20)).await.unwrap(), None);
-    assert_eq!(bells.try_recv().unwrap(), Wakeup::Desired(shop.clone()), "whoever waits hears of the answer");
+    assert_eq!(
+        wakeups.try_recv().unwrap(),
+        Wakeup::Desired(shop.clone()),
+        "whoever waits hears of the answer"
+    );
     let desired = record.handles.desired.get(&shop).unwrap();
     assert_eq!((desired.entry.generation, desired.tag_hint), (Generation(1), None));
 }
 
 #[tokio::test]
-async fn what_a_person_set_stays_until_the_tag_moves() {
+async fn an_explicitly_set_image_is_kept_until_the_tag_moves() {
     let record = fixture();
     let shop = name("shop");
     let resolver = &record.handles.resolver;

@@ -41,7 +41,7 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_token_is_known_again_after_a_restart_and_no_other_is() {
+async fn a_token_is_valid_after_a_restart_and_a_wrong_one_is_not() {
     let record = fixture();
     let role = Role::Agent { agent: AgentName::new("online").unwrap() };
     let writer = &record.handles.token_writer;
@@ -58,7 +58,7 @@ async fn a_token_is_known_again_after_a_restart_and_no_other_is() {
 }
 
 #[tokio::test]
-async fn no_two_tokens_are_alike() {
+async fn tokens_are_unique() {
     let record = fixture();
     let (one, first) = made(&record.handles, "one").await;
     let (other, second) = made(&record.handles, "other").await;
@@ -67,7 +67,7 @@ async fn no_two_tokens_are_alike() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_opens_nothing_from_that_moment_on() {
+async fn a_revoked_token_is_invalid_immediately() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     let mut changes = record.handles.tokens.changes();
@@ -81,8 +81,8 @@ async fn a_revoked_token_opens_nothing_from_that_moment_on() {
     assert_eq!(again.revoked, Some(by_alice(5)));
     let record = record.reopen();
     assert_eq!(record.handles.tokens.verify(&credential, at(0)).unwrap(), None);
-    let nobody = TokenId::new("0".repeat(12)).unwrap();
-    assert_eq!(record.handles.token_writer.revoke(&nobody, by_alice(9)).await.unwrap(), None);
+    let unknown = TokenId::new("0".repeat(12)).unwrap();
+    assert_eq!(record.handles.token_writer.revoke(&unknown, by_alice(9)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_token_ends_when_it_expires() {
 }
 
 #[tokio::test]
-async fn a_name_is_given_once_among_tokens_in_force() {
+async fn valid_tokens_have_unique_names() {
     let record = fixture();
     let (token, _) = made(&record.handles, "ci").await;
     let writer = &record.handles.token_writer;
@@ -107,7 +107,7 @@ async fn a_name_is_given_once_among_tokens_in_force() {
 }
 
 #[tokio::test]
-async fn one_that_ended_long_ago_is_forgotten_with_the_next() {
+async fn a_long_ended_token_is_pruned_when_the_next_one_is_created() {
     let record = fixture();
     let (old, credential) = made(&record.handles, "old").await;
     let (writer, tokens) = (&record.handles.token_writer, &record.handles.tokens);
@@ -122,7 +122,7 @@ async fn one_that_ended_long_ago_is_forgotten_with_the_next() {
 }
 
 #[tokio::test]
-async fn the_last_use_is_known_to_the_hour() {
+async fn the_last_use_of_a_token_has_hourly_precision() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     let (writer, tokens) = (&record.handles.token_writer, &record.handles.tokens);
@@ -154,7 +154,7 @@ async fn the_secret_is_in_no_file_and_no_export() {
 }
 
 #[tokio::test]
-async fn an_import_brings_back_no_token_and_takes_none_away() {
+async fn an_import_neither_restores_nor_removes_tokens() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     let (_, kept) = made(&record.handles, "kept").await;
@@ -166,7 +166,7 @@ async fn an_import_brings_back_no_token_and_takes_none_away() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_lost_takes_its_tokens_along() {
+async fn tokens_are_lost_with_their_store() {
     let record = fixture();
     let (_, credential) = made(&record.handles, "ci").await;
     record.handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_store_that_is_lost_takes_its_tokens_along() {
 }
 
 #[tokio::test]
-async fn a_token_that_makes_no_sense_lets_nobody_in_and_hinders_no_start() {
+async fn a_corrupt_token_is_set_aside_and_does_not_prevent_a_start() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     let store = record.handles.shared_store();
@@ -198,7 +198,7 @@ async fn a_token_that_makes_no_sense_lets_nobody_in_and_hinders_no_start() {
 }
 
 #[tokio::test]
-async fn a_full_disk_makes_no_token_and_revokes_none() {
+async fn on_a_full_disk_no_token_is_created_or_revoked() {
     let record = fixture();
     let (token, credential) = made(&record.handles, "ci").await;
     record.handles.pretend_to_be_full();
@@ -210,7 +210,7 @@ async fn a_full_disk_makes_no_token_and_revokes_none() {
 }
 
 #[test]
-fn a_use_is_worth_a_note_once_an_hour() {
+fn the_use_of_a_token_is_recorded_hourly() {
     let mut token = Token {
         id: TokenId::new("0".repeat(12)).unwrap(),
         name: TokenName::new("ci").unwrap(),

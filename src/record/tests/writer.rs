@@ -14,7 +14,7 @@ async fn an_environment_without_a_record_reads_as_empty() {
 }
 
 #[tokio::test]
-async fn a_push_is_a_hint_for_each_environment_and_no_generation() {
+async fn a_push_records_a_hint_per_environment_but_no_generation() {
     let record = fixture();
     let environments = [name("dev"), name("test")];
     let outcome = record.handles.writer.push(delivery("1", 7), &environments).await.unwrap();
@@ -28,7 +28,7 @@ async fn a_push_is_a_hint_for_each_environment_and_no_generation() {
 }
 
 #[tokio::test]
-async fn a_push_that_tells_no_news_is_not_recorded() {
+async fn a_push_of_a_known_commit_is_not_recorded() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, [name("dev")]);
     writer.push(delivery("1", 7), &dev).await.unwrap();
@@ -41,7 +41,7 @@ async fn a_push_that_tells_no_news_is_not_recorded() {
 }
 
 #[tokio::test]
-async fn a_repeated_delivery_is_known_and_goes_by_its_content() {
+async fn a_repeated_delivery_is_recognized_by_id_but_applied_by_content() {
     let record = fixture();
     let dev = [name("dev")];
     record.handles.writer.push(delivery("1", 7), &dev).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_repeated_delivery_is_known_and_goes_by_its_content() {
 }
 
 #[tokio::test]
-async fn a_delivery_for_nobody_is_remembered_too() {
+async fn an_irrelevant_delivery_is_remembered_too() {
     let record = fixture();
     record.handles.writer.push(delivery("1", 7), &[]).await.unwrap();
     let record = record.reopen();
@@ -90,7 +90,7 @@ async fn the_same_delivery_a_hundred_times_at_once_is_recorded_once() {
 }
 
 #[tokio::test]
-async fn a_change_makes_a_generation_even_where_it_names_the_same() {
+async fn setting_the_same_image_creates_a_new_generation() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     let first = writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_generation_that_was_never_ready_is_superseded_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_held_generation_is_not_superseded_by_one_that_waits() {
+async fn a_held_generation_is_not_superseded_by_a_waiting_one() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_held_generation_is_not_superseded_by_one_that_waits() {
 }
 
 #[tokio::test]
-async fn a_change_is_refused_where_the_record_moved_meanwhile() {
+async fn a_change_based_on_a_stale_record_is_rejected() {
     let record = fixture();
     let (writer, test, prod) = (&record.handles.writer, name("test"), name("prod"));
     writer.submit(&test, set(1), &[]).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_change_is_refused_where_the_record_moved_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_rollback_holds_at_the_generation_that_it_makes() {
+async fn a_rollback_holds_the_generation_it_creates() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_rollback_holds_at_the_generation_that_it_makes() {
 }
 
 #[tokio::test]
-async fn a_hold_stays_through_changes_until_it_is_resumed() {
+async fn a_hold_persists_through_changes_until_resumed() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -165,44 +165,44 @@ async fn a_hold_stays_through_changes_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn what_history_does_not_keep_is_not_held() {
+async fn a_hold_on_an_unknown_generation_has_no_generation() {
     let record = fixture();
     let desired = record.handles.writer.hold(&name("dev"), hold(Some(7))).await.unwrap();
     assert_eq!(desired.hold, Some(hold(None)));
 }
 
 #[tokio::test]
-async fn resuming_what_is_not_held_writes_nothing_and_rings_for_nobody() {
+async fn resuming_an_unheld_environment_writes_nothing() {
     let record = fixture();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     let desired = record.handles.writer.resume(&name("dev"), at(1), None).await.unwrap();
     assert_eq!(desired, Desired::empty(name("dev")));
-    assert!(bells.try_recv().is_err());
+    assert!(wakeups.try_recv().is_err());
     assert!(record.handles.desired.all().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_sync_is_kept_and_is_no_generation() {
+async fn a_sync_request_is_stored_without_a_generation() {
     let record = fixture();
     let desired = record.handles.writer.sync(&name("dev"), at(5), false).await.unwrap();
     assert_eq!((desired.sync, desired.entry.generation), (Some(at(5)), Generation(0)));
 }
 
 #[tokio::test]
-async fn every_write_rings_for_what_it_changed_and_nothing_else() {
+async fn every_write_sends_wakeups_only_for_what_it_changed() {
     let record = fixture();
-    let mut bells = record.handles.bells.subscribe();
+    let mut wakeups = record.handles.wakeups.subscribe();
     let dev = name("dev");
     record.handles.writer.push(delivery("1", 7), &[dev.clone(), name("test")]).await.unwrap();
     record.handles.writer.push(delivery("2", 7), std::slice::from_ref(&dev)).await.unwrap();
     record.handles.writer.submit(&dev, set(1), &[]).await.unwrap();
-    let rung: Vec<_> = std::iter::from_fn(|| bells.try_recv().ok()).collect();
+    let received: Vec<_> = std::iter::from_fn(|| wakeups.try_recv().ok()).collect();
     let expected = [Wakeup::Desired(dev.clone()), Wakeup::Desired(name("test")), Wakeup::Desired(dev)];
-    assert_eq!(rung, expected);
+    assert_eq!(received, expected);
 }
 
 #[tokio::test]
-async fn history_is_bounded_but_keeps_the_held_and_the_current_generation() {
+async fn history_is_limited_but_keeps_the_held_and_current_generation() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -236,7 +236,7 @@ async fn an_export_imports_elsewhere_as_the_same_record() {
 }
 
 #[tokio::test]
-async fn an_import_may_go_back_and_stays_gone_back() {
+async fn an_import_may_restore_an_older_generation() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -251,7 +251,7 @@ async fn an_import_may_go_back_and_stays_gone_back() {
 type Spoiling = (&'static str, fn(&mut Export));
 
 #[tokio::test]
-async fn an_export_that_contradicts_itself_is_refused_and_changes_nothing() {
+async fn a_contradictory_export_is_rejected_and_changes_nothing() {
     let record = fixture();
     let (writer, dev) = (&record.handles.writer, name("dev"));
     writer.submit(&dev, set(1), &[]).await.unwrap();
@@ -281,7 +281,7 @@ async fn an_export_that_contradicts_itself_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_refuses_writes_and_leaves_reads_alone() {
+async fn a_full_disk_is_reported_and_rejects_only_writes() {
     let home = tempfile::tempdir().unwrap();
     let handles = open(home.path()).unwrap();
     handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();

@@ -66,7 +66,7 @@ fn good() -> String {
     answer("200 OK", &format!("Docker-Content-Digest: {}\r\n", digest(MANIFEST)), "")
 }
 
-fn nobody() -> RegistryClient {
+fn anonymous() -> RegistryClient {
     RegistryClient::new(Keyring::new(None, None))
 }
 
@@ -81,35 +81,35 @@ async fn ask(client: &RegistryClient, server: &Server) -> Result<Digest, Registr
 }
 
 #[tokio::test]
-async fn the_digest_of_a_tag_is_what_the_registry_tells() {
+async fn a_tags_digest_is_read_from_the_response_header() {
     let server = Server::start(|_, _| good()).await;
-    assert_eq!(ask(&nobody(), &server).await, Ok(digest(MANIFEST)));
+    assert_eq!(ask(&anonymous(), &server).await, Ok(digest(MANIFEST)));
     assert_eq!(server.seen(), ["HEAD /v2/team/app/manifests/stable HTTP/1.1 "]);
 }
 
 #[tokio::test]
-async fn where_no_digest_is_told_the_manifest_is_hashed() {
+async fn without_a_digest_header_the_manifest_is_hashed() {
     let server = Server::start(|asked, _| match asked.starts_with("HEAD") {
         true => answer("200 OK", "", ""),
         false => answer("200 OK", "", MANIFEST),
     })
     .await;
-    assert_eq!(ask(&nobody(), &server).await, Ok(digest(MANIFEST)));
+    assert_eq!(ask(&anonymous(), &server).await, Ok(digest(MANIFEST)));
 }
 
 #[tokio::test]
-async fn a_registry_that_tells_another_digest_than_it_gives_is_not_believed() {
+async fn a_digest_header_that_mismatches_the_manifest_is_rejected() {
     let server = Server::start(|asked, _| match asked.starts_with("HEAD") {
         true => answer("200 OK", "", ""),
         false => answer("200 OK", &format!("Docker-Content-Digest: {}\r\n", digest("other")), MANIFEST),
     })
     .await;
-    let error = ask(&nobody(), &server).await.unwrap_err();
+    let error = ask(&anonymous(), &server).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn name_and_password_are_given_where_they_are_asked_for() {
+async fn credentials_are_sent_only_after_a_challenge() {
     let server = Server::start(|asked, _| match asked.contains("Basic YWxpY2U6cDp3") {
         true => good(),
         false => answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"r\"\r\n", ""),
@@ -117,7 +117,7 @@ async fn name_and_password_are_given_where_they_are_asked_for() {
     .await;
     assert_eq!(ask(&alice(server.port), &server).await, Ok(digest(MANIFEST)));
     assert!(!server.seen()[0].contains("Basic"), "nobody had asked: {:?}", server.seen());
-    let error = ask(&nobody(), &server).await.unwrap_err();
+    let error = ask(&anonymous(), &server).await.unwrap_err();
     assert!(
         matches!(&error, RegistryError::Denied { why, .. } if why.contains("none are configured")),
         "{error}"
@@ -125,7 +125,7 @@ async fn name_and_password_are_given_where_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_where_one_is_asked_for() {
+async fn a_token_is_fetched_if_the_registry_requires_one() {
     let server = Server::start(|asked, port| {
         if asked.starts_with("GET /token") {
             let is_alice = asked.contains("Basic YWxpY2U6cDp3");
@@ -147,12 +147,12 @@ async fn a_token_is_fetched_where_one_is_asked_for() {
     })
     .await;
     assert_eq!(ask(&alice(server.port), &server).await, Ok(digest(MANIFEST)));
-    let error = ask(&nobody(), &server).await.unwrap_err();
+    let error = ask(&anonymous(), &server).await.unwrap_err();
     assert!(matches!(error, RegistryError::Denied { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
+async fn missing_denied_and_unavailable_images_are_distinguished() {
     for (status, expected) in [
         ("404 Not Found", "does not have team/app:stable"),
         ("403 Forbidden", "denies access to team/app:stable"),
@@ -160,25 +160,25 @@ async fn what_is_not_there_is_told_from_what_cannot_be_asked() {
         ("503 Service Unavailable", "does not respond: it answered 503"),
     ] {
         let server = Server::start(move |_, _| answer(status, "", "")).await;
-        let error = ask(&nobody(), &server).await.unwrap_err().to_string();
+        let error = ask(&anonymous(), &server).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     let server = Server::start(|_, _| "no HTTP at all\r\n\r\n".to_owned()).await;
-    assert!(matches!(ask(&nobody(), &server).await, Err(RegistryError::Unavailable { .. })));
+    assert!(matches!(ask(&anonymous(), &server).await, Err(RegistryError::Unavailable { .. })));
     let image = "127.0.0.1:1/a/b:c".parse().unwrap();
-    let error = nobody().digest(&image, &RegistryAccess::default()).await.unwrap_err().to_string();
+    let error = anonymous().digest(&image, &RegistryAccess::default()).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1"), "{error}");
 }
 
 #[tokio::test]
-async fn a_digest_is_there_or_not() {
+async fn the_existence_of_a_digest_is_checked() {
     let there = digest(MANIFEST);
     let server = Server::start(move |asked, _| match asked.contains(digest(MANIFEST).as_str()) {
         true => good(),
         false => answer("404 Not Found", "", ""),
     })
     .await;
-    let (client, repository, access) = (nobody(), server.image().repository, RegistryAccess::default());
+    let (client, repository, access) = (anonymous(), server.image().repository, RegistryAccess::default());
     assert_eq!(client.has(&repository, &there, &access).await, Ok(true));
     assert_eq!(client.has(&repository, &digest("gone"), &access).await, Ok(false));
 }
@@ -199,16 +199,16 @@ async fn a_password_does_not_follow_a_redirect() {
 }
 
 #[tokio::test]
-async fn endless_redirects_end() {
+async fn endless_redirects_are_an_error() {
     let server = Server::start(|_, port| {
         answer("307 Temporary Redirect", &format!("Location: http://127.0.0.1:{port}/again\r\n"), "")
     })
     .await;
-    assert!(ask(&nobody(), &server).await.unwrap_err().to_string().contains("redirects more than"));
+    assert!(ask(&anonymous(), &server).await.unwrap_err().to_string().contains("redirects more than"));
 }
 
 #[tokio::test]
-async fn a_token_service_without_tls_is_only_asked_for_a_registry_without_tls() {
+async fn a_plain_http_token_service_is_used_only_for_a_plain_http_registry() {
     use crate::outbound::Allowed;
     use crate::registry::token::{TokenServiceError, bearer};
     let service = Server::start(|_, _| answer("200 OK", "", "{\"token\":\"t\"}")).await;

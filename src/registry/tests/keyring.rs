@@ -16,25 +16,25 @@ fn password(username: &str, password: &str) -> Credentials {
     Credentials::Password { username: username.to_owned(), password: Secret::new(password) }
 }
 
-fn ring(file: &Path, text: &str) -> Keyring {
+fn keyring(file: &Path, text: &str) -> Keyring {
     std::fs::write(file, text).unwrap();
     Keyring::new(None, Some(file.to_owned()))
 }
 
-async fn found(ring: &Keyring, of: &str) -> Option<Credentials> {
-    ring.credentials(&host(of), &RegistryAccess::default()).await.unwrap()
+async fn found(keyring: &Keyring, of: &str) -> Option<Credentials> {
+    keyring.credentials(&host(of), &RegistryAccess::default()).await.unwrap()
 }
 
-async fn refused(ring: &Keyring, of: &str) -> String {
-    ring.credentials(&host(of), &RegistryAccess::default()).await.unwrap_err().to_string()
+async fn refused(keyring: &Keyring, of: &str) -> String {
+    keyring.credentials(&host(of), &RegistryAccess::default()).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
-async fn what_docker_login_writes_is_read() {
+async fn credentials_written_by_docker_login_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
     // alice:p:w, with and without padding, and from an old client that appended a NUL.
-    let ring = ring(
+    let keyring = keyring(
         &file,
         r#"{ "HttpHeaders": {}, "auths": {
             "localhost:5000": { "auth": "YWxpY2U6cDp3" },
@@ -44,24 +44,24 @@ async fn what_docker_login_writes_is_read() {
             "token.example.com": { "auth": "YWxpY2U6", "identitytoken": "tok" },
             "empty.example.com": {} } }"#,
     );
-    assert_eq!(found(&ring, "localhost:5000").await, Some(password("alice", "p:w")));
-    assert_eq!(found(&ring, "old.example.com").await, Some(password("alice", "p:wd")));
-    assert_eq!(found(&ring, "docker.io").await, Some(password("bob", "hubpw")));
-    assert_eq!(found(&ring, "plain.example.com").await, Some(password("carol", "pw")));
+    assert_eq!(found(&keyring, "localhost:5000").await, Some(password("alice", "p:w")));
+    assert_eq!(found(&keyring, "old.example.com").await, Some(password("alice", "p:wd")));
+    assert_eq!(found(&keyring, "docker.io").await, Some(password("bob", "hubpw")));
+    assert_eq!(found(&keyring, "plain.example.com").await, Some(password("carol", "pw")));
     let token = Credentials::IdentityToken(Secret::new("tok"));
-    assert_eq!(found(&ring, "token.example.com").await, Some(token));
-    for nobody in ["empty.example.com", "localhost:5001", "localhost", "example.com"] {
-        assert_eq!(found(&ring, nobody).await, None, "{nobody}");
+    assert_eq!(found(&keyring, "token.example.com").await, Some(token));
+    for unknown in ["empty.example.com", "localhost:5001", "localhost", "example.com"] {
+        assert_eq!(found(&keyring, unknown).await, None, "{unknown}");
     }
     let nowhere = Keyring::new(None, Some(dir.path().join("absent.json")));
     assert_eq!(found(&nowhere, "localhost:5000").await, None);
 }
 
 #[tokio::test]
-async fn the_manifest_comes_first_then_the_variable_then_the_file() {
+async fn the_manifest_overrides_the_variable_and_the_variable_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
-    let by_file = ring(
+    let by_file = keyring(
         &file,
         r#"{ "auths": { "a.b": { "auth": "YWxpY2U6cDp3" }, "c.d": { "auth": "YWxpY2U6cDp3" } } }"#,
     );
@@ -83,7 +83,7 @@ async fn the_manifest_comes_first_then_the_variable_then_the_file() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_none_is_named_and_never_repeated() {
+async fn a_malformed_docker_config_is_reported_without_its_content() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
     for text in [
@@ -91,7 +91,7 @@ async fn a_configuration_that_is_none_is_named_and_never_repeated() {
         r#"{ "auths": { "a.b": { "auth": "canary" } } }"#,
         r#"{ "auths": { "a.b": { "auth": 7 }, "canary": [] } }"#,
     ] {
-        let error = refused(&ring(&file, text), "a.b").await;
+        let error = refused(&keyring(&file, text), "a.b").await;
         assert!(error.contains("config.json") && !error.contains("canary"), "{error}");
     }
     assert!(
@@ -109,7 +109,7 @@ fn helper(dir: &Path, script: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_helper_with_a_name_that_is_none_is_never_run() {
+async fn a_credential_helper_with_an_invalid_name_is_never_run() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.json");
     let named = helper(dir.path(), "touch ran");
@@ -122,28 +122,28 @@ async fn a_helper_with_a_name_that_is_none_is_never_run() {
         &format!("../../../..{}/docker-credential-{named}", dir.path().display()),
     ] {
         let text = serde_json::json!({ "credsStore": name }).to_string();
-        assert!(refused(&ring(&file, &text), "a.b").await.contains("an invalid name"), "{name}");
+        assert!(refused(&keyring(&file, &text), "a.b").await.contains("an invalid name"), "{name}");
     }
     let absent = serde_json::json!({ "credHelpers": { "a.b": "abide-absent" } }).to_string();
-    let error = refused(&ring(&file, &absent), "a.b").await;
+    let error = refused(&keyring(&file, &absent), "a.b").await;
     assert!(
         error.contains("docker-credential-abide-absent") && error.contains("cannot be started"),
         "{error}"
     );
-    assert_eq!(found(&ring(&file, &absent), "c.d").await, None, "a helper is one registry's own");
+    assert_eq!(found(&keyring(&file, &absent), "c.d").await, None, "a helper is one registry's own");
 }
 
 #[test]
-fn nothing_of_a_password_is_shown() {
+fn debug_output_redacts_passwords() {
     let secret = password("alice", "canary");
     assert_eq!(format!("{secret:?}"), "[redacted]");
-    let ring = Keyring::new(Some(Secret::new("canary")), None);
-    assert!(!format!("{ring:?}").contains("canary"));
+    let keyring = Keyring::new(Some(Secret::new("canary")), None);
+    assert!(!format!("{keyring:?}").contains("canary"));
     assert!(!format!("{:?}", secret.engine_header(&host("a.b"))).contains("ey"));
 }
 
 #[test]
-fn the_engine_reads_every_password() {
+fn passwords_are_encoded_for_the_engine() {
     use base64::Engine as _;
     // In the other alphabet, these have a `+` or `/` at some alignment.
     for text in ["abc>>>def", "p~ss", "a?b", ">>>", "~~~~", "???", "ÿÿÿ", "\u{1}\"\\"] {

@@ -23,7 +23,7 @@ async fn links_out_of_the_tree_stay_links_and_are_not_followed() {
     let commit = origin.commit("links");
     let before = fs::metadata(&victim).unwrap().modified().unwrap();
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!((tree.files, tree.bytes), (4, 0));
     for (link, target) in [("file", victim.as_path()), ("dir", outside.path()), ("loop", Path::new("loop"))] {
         assert_eq!(fs::read_link(kept.tree().join(link)).unwrap(), target);
@@ -41,27 +41,27 @@ async fn a_tree_that_writes_through_its_own_link_is_refused() {
     let dir = origin.raw_tree(&[("100644", b"harm", &file)]);
     let commit = origin.commit_raw_tree(&[("120000", b"a", &link), ("40000", b"a", &dir)]);
     let kept = Kept::of(origin.remote());
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::Refused { .. }) && !error.is_transient(), "{error:?}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn trees_with_the_names_of_git_itself_or_of_parents_are_refused() {
+async fn trees_with_git_or_parent_directory_names_are_rejected() {
     for name in [".git", ".GIT", "..", ".", "git~1", ".git ", "a/b"] {
         let origin = Origin::new();
         let file = origin.blob(b"#!/bin/sh\ntouch harm\n");
         let dir = origin.raw_tree(&[("100755", b"post-checkout", &file)]);
         let commit = origin.commit_raw_tree(&[("40000", name.as_bytes(), &dir)]);
         let kept = Kept::of(origin.remote());
-        let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+        let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
         assert!(matches!(error, SourceError::Refused { .. }), "{name}: {error:?}");
         assert!(!kept.tree().exists(), "{name}");
     }
 }
 
 #[tokio::test]
-async fn odd_names_are_files_like_others() {
+async fn files_with_odd_names_are_checked_out() {
     let names: [&[u8]; 8] = [
         b"new\nline",
         b"tab\tand \"quote\"",
@@ -82,7 +82,7 @@ async fn odd_names_are_files_like_others() {
     origin.write(&deep, "deep");
     let commit = origin.commit("odd");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!(tree.files, 10);
     for name in names {
         assert_eq!(fs::read(kept.tree().join(OsStr::from_bytes(name))).unwrap(), name);
@@ -91,13 +91,13 @@ async fn odd_names_are_files_like_others() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_file_system_takes_is_a_verdict_with_the_name() {
+async fn an_overlong_file_name_is_a_permanent_failure_naming_it() {
     let origin = Origin::new();
     let file = origin.blob(b"x");
     let name = "n".repeat(300);
     let commit = origin.commit_raw_tree(&[("100644", name.as_bytes(), &file)]);
     let kept = Kept::of(origin.remote());
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::Unusable { .. }) && !error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("nnnn"));
 }
@@ -114,12 +114,12 @@ fn empty_directories(origin: &Origin, wide: usize, deep: usize) -> CommitId {
 }
 
 #[tokio::test]
-async fn a_few_objects_that_spell_trillions_of_empty_directories_are_refused_at_once() {
+async fn a_tree_bomb_of_empty_directories_is_rejected() {
     let origin = Origin::new();
     let first = empty_directories(&origin, 19, 10);
     let commit = empty_directories(&origin, 20, 10);
     let kept = Kept::of(origin.remote());
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     let expected = matches!(error, SourceError::TooLarge { limit: 200_000, what: "directories", .. });
     assert!(expected && !error.is_transient(), "{error:?}");
     assert!(!kept.tree().exists() || fs::read_dir(kept.tree()).unwrap().count() == 0);
@@ -129,7 +129,7 @@ async fn a_few_objects_that_spell_trillions_of_empty_directories_are_refused_at_
 }
 
 #[tokio::test]
-async fn a_few_kilobytes_that_spell_a_billion_files_are_refused() {
+async fn a_tree_bomb_of_a_billion_files_is_rejected() {
     let origin = Origin::new();
     let mut object = origin.blob(b"x");
     let mut mode = "100644";
@@ -141,12 +141,12 @@ async fn a_few_kilobytes_that_spell_a_billion_files_are_refused() {
     }
     let commit = origin.commit_tree(&object);
     let kept = Kept::of(origin.remote());
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::TooLarge { limit: 200_000, what: "files", .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_submodule_whose_url_or_update_is_a_command_is_refused() {
+async fn a_submodule_with_a_command_as_url_or_update_is_rejected() {
     let (origin, first) = Origin::with_one_commit();
     let harm = tempfile::tempdir().unwrap();
     let touch = harm.path().join("touched");
@@ -158,25 +158,25 @@ async fn a_submodule_whose_url_or_update_is_a_command_is_refused() {
     let commit =
         origin.commit_raw_tree(&[("100644", b".gitmodules", &modules), ("160000", b"sub", first.as_str())]);
     let kept = Kept::of(origin.remote());
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::Refused { .. }), "{error:?}");
     assert!(!touch.exists());
 }
 
 #[tokio::test]
-async fn an_honest_submodule_is_an_empty_directory() {
+async fn an_unfetched_submodule_becomes_an_empty_directory() {
     let (origin, first) = Origin::with_one_commit();
     let modules = origin.blob(b"[submodule \"sub\"]\n\tpath = sub\n\turl = https://host/x.git\n");
     let commit =
         origin.commit_raw_tree(&[("100644", b".gitmodules", &modules), ("160000", b"sub", first.as_str())]);
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!(tree.files, 1);
     assert_eq!(fs::read_dir(kept.tree().join("sub")).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn filters_hooks_and_settings_that_a_repository_brings_do_not_run() {
+async fn a_repositorys_filters_hooks_and_settings_are_not_run() {
     let origin = Origin::new();
     let harm = tempfile::tempdir().unwrap();
     let touch = format!("touch {}", harm.path().join("touched").display());
@@ -189,7 +189,7 @@ async fn filters_hooks_and_settings_that_a_repository_brings_do_not_run() {
     origin.git(&["config", "filter.harm.smudge", &touch]);
     origin.git(&["config", "core.fsmonitor", &touch]);
     let kept = Kept::of(origin.remote());
-    kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!(fs::read_to_string(kept.tree().join("file")).unwrap(), "plain");
     assert_eq!(fs::read_dir(harm.path()).unwrap().count(), 0);
 }
@@ -199,7 +199,7 @@ async fn a_message_that_would_steer_a_terminal_is_harmless() {
     let (origin, _) = Origin::with_one_commit();
     let commit = origin.commit("\u{1b}[2J\u{1b}]0;owned\u{7}</script>%s{}\r\nERROR forged line");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert!(!tree.subject.contains(char::is_control), "{:?}", tree.subject);
     assert!(tree.subject.contains("</script>%s{}"));
 }

@@ -118,19 +118,19 @@ fn from_cgi(output: &[u8]) -> Response<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_tree_is_laid_out_from_an_http_server() {
+async fn a_tree_is_checked_out_from_an_http_server() {
     let (origin, commit) = Origin::with_one_commit();
     let server = Server::start(origin.path(), None).await;
     let remote = Remote::new(&server.url("")).unwrap();
     assert_eq!(remote.head(&branch("master")).await.unwrap(), Some(commit.clone()));
     let kept = Kept::of(remote);
     kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!((tree.files, tree.bytes), (1, 6));
 }
 
 #[tokio::test]
-async fn a_login_opens_the_door_and_shows_on_no_command_line_and_in_no_file() {
+async fn a_git_login_never_appears_on_a_command_line_or_in_a_file() {
     let (origin, commit) = Origin::with_one_commit();
     let server = Server::start(origin.path(), Some(("a@nn", "canary-42"))).await;
     let remote = Remote::new(&server.url("")).unwrap();
@@ -158,7 +158,7 @@ async fn a_wrong_or_missing_login_is_denied_at_once_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_repository_that_a_server_does_not_show_is_no_verdict() {
+async fn a_repository_hidden_by_its_server_is_a_temporary_error() {
     let (origin, _) = Origin::with_one_commit();
     let server = Server::start(&origin.path().join(".git/refs"), None).await;
     let error = Remote::new(&server.url("")).unwrap().heads().await.unwrap_err();
@@ -166,7 +166,7 @@ async fn a_repository_that_a_server_does_not_show_is_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_is_unreachable() {
+async fn a_stopped_http_server_is_reported_as_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -180,7 +180,7 @@ async fn a_server_that_is_gone_is_unreachable() {
 }
 
 #[tokio::test]
-async fn another_password_is_used_for_the_mirror_that_is_there() {
+async fn a_changed_password_is_used_with_an_existing_mirror() {
     let (origin, commit) = Origin::with_one_commit();
     let server = Server::start(origin.path(), Some(("ann", "second"))).await;
     let remote =

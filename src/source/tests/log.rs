@@ -4,7 +4,7 @@ use super::fixture::{Kept, Origin, branch};
 use crate::model::name::CommitId;
 
 #[tokio::test]
-async fn commits_are_described_and_those_of_nobody_left_out() {
+async fn commits_are_described_and_unknown_ones_omitted() {
     let (origin, first) = Origin::with_one_commit();
     origin.git(&["commit", "-q", "--allow-empty", "-m", "Fix 修复 <b>\n\nThe body is not shown"]);
     let second = origin.id("HEAD");
@@ -22,7 +22,7 @@ async fn commits_are_described_and_those_of_nobody_left_out() {
 }
 
 #[tokio::test]
-async fn both_directions_of_a_difference_are_known() {
+async fn a_comparison_lists_added_and_removed_commits() {
     let (origin, first) = Origin::with_one_commit();
     let old = origin.commit_file("old", "x");
     origin.git(&["reset", "-q", "--hard", first.as_str()]);

@@ -22,11 +22,11 @@ async fn a_commit_that_is_there_is_not_fetched_again() {
     drop(origin);
     kept.mirror.ensure(&first, Some(&master)).await.unwrap();
     kept.mirror.ensure(&second, None).await.unwrap();
-    kept.mirror.lay_out(&first, &kept.tree()).await.unwrap();
+    kept.mirror.check_out(&first, &kept.tree()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_new_commit_is_fetched_into_the_mirror_that_is_there() {
+async fn a_new_commit_is_fetched_into_the_existing_mirror() {
     let (origin, first) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     kept.mirror.ensure(&first, Some(&branch("master"))).await.unwrap();
@@ -37,7 +37,7 @@ async fn a_new_commit_is_fetched_into_the_mirror_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_commit_on_another_branch_is_not_on_this_one_even_where_it_is_in_the_mirror() {
+async fn a_mirrored_commit_of_another_branch_is_not_accepted() {
     let (origin, first) = Origin::with_one_commit();
     origin.git(&["switch", "-q", "-c", "other"]);
     let other = origin.commit_file("more", "x");
@@ -58,13 +58,13 @@ async fn a_commit_of_a_fork_is_refused_although_the_server_would_serve_it() {
     let kept = Kept::of(origin.remote());
     assert!(is_no_such_commit(kept.mirror.ensure(&foreign, Some(&branch("master"))).await));
     assert!(is_no_such_commit(kept.mirror.ensure(&foreign, None).await));
-    let laid_out = kept.mirror.lay_out(&foreign, &kept.tree()).await.map(drop);
-    assert!(is_no_such_commit(laid_out));
+    let checked_out = kept.mirror.check_out(&foreign, &kept.tree()).await.map(drop);
+    assert!(is_no_such_commit(checked_out));
     assert!(!kept.tree().exists());
 }
 
 #[tokio::test]
-async fn the_ids_of_a_tag_a_tree_and_a_file_are_no_commits() {
+async fn ids_of_tags_trees_and_files_are_not_accepted_as_commits() {
     let (origin, commit) = Origin::with_one_commit();
     origin.git(&["tag", "-a", "-m", "x", "v1"]);
     let kept = Kept::of(origin.remote());
@@ -75,7 +75,7 @@ async fn the_ids_of_a_tag_a_tree_and_a_file_are_no_commits() {
 }
 
 #[tokio::test]
-async fn a_commit_that_a_force_push_took_away_is_gone_and_the_new_head_is_there() {
+async fn a_commit_removed_by_a_force_push_is_no_longer_accepted() {
     let (origin, first) = Origin::with_one_commit();
     let gone = origin.commit_file("mistake", "x");
     let kept = Kept::of(origin.remote());
@@ -88,7 +88,7 @@ async fn a_commit_that_a_force_push_took_away_is_gone_and_the_new_head_is_there(
 }
 
 #[tokio::test]
-async fn a_branch_that_is_gone_is_told_as_such() {
+async fn a_missing_branch_is_reported() {
     let (origin, _) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     let commit = CommitId::new("a".repeat(40)).unwrap();
@@ -98,7 +98,7 @@ async fn a_branch_that_is_gone_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_branch_may_become_a_folder_of_branches_and_back() {
+async fn a_branch_may_be_replaced_by_a_folder_of_branches() {
     let (origin, first) = Origin::with_one_commit();
     origin.git(&["branch", "x"]);
     let kept = Kept::of(origin.remote());
@@ -112,7 +112,7 @@ async fn a_branch_may_become_a_folder_of_branches_and_back() {
 }
 
 #[tokio::test]
-async fn a_mirror_of_another_remote_is_made_anew() {
+async fn a_mirror_of_another_remote_is_recreated() {
     let (one, of_one) = Origin::with_one_commit();
     let two = Origin::new();
     let of_two = two.commit_file("other", "y");
@@ -132,11 +132,11 @@ async fn a_repository_with_sha256_ids_is_mirrored_as_well() {
     kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
     let short = CommitId::new("a".repeat(40)).unwrap();
     assert!(is_no_such_commit(kept.mirror.ensure(&short, None).await));
-    kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_shallow_repository_is_mirrored_as_far_as_it_goes() {
+async fn a_shallow_repository_is_mirrored_up_to_its_boundary() {
     let (origin, first) = Origin::with_one_commit();
     let second = origin.commit_file("more", "x");
     let room = tempfile::tempdir().unwrap();
@@ -173,7 +173,7 @@ fn noise(seed: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_mirror_with_cut_packs_is_made_anew() {
+async fn a_mirror_with_truncated_packs_is_recreated() {
     for part in [0, 10, 50, 99] {
         let origin = Origin::new();
         for number in 0..5 {
@@ -183,7 +183,7 @@ async fn a_mirror_with_cut_packs_is_made_anew() {
         let commit = origin.id("HEAD");
         kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
         cut_packs(&kept.dir(), part);
-        let tree = kept.mirror.lay_out(&commit, &kept.tree()).await;
+        let tree = kept.mirror.check_out(&commit, &kept.tree()).await;
         assert_eq!(tree.unwrap_or_else(|e| panic!("{part}: {e:?}")).files, 5);
 
         cut_packs(&kept.dir(), part);
@@ -194,7 +194,7 @@ async fn a_mirror_with_cut_packs_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_lost_any_part_is_made_whole() {
+async fn a_mirror_with_missing_files_is_repaired() {
     let (origin, commit) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     for lost in ["HEAD", "config", "objects", "refs", "abide-mirror", "packed-refs", ""] {
@@ -210,7 +210,7 @@ async fn a_mirror_that_lost_any_part_is_made_whole() {
             .await
             .unwrap_or_else(|e| panic!("{lost}: {e:?}"));
         let into = kept.room.path().join(format!("tree{lost}"));
-        kept.mirror.lay_out(&commit, &into).await.unwrap_or_else(|e| panic!("{lost}: {e:?}"));
+        kept.mirror.check_out(&commit, &into).await.unwrap_or_else(|e| panic!("{lost}: {e:?}"));
     }
     fs::remove_dir_all(kept.dir()).unwrap();
     fs::write(kept.dir(), "a file in its place").unwrap();
@@ -218,7 +218,7 @@ async fn a_mirror_that_lost_any_part_is_made_whole() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_files_of_a_mirror_is_mended() {
+async fn a_mirror_with_corrupt_files_is_repaired() {
     let (origin, commit) = Origin::with_one_commit();
     for broken in ["HEAD", "config", "packed-refs", "abide-mirror", "objects/info/alternates", "shallow"] {
         let kept = Kept::of(origin.remote());
@@ -226,12 +226,12 @@ async fn garbage_in_the_files_of_a_mirror_is_mended() {
         fs::create_dir_all(kept.dir().join("objects/info")).unwrap();
         fs::write(kept.dir().join(broken), "\0garbage [").unwrap();
         let into = kept.tree();
-        kept.mirror.lay_out(&commit, &into).await.unwrap_or_else(|e| panic!("{broken}: {e:?}"));
+        kept.mirror.check_out(&commit, &into).await.unwrap_or_else(|e| panic!("{broken}: {e:?}"));
     }
 }
 
 #[tokio::test]
-async fn locks_and_halves_that_a_killed_git_left_are_cleared_away() {
+async fn leftover_files_of_a_killed_git_are_removed() {
     let (origin, first) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     kept.mirror.ensure(&first, Some(&branch("master"))).await.unwrap();
@@ -257,7 +257,7 @@ async fn locks_and_halves_that_a_killed_git_left_are_cleared_away() {
 }
 
 #[tokio::test]
-async fn many_at_once_take_turns() {
+async fn concurrent_checkouts_of_a_mirror_take_turns() {
     let origin = Origin::new();
     let commits: Vec<_> = (0..6).map(|n| origin.commit_file("f", &n.to_string())).collect();
     let kept = Kept::of(origin.remote());
@@ -267,7 +267,7 @@ async fn many_at_once_take_turns() {
             let (mirror, commit) = (Arc::clone(&mirror), commits[n % 6].clone());
             let into = kept.room.path().join(format!("tree{n}"));
             tokio::spawn(async move {
-                mirror.lay_out(&commit, &into).await.map(|_| fs::read_to_string(into.join("f")))
+                mirror.check_out(&commit, &into).await.map(|_| fs::read_to_string(into.join("f")))
             })
         })
         .collect();
@@ -277,7 +277,7 @@ async fn many_at_once_take_turns() {
 }
 
 #[tokio::test]
-async fn a_mirror_of_very_many_fetches_is_tidied_and_still_good() {
+async fn a_mirror_is_repacked_after_many_fetches() {
     let (origin, first) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     kept.mirror.ensure(&first, Some(&branch("master"))).await.unwrap();
@@ -286,5 +286,5 @@ async fn a_mirror_of_very_many_fetches_is_tidied_and_still_good() {
         kept.mirror.ensure(&commit, Some(&branch("master"))).await.unwrap();
     }
     assert!(packs(&kept.dir()).len() < 10, "{}", packs(&kept.dir()).len());
-    kept.mirror.lay_out(&first, &kept.tree()).await.unwrap();
+    kept.mirror.check_out(&first, &kept.tree()).await.unwrap();
 }

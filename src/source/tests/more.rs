@@ -8,7 +8,7 @@ use crate::model::name::CommitId;
 use crate::source::Remote;
 
 #[tokio::test]
-async fn two_commits_touch_the_paths_in_which_they_differ() {
+async fn a_comparison_of_commits_finds_the_changed_paths() {
     let origin = Origin::new();
     let first = origin.commit_file("apps/a/x", "1");
     let second = origin.commit_file("apps/b/y", "1");
@@ -43,7 +43,7 @@ async fn submodules_are_listed_with_their_commits_and_found_by_their_paths() {
     origin.git(&["commit", "-q", "-m", "a submodule"]);
     let commit = origin.id("HEAD");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     let [link] = tree.submodules.as_slice() else { panic!("{tree:?}") };
     assert_eq!((link.path.as_str(), &link.commit), ("libs/x", &of_lib));
     let places = kept.mirror.submodules(&commit).await.unwrap();
@@ -53,7 +53,7 @@ async fn submodules_are_listed_with_their_commits_and_found_by_their_paths() {
 }
 
 #[tokio::test]
-async fn a_history_can_be_described_and_names_no_remote() {
+async fn a_checkout_with_history_supports_describe_and_has_no_remote() {
     let (origin, _) = Origin::with_one_commit();
     origin.git(&["tag", "-a", "-m", "one", "v1.0"]);
     let commit = origin.commit_file("more", "1");
@@ -61,17 +61,17 @@ async fn a_history_can_be_described_and_names_no_remote() {
     origin.commit_file("elsewhere", "1");
     origin.git(&["tag", "-a", "-m", "two", "v2.0"]);
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     let dir = fs::canonicalize(kept.tree()).unwrap();
     let tags = kept.mirror.write_history(&commit, &branch("master"), &dir, tree.commit_time).await.unwrap();
     assert_eq!(tags.len(), 1, "{tags:?}");
     assert!(tags[0].starts_with("refs/tags/v1.0 "), "{tags:?}");
-    let said = |args: &[&str]| {
+    let git = |args: &[&str]| {
         let ran = Command::new("git").args(args).current_dir(&dir).env_remove("GIT_DIR").output().unwrap();
         String::from_utf8_lossy(&ran.stdout).trim().to_owned()
     };
-    assert_eq!(said(&["describe", "--dirty"]), format!("v1.0-1-g{}", &commit.as_str()[..7]));
-    assert_eq!(said(&["rev-parse", "--abbrev-ref", "HEAD"]), "master");
+    assert_eq!(git(&["describe", "--dirty"]), format!("v1.0-1-g{}", &commit.as_str()[..7]));
+    assert_eq!(git(&["rev-parse", "--abbrev-ref", "HEAD"]), "master");
     let config = fs::read_to_string(dir.join(".git/config")).unwrap();
     assert!(!config.contains("remote") && !config.contains(origin.url()), "{config}");
     assert!(!dir.join(".git/FETCH_HEAD").exists());

@@ -9,7 +9,7 @@ use super::fixture::{Origin, assert_no_process_with, branch, command_lines_with}
 use crate::source::{Remote, SourceError, Timeouts};
 
 #[tokio::test]
-async fn the_heads_of_all_branches_are_listed_and_tags_are_not() {
+async fn branch_heads_are_listed_without_tags() {
     let (origin, first) = Origin::with_one_commit();
     origin.git(&["tag", "dev"]);
     origin.git(&["tag", "-a", "-m", "x", "v1"]);
@@ -21,7 +21,7 @@ async fn the_heads_of_all_branches_are_listed_and_tags_are_not() {
 }
 
 #[tokio::test]
-async fn a_branch_whose_name_only_ends_alike_is_another() {
+async fn a_branch_is_not_matched_by_the_end_of_its_name() {
     let (origin, first) = Origin::with_one_commit();
     origin.git(&["update-ref", "refs/heads/x/dev", "HEAD"]);
     origin.git(&["update-ref", "refs/heads/x/refs/heads/dev", "HEAD"]);
@@ -42,7 +42,7 @@ async fn a_repository_without_commits_has_no_heads() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_no_repository_is_a_verdict() {
+async fn a_folder_that_is_not_a_repository_is_a_permanent_failure() {
     let dir = tempfile::tempdir().unwrap();
     let remote = Remote::new(dir.path().to_str().unwrap()).unwrap();
     let error = remote.heads().await.unwrap_err();
@@ -51,7 +51,7 @@ async fn a_folder_that_is_no_repository_is_a_verdict() {
 }
 
 #[tokio::test]
-async fn a_repository_of_another_user_is_told_with_what_to_do() {
+async fn a_repository_owned_by_another_user_is_reported_with_a_remedy() {
     let (origin, _) = Origin::with_one_commit();
     if chown(origin.path(), Some(54_321), None).is_err() {
         return; // Only root may change a folder's owner; `error` tests the classification of git's message.
@@ -63,7 +63,7 @@ async fn a_repository_of_another_user_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_ssh_server_that_is_gone_is_unreachable_and_asks_nothing() {
+async fn an_unreachable_ssh_server_is_reported_without_prompting() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -81,7 +81,7 @@ async fn hanging_server() -> (TcpListener, Remote, String) {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_given_up_in_time_and_leaves_no_process_behind() {
+async fn a_hanging_git_server_times_out_and_leaves_no_process() {
     let (_listener, remote, address) = hanging_server().await;
     let timeouts = Timeouts { list: Duration::from_millis(300), ..Timeouts::default() };
     let error = remote.with_timeouts(timeouts).heads().await.unwrap_err();
@@ -91,7 +91,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_leaves_no_process_behind() 
 }
 
 #[tokio::test]
-async fn dropping_the_question_ends_git_and_its_helpers() {
+async fn cancelling_a_query_ends_git_and_its_helpers() {
     let (listener, remote, address) = hanging_server().await;
     let question = tokio::spawn(async move { remote.heads().await });
     let _connection = listener.accept().await.unwrap();

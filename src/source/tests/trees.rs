@@ -9,7 +9,7 @@ use crate::model::time::Timestamp;
 use crate::source::{SourceError, TreeLimits};
 
 #[tokio::test]
-async fn a_tree_has_its_files_links_modes_and_one_time() {
+async fn a_checked_out_tree_has_its_files_links_modes_and_a_fixed_time() {
     let origin = Origin::new();
     origin.write("bin/run", "#!/bin/sh\n");
     origin.write("deep/er/data", "12345");
@@ -17,7 +17,7 @@ async fn a_tree_has_its_files_links_modes_and_one_time() {
     symlink("../deep/er/data", origin.path().join("bin/link")).unwrap();
     let commit = origin.commit("All of it\n\nand why");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!((tree.files, tree.bytes, tree.lfs_pointers), (3, 15, 0));
     assert_eq!((tree.subject.as_str(), tree.author.as_str()), ("All of it", "Ann"));
     assert_eq!(tree.commit_time, Timestamp::from_millis(COMMIT_TIME * 1000));
@@ -39,7 +39,7 @@ async fn a_tree_has_its_files_links_modes_and_one_time() {
 }
 
 #[tokio::test]
-async fn a_tree_is_what_a_checkout_has_and_not_what_an_archive_has() {
+async fn a_tree_matches_a_git_checkout_not_a_git_archive() {
     let origin = Origin::new();
     origin.write(
         ".gitattributes",
@@ -51,7 +51,7 @@ async fn a_tree_is_what_a_checkout_has_and_not_what_an_archive_has() {
     origin.write("id", "$Id$");
     let commit = origin.commit("attributes");
     let kept = Kept::of(origin.remote());
-    kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     let read = |path: &str| fs::read_to_string(kept.tree().join(path)).unwrap();
     assert_eq!(read("secret"), "kept");
     assert_eq!(read("version"), "$Format:%H$");
@@ -60,17 +60,17 @@ async fn a_tree_is_what_a_checkout_has_and_not_what_an_archive_has() {
 }
 
 #[tokio::test]
-async fn a_tree_is_only_laid_out_into_an_empty_directory() {
+async fn a_tree_is_checked_out_only_into_an_empty_directory() {
     let (origin, commit) = Origin::with_one_commit();
     let kept = Kept::of(origin.remote());
     fs::create_dir(kept.tree()).unwrap();
-    kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
-    let error = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap_err();
+    kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
+    let error = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap_err();
     assert!(matches!(error, SourceError::NotEmpty(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_tree_beyond_a_limit_is_refused_before_anything_is_written() {
+async fn a_tree_exceeding_a_limit_is_rejected_before_writing() {
     let origin = Origin::new();
     origin.write("a/b/c", "123456");
     origin.write("d", "7");
@@ -85,18 +85,18 @@ async fn a_tree_beyond_a_limit_is_refused_before_anything_is_written() {
         let kept = Kept::of(origin.remote());
         let mirror = kept.mirror.with_limits(limits);
         let into = kept.room.path().join("tree");
-        let error = mirror.lay_out(&commit, &into).await.unwrap_err();
+        let error = mirror.check_out(&commit, &into).await.unwrap_err();
         assert!(matches!(error, SourceError::TooLarge { .. }) && !error.is_transient(), "{error:?}");
         assert!(error.to_string().contains(what), "{error}");
         assert_eq!(fs::read_dir(into).unwrap().count(), 0);
     }
     let kept = Kept::of(origin.remote());
     let into = kept.tree();
-    kept.mirror.with_limits(exact).lay_out(&commit, &into).await.unwrap();
+    kept.mirror.with_limits(exact).check_out(&commit, &into).await.unwrap();
 }
 
 #[tokio::test]
-async fn lfs_pointers_are_counted_where_lfs_is_not_set_up() {
+async fn lfs_pointers_are_counted_if_lfs_is_disabled() {
     let origin = Origin::new();
     let id = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
     let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{id}\nsize 12345\n");
@@ -104,22 +104,22 @@ async fn lfs_pointers_are_counted_where_lfs_is_not_set_up() {
     origin.write("about.txt", "version https://git-lfs.github.com/spec/v2 is what we write about here\n");
     let commit = origin.commit("pointer");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!(tree.lfs_pointers, 1);
     assert_eq!(fs::read_to_string(kept.tree().join("big.bin")).unwrap(), pointer);
 }
 
 #[tokio::test]
-async fn an_empty_tree_is_a_tree() {
+async fn an_empty_tree_can_be_checked_out() {
     let origin = Origin::new();
     let commit = origin.commit("nothing yet");
     let kept = Kept::of(origin.remote());
-    let tree = kept.mirror.lay_out(&commit, &kept.tree()).await.unwrap();
+    let tree = kept.mirror.check_out(&commit, &kept.tree()).await.unwrap();
     assert_eq!((tree.files, tree.bytes), (0, 0));
 }
 
 #[tokio::test]
-async fn two_layouts_of_a_commit_are_alike_in_every_fact() {
+async fn two_checkouts_of_a_commit_are_identical() {
     let (origin, _) = Origin::with_one_commit();
     let commit = origin.commit_file("x/y", "z");
     let kept = Kept::of(origin.remote());
@@ -131,7 +131,7 @@ async fn two_layouts_of_a_commit_are_alike_in_every_fact() {
         [of("hello"), of("x/y")]
     };
     let (one, two) = (kept.room.path().join("1"), kept.room.path().join("2"));
-    kept.mirror.lay_out(&commit, &one).await.unwrap();
-    kept.mirror.lay_out(&commit, &two).await.unwrap();
+    kept.mirror.check_out(&commit, &one).await.unwrap();
+    kept.mirror.check_out(&commit, &two).await.unwrap();
     assert_eq!(facts(&one), facts(&two));
 }

@@ -29,7 +29,7 @@ fn is_away(view: &Value) -> bool {
 }
 
 #[test]
-fn with_the_controller_killed_the_agent_heals_and_so_does_the_next_agent() {
+fn agents_heal_containers_while_the_controller_is_down() {
     let Some(mut pair) = running("still here") else { return };
     let before = container(&pair).unwrap();
     pair.kill_controller();
@@ -75,7 +75,7 @@ fn restore(pair: &Pair, old: &std::path::Path) {
 }
 
 #[test]
-fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears_the_controller() {
+fn a_restored_agent_keeps_its_containers_until_it_is_connected() {
     let Some((mut pair, old)) = updated_since_a_copy() else { return };
     let before = container(&pair).unwrap();
     for is_controller_there in [true, false] {
@@ -86,17 +86,17 @@ fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears
         pair.kill_agent();
         restore(&pair, &old);
         pair.start_agent();
-        let has_said = |words: &str| pair.agent.as_ref().unwrap().log()[ran..].contains(words);
+        let has_logged = |words: &str| pair.agent.as_ref().unwrap().log()[ran..].contains(words);
         if !is_controller_there {
             eventually("the agent goes on alone", PATIENCE, || {
-                has_said("repairing the local containers without it")
+                has_logged("repairing the local containers without it")
             });
             assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced by what ran before");
             pair.controller = Some(pair.new_controller());
         }
         // Until the restored agent reports, the controller shows the state from before.
         let ready = "\"generation\":\"2\",\"condition\":\"Ready\"";
-        eventually("the restored agent finds generation 2 ready", PATIENCE, || has_said(ready));
+        eventually("the restored agent finds generation 2 ready", PATIENCE, || has_logged(ready));
         let view = pair.ready();
         assert_eq!(view["generation"], 2, "what abide stopped was taken for a failure: {view}");
         assert_eq!(container(&pair), Some(before.clone()), "what runs was replaced");
@@ -105,7 +105,7 @@ fn an_agent_whose_folder_was_restored_from_a_copy_keeps_what_runs_until_it_hears
 }
 
 #[test]
-fn an_agent_with_an_old_copy_keeps_what_serves_while_the_registry_does_not_answer() {
+fn a_restored_agent_keeps_its_container_if_the_registry_is_down() {
     let Some((mut pair, old)) = updated_since_a_copy() else { return };
     let before = container(&pair).unwrap();
     pair.kill_agent();
@@ -124,12 +124,12 @@ fn an_agent_with_an_old_copy_keeps_what_serves_while_the_registry_does_not_answe
 }
 
 #[test]
-fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
+fn only_a_longer_disconnection_is_reported() {
     let Some(pair) = running("steady") else { return };
     let before = container(&pair);
     pair.host.cut();
     std::thread::sleep(Duration::from_secs(1));
-    pair.host.mend();
+    pair.host.repair();
     let next = pair.push_image("after a second");
     pair.abide(&["set", "prod", &next]);
     pair.ready();
@@ -145,13 +145,13 @@ fn a_cut_of_a_second_changes_nothing_and_a_longer_one_is_told() {
     pair.abide(&["set", "prod", &recorded]);
     let ran = pair.controller.as_ref().unwrap().abide(&["wait", "prod", "--timeout", "1s"]);
     assert_eq!(ran.code, 1, "nobody can tell while the agent is away: {ran:?}");
-    pair.host.mend();
+    pair.host.repair();
     pair.ready();
     pair.serves("while it was cut");
 }
 
 #[test]
-fn an_agent_that_is_killed_while_it_pulls_goes_on_with_what_ran_and_then_pulls_again() {
+fn an_agent_killed_during_a_pull_keeps_its_container_and_retries() {
     let Some(mut pair) = running("the old one") else { return };
     // The registry does not answer, so the pull takes until it does.
     let next = pair.push_image("the new one");
@@ -171,7 +171,7 @@ fn an_agent_that_is_killed_while_it_pulls_goes_on_with_what_ran_and_then_pulls_a
 }
 
 #[test]
-fn a_registry_that_is_killed_while_a_layer_comes_through_the_link_is_asked_for_the_rest() {
+fn a_layer_pull_through_the_link_resumes_after_a_registry_kill() {
     let Some(mut pair) = running("the old one") else { return };
     let relay = Relay::start(pair.registry.port());
     relay.rule(|head| match head.starts_with("GET ") && head.contains("/blobs/") {
@@ -203,7 +203,7 @@ fn a_registry_that_is_killed_while_a_layer_comes_through_the_link_is_asked_for_t
 }
 
 #[test]
-fn a_controller_that_was_restored_from_an_older_copy_brings_nothing_back() {
+fn a_controller_restored_from_a_backup_causes_no_downgrade() {
     let Some(mut pair) = running("generation one") else { return };
     let old = pair.abide(&["export"]).stdout;
     let second = pair.push_image("generation two");
@@ -243,7 +243,7 @@ fn warns_of(pair: &Pair, view: &Value, host: &str) -> bool {
 }
 
 #[test]
-fn what_an_environment_leaves_behind_as_it_moves_is_warned_of_in_both_directions() {
+fn moving_an_environment_warns_of_its_leftovers_in_both_directions() {
     let Some(pair) = running("on the move") else { return };
     assert!(!pair.view()["warnings"].to_string().contains("docker rm"), "{}", pair.view());
     let file = pair.desired_state.join("prod.toml");
@@ -265,7 +265,7 @@ fn what_an_environment_leaves_behind_as_it_moves_is_warned_of_in_both_directions
 }
 
 #[test]
-fn an_environment_that_moves_to_an_agent_which_never_connected_is_not_ready() {
+fn an_environment_on_a_never_connected_agent_is_not_ready() {
     let Some(pair) = Pair::apart() else { return };
     let view = pair.view();
     assert_eq!((&view["status"], &view["reason"]), (&"Blocked".into(), &"AgentAway".into()), "{view}");

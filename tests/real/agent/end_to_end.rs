@@ -1,9 +1,11 @@
 //! A version recorded on the controller runs on the other host, and stays.
 
+use serde_json::Value;
+
 use crate::common::Pair;
 
 #[test]
-fn what_is_set_is_pulled_through_the_link_and_runs_on_the_other_host() {
+fn a_set_image_is_pulled_through_the_link_and_runs_on_the_agent() {
     let Some(pair) = Pair::new() else { return };
     let first = pair.push_image("the first");
     pair.abide(&["set", "prod", &first]);
@@ -11,6 +13,12 @@ fn what_is_set_is_pulled_through_the_link_and_runs_on_the_other_host() {
     assert_eq!(view["host"], "online");
     assert!(view["last_seen"].is_string(), "{view}");
     pair.serves("the first");
+    let (_, hosts) = pair.ask("GET", "/hosts", &Value::Null);
+    let row = hosts.as_str().unwrap().split("<strong>online</strong>").nth(1).unwrap();
+    let engine = pair.host.docker(&["version", "--format", "{{.Server.Version}}"]);
+    for part in ["Connected", env!("CARGO_PKG_VERSION"), engine.trim()] {
+        assert!(row.contains(part), "{part}: {row}");
+    }
 
     let second = pair.push_image("the second");
     pair.abide(&["set", "prod", &second]);

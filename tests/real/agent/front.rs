@@ -49,7 +49,7 @@ fn issuer(pair: &Pair, name: &str) -> String {
 }
 
 #[test]
-fn prod_switches_on_its_host_without_a_failed_request_and_with_a_certificate_of_its_own() {
+fn an_agents_proxy_switches_without_failed_requests() {
     let Some((mut pair, _authority)) = fronted("") else { return };
     runs(&pair, "page 0");
     eventually("its name has a certificate", PATIENCE, || issuer(&pair, "prod.example").contains("Pebble"));
@@ -91,7 +91,7 @@ fn prod_switches_on_its_host_without_a_failed_request_and_with_a_certificate_of_
 }
 
 #[test]
-fn a_name_that_the_host_does_not_allow_is_refused_and_what_ran_goes_on() {
+fn a_host_name_denied_by_the_policy_is_rejected() {
     let Some((pair, _authority)) = fronted("ports = [\"8088\"]") else { return };
     runs(&pair, "allowed");
     pair.declare("hostname = \"bank.example\"");

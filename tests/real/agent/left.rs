@@ -75,7 +75,7 @@ fn is_ready_on(view: &Value, host: &Value) -> bool {
 }
 
 #[test]
-fn what_is_left_with_an_agent_that_is_away_is_warned_of_and_forgotten_once_it_is_back() {
+fn leftovers_on_a_disconnected_agent_are_removed_on_reconnection() {
     let Some(mut pair) = running("on the move") else { return };
     let left = there(&pair);
     pair.kill_agent();
@@ -109,7 +109,7 @@ fn what_is_left_with_an_agent_that_is_away_is_warned_of_and_forgotten_once_it_is
 }
 
 #[test]
-fn what_is_left_is_forgotten_in_both_directions_and_taken_over_by_an_environment_that_comes_back() {
+fn leftovers_are_forgotten_or_adopted_by_a_returning_environment() {
     let Some(pair) = running("on the move") else { return };
     let before = there(&pair);
     declare(&pair, On::Controller);
@@ -144,13 +144,9 @@ fn what_is_left_is_forgotten_in_both_directions_and_taken_over_by_an_environment
 }
 
 #[test]
-fn an_environment_that_leaves_the_manifest_is_forgotten_on_every_host() {
+fn an_undeclared_environment_can_be_forgotten_on_every_host() {
     let Some(pair) = running("to be forgotten") else { return };
-    // A manifest declares at least one environment.
-    let other = format!("[environment.other]\ncontainer = \"{}\"\nport = 80\n", pair.space.name("other"));
-    let file = pair.desired_state.join("prod.toml");
-    std::fs::write(file.with_extension("new"), other).unwrap();
-    std::fs::rename(file.with_extension("new"), &file).unwrap();
+    declare_another(&pair);
     pair.until("what is left there is named", |view| warns(view, ONLINE));
     let ran = pair.controller.as_ref().unwrap().abide(&["forget", "prod", "--yes"]);
     assert!(ran.code == 1 && ran.stderr.contains("still exists"), "{ran:?}");
@@ -161,7 +157,7 @@ fn an_environment_that_leaves_the_manifest_is_forgotten_on_every_host() {
 }
 
 #[test]
-fn an_environment_that_moves_to_another_agent_gets_its_name_once_what_it_left_is_forgotten() {
+fn a_moved_environment_gets_its_name_once_its_leftovers_are_gone() {
     let Some(pair) = running("between agents") else { return };
     let (folder, token) = (pair.space.dir().join("other"), pair.new_token("other"));
     std::fs::create_dir(&folder).unwrap();
@@ -179,4 +175,80 @@ fn an_environment_that_moves_to_another_agent_gets_its_name_once_what_it_left_is
     pair.until("it runs under its name", |view| is_ready_on(view, &other) && !warns(view, ONLINE));
     pair.serves("between agents");
     assert!(there(&pair).iter().all(|id| !left.contains(id)));
+}
+
+/// Declares another environment in place of prod: a manifest declares at least one.
+fn declare_another(pair: &Pair) {
+    let other = format!(
+        "[environment.other]\ncontainer = \"{}\"\nport = 80\npublish = false\n",
+        pair.space.name("other")
+    );
+    let file = pair.desired_state.join("prod.toml");
+    std::fs::write(file.with_extension("new"), other).unwrap();
+    std::fs::rename(file.with_extension("new"), &file).unwrap();
+}
+
+/// Requests `forget`, which has to wait for the agent.
+fn forget_later(pair: &Pair) {
+    let ran = pair.controller.as_ref().unwrap().abide(&["forget", "prod", "--stop", "--yes"]);
+    assert!(ran.code == 1 && ran.stderr.contains("as soon as that agent is connected"), "{ran:?}");
+}
+
+fn is_forgetting(view: &Value) -> bool {
+    view["forgetting"].as_array().is_some_and(|what| !what.is_empty())
+}
+
+#[test]
+fn a_redeclared_environment_is_not_forgotten_by_an_earlier_request() {
+    let Some(mut pair) = running("twice declared") else { return };
+    let before = there(&pair);
+    pair.kill_agent();
+    pair.until("the agent is away", |view| view["reason"] == "AgentAway");
+    declare_another(&pair);
+    pair.until("it is not declared", |view| warns(view, ONLINE));
+    forget_later(&pair);
+    pair.until("it waits for the agent", is_forgetting);
+
+    // Declared again on the same host: the agent that returns must keep it.
+    declare(&pair, On::Agent("online"));
+    pair.until("the request is withdrawn", |view| !is_forgetting(view));
+    pair.start_agent();
+    let online = Value::from("online");
+    pair.until("it is ready", |view| is_ready_on(view, &online));
+    assert_eq!(there(&pair), before, "what serves was touched");
+    let events = pair.abide(&["events", "prod"]).stdout;
+    assert!(events.contains("the manifest declares it again"), "{events}");
+
+    // A later edit that removes it has no request any more, not even after a restart of both.
+    declare_another(&pair);
+    pair.until("it is not declared", |view| warns(view, ONLINE));
+    pair.kill_controller();
+    pair.kill_agent();
+    pair.start_controller();
+    pair.start_agent();
+    pair.agent.as_ref().unwrap().is_connected();
+    pair.until("nothing is removed", |view| warns(view, ONLINE) && !is_forgetting(view));
+    assert_eq!(there(&pair), before, "it was removed without a request");
+    // Only a connected agent carries the request out at once. Otherwise, the exit code is 1.
+    pair.abide(&["forget", "prod", "--stop", "--yes"]);
+    assert!(there(&pair).is_empty());
+}
+
+#[test]
+fn forgetting_left_hosts_keeps_an_undeclared_environment() {
+    let Some(mut pair) = running("left and undeclared") else { return };
+    pair.kill_agent();
+    pair.until("the agent is away", |view| view["reason"] == "AgentAway");
+    declare(&pair, On::Controller);
+    pair.until("it runs here", |view| is_ready_on(view, &Value::Null) && warns(view, ONLINE));
+    forget_later(&pair);
+    let serving = here(&pair);
+    declare_another(&pair);
+    pair.until("it is not declared", |view| view["container"].is_null());
+    pair.start_agent();
+    eventually("what it left there is removed", PATIENCE, || there(&pair).is_empty());
+    pair.until("the request is carried out", |view| !is_forgetting(view) && !warns(view, ONLINE));
+    assert_eq!(here(&pair), serving, "what serves was removed without a request");
+    pair.abide(&["forget", "prod", "--stop", "--yes"]);
+    assert!(here(&pair).is_empty());
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::common::{PATIENCE, PORT, Pair, eventually, json, list};
 
 #[test]
-fn output_plan_events_history_and_holds_come_through_the_link() {
+fn logs_plans_events_history_and_holds_work_through_the_link() {
     let Some(pair) = Pair::new() else { return };
     let first = pair.push_image("one");
     pair.abide(&["set", "prod", &first]);
@@ -44,7 +44,7 @@ fn output_plan_events_history_and_holds_come_through_the_link() {
 }
 
 #[test]
-fn a_version_that_fails_is_rolled_back_there_and_recorded_here() {
+fn an_agent_rolls_back_a_failed_version_and_the_controller_records_it() {
     let Some(pair) = Pair::new() else { return };
     let good = pair.push_image("good");
     pair.abide(&["set", "prod", &good]);
@@ -63,7 +63,7 @@ fn a_version_that_fails_is_rolled_back_there_and_recorded_here() {
 }
 
 #[test]
-fn what_this_host_does_not_allow_is_refused_and_told_while_what_ran_goes_on() {
+fn a_mount_denied_by_the_policy_blocks_but_stops_nothing() {
     let Some(mut pair) = Pair::new() else { return };
     let image = pair.push_image("allowed");
     pair.abide(&["set", "prod", &image]);
@@ -105,7 +105,7 @@ fn what_this_host_does_not_allow_is_refused_and_told_while_what_ran_goes_on() {
 }
 
 #[test]
-fn an_image_that_the_other_host_could_not_pull_is_not_taken() {
+fn an_image_that_an_agent_could_not_pull_is_rejected() {
     let Some(pair) = Pair::new() else { return };
     let id = format!("sha256:{}", "a".repeat(64));
     let ran = pair.controller.as_ref().unwrap().abide(&["set", "prod", &id]);

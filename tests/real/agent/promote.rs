@@ -19,7 +19,7 @@ fn try_out(pair: &Pair, image: &str) {
 }
 
 #[test]
-fn what_test_runs_is_promoted_to_the_other_host_and_what_that_cannot_have_is_refused() {
+fn only_a_pullable_image_is_promoted_to_an_agent() {
     let Some(pair) = Pair::new() else { return };
     with_test(&pair);
     let tested = pair.push_image("tested");

@@ -7,13 +7,13 @@ use serde_json::Value;
 use crate::common::{Pair, TUNNEL, list};
 
 #[test]
-fn of_two_agents_with_one_token_the_later_one_stays_and_the_other_one_says_so() {
+fn of_two_agents_with_one_token_only_the_later_stays_connected() {
     let Some(mut pair) = Pair::new() else { return };
     let folder = pair.space.dir().join("second");
     std::fs::create_dir(&folder).unwrap();
     let second = pair.another_agent(&folder, &pair.token, TUNNEL + 1);
-    second.says("connected");
-    pair.agent.as_ref().unwrap().says("another agent with the same token");
+    second.await_log("connected");
+    pair.agent.as_ref().unwrap().await_log("another agent with the same token");
     // Long enough for a storm of reconnections to show.
     std::thread::sleep(Duration::from_secs(5));
     let connections = |log: String| log.matches("\"connected\"").count();
@@ -29,25 +29,25 @@ fn of_two_agents_with_one_token_the_later_one_stays_and_the_other_one_says_so() 
 }
 
 #[test]
-fn a_wrong_token_is_not_let_in_and_a_revoked_one_ends_at_once() {
+fn a_wrong_or_revoked_agent_token_is_rejected() {
     let Some(pair) = Pair::new() else { return };
     let folder = pair.space.dir().join("stranger");
     std::fs::create_dir(&folder).unwrap();
     // Another secret, with the right key of the server.
     let wrong = pair.token.replacen(&pair.token[20..24], "AAAA", 1);
     let stranger = pair.another_agent(&folder, &wrong, TUNNEL + 2);
-    stranger.says("the controller rejected this agent");
+    stranger.await_log("the controller rejected this agent");
     assert!(!stranger.log().contains(&wrong), "a token is in the log");
 
     let tokens = list(pair.ask("GET", "/api/v1/tokens", &Value::Null).1);
     let id = tokens[0]["id"].as_str().unwrap();
     pair.ask("DELETE", &format!("/api/v1/tokens/{id}"), &Value::Null);
-    pair.agent.as_ref().unwrap().says("the controller rejected this agent");
+    pair.agent.as_ref().unwrap().await_log("the controller rejected this agent");
     pair.until("it is away", |view| view["reason"] == "AgentAway");
 }
 
 #[test]
-fn an_agent_learns_nothing_of_environments_that_are_not_its_own() {
+fn an_agent_cannot_access_other_environments() {
     let Some(pair) = Pair::new() else { return };
     let image = pair.push_image("only prod's");
     pair.abide(&["set", "prod", &image]);
@@ -56,15 +56,15 @@ fn an_agent_learns_nothing_of_environments_that_are_not_its_own() {
     let folder = pair.space.dir().join("other");
     std::fs::create_dir(&folder).unwrap();
     let agent = pair.another_agent(&folder, &other, TUNNEL + 3);
-    agent.says("connected");
+    agent.await_log("connected");
     // The other agent's tunnel gives no access to prod's images, nor to any tag.
     let (repository, digest) = image.split_once('@').unwrap();
     let path = repository.split_once('/').unwrap().1;
     for part in [format!("manifests/{digest}"), "manifests/latest".to_owned(), "tags/list".to_owned()] {
-        let (status, said) = pair.host.get(TUNNEL + 3, &format!("/v2/{path}/{part}")).unwrap();
-        assert_eq!(status, 404, "{part}: {said}");
-        assert!(!said.contains("prod"), "{part}: {said}");
+        let (status, body) = pair.host.get(TUNNEL + 3, &format!("/v2/{path}/{part}")).unwrap();
+        assert_eq!(status, 404, "{part}: {body}");
+        assert!(!body.contains("prod"), "{part}: {body}");
     }
-    let (status, said) = pair.host.get(TUNNEL, &format!("/v2/{path}/manifests/{digest}")).unwrap();
-    assert_eq!(status, 200, "{said}");
+    let (status, body) = pair.host.get(TUNNEL, &format!("/v2/{path}/manifests/{digest}")).unwrap();
+    assert_eq!(status, 200, "{body}");
 }

@@ -34,7 +34,7 @@ fn buildkit_mounts_a_secret_that_no_layer_log_or_answer_ever_holds() {
 }
 
 #[test]
-fn the_classic_builder_is_used_where_it_is_chosen_and_refuses_secrets() {
+fn the_classic_builder_is_used_if_chosen_and_rejects_secrets() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let site = site_image(&space, "COPY --from=0 /made.txt /made.txt");
@@ -58,7 +58,7 @@ fn the_classic_builder_is_used_where_it_is_chosen_and_refuses_secrets() {
 }
 
 #[test]
-fn a_new_push_ends_the_build_before_it_in_the_engine_too() {
+fn a_new_push_cancels_the_previous_build_in_the_engine_too() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let marker = space.name("marker");
@@ -83,7 +83,7 @@ fn a_new_push_ends_the_build_before_it_in_the_engine_too() {
 }
 
 #[test]
-fn a_build_is_followed_while_it_runs_and_kept_afterwards() {
+fn a_build_log_is_followed_live_and_kept_afterwards() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let dockerfile = format!(
@@ -103,7 +103,7 @@ fn a_build_is_followed_while_it_runs_and_kept_afterwards() {
 }
 
 #[test]
-fn endless_output_fills_neither_the_disk_nor_the_memory() {
+fn endless_build_output_fills_neither_disk_nor_memory() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let dockerfile = format!(

@@ -54,7 +54,7 @@ fn facts(daemon: &Daemon, environment: &str) -> (String, String) {
 }
 
 #[test]
-fn a_commit_elsewhere_makes_a_generation_that_builds_and_restarts_nothing() {
+fn an_unrelated_commit_creates_a_generation_but_no_build_or_restart() {
     let Some(space) = Space::new() else { return };
     let shop = monorepo(&space, "");
     let daemon = shop.daemon();
@@ -88,7 +88,7 @@ fn a_commit_elsewhere_makes_a_generation_that_builds_and_restarts_nothing() {
 }
 
 #[test]
-fn a_commit_that_touches_no_declared_path_makes_no_generation() {
+fn a_commit_outside_the_declared_paths_creates_no_generation() {
     let Some(space) = Space::new() else { return };
     let shop = monorepo(&space, "paths = [\"apps/a/**\", \"!**/*.md\"]");
     let daemon = shop.daemon();
@@ -113,7 +113,7 @@ fn a_commit_that_touches_no_declared_path_makes_no_generation() {
 }
 
 #[test]
-fn what_a_step_made_is_kept_for_the_next_build_of_the_same_inputs() {
+fn a_steps_output_is_cached_for_the_same_inputs() {
     let Some(space) = Space::new() else { return };
     let Some(base) = crate::common::busybox(&space) else { return };
     let step = format!("FROM {base}\nCMD [\"cat\", \"/proc/sys/kernel/random/uuid\"]\n");

@@ -27,7 +27,7 @@ fn await_edit(shop: &Workshop, daemon: &Daemon, generation: u64) -> String {
 }
 
 #[test]
-fn an_edit_is_built_of_the_same_commit_also_while_no_daemon_runs_and_held_ones_keep_what_they_have() {
+fn a_build_edit_rebuilds_the_same_commit_unless_held() {
     let Some(space) = Space::new() else { return };
     let shop = Workshop::new(&space, &[("Dockerfile", &site_image(&space, ARGS))], &declared("one"));
     let daemon = shop.daemon();
@@ -88,7 +88,7 @@ fn an_edit_that_builds_the_same_image_changes_nothing() {
 }
 
 #[test]
-fn an_edit_that_does_not_serve_is_rolled_back_once_and_the_next_edit_is_tried() {
+fn a_failing_build_edit_is_rolled_back_once() {
     let Some(space) = Space::new() else { return };
     let good = site_image(&space, ARGS).replacen("FROM scratch", "FROM scratch AS good", 1);
     let broken = format!(
@@ -117,7 +117,7 @@ fn an_edit_that_does_not_serve_is_rolled_back_once_and_the_next_edit_is_tried() 
 }
 
 #[test]
-fn arguments_name_the_commit_and_its_branch() {
+fn build_arguments_can_contain_the_commit_and_branch() {
     let Some(space) = Space::new() else { return };
     let build = "[environment.dev.build]\n\
                  args = { REV = \"{commit}\", BRANCH = \"{branch}\", WHO = \"{short_commit} {date}\" }\n";

@@ -19,7 +19,7 @@ fn add_submodule(shop: &Workshop, lib: &GitRepo, url: &str) {
 }
 
 #[test]
-fn submodules_are_fetched_where_declared_and_else_warned_of() {
+fn submodules_are_fetched_if_declared_and_otherwise_warned_of() {
     let Some(space) = Space::new() else { return };
     let (other, stranger) = (Space::new().unwrap(), Space::new().unwrap());
     let (lib, foreign) = (GitRepo::example(&other), GitRepo::example(&stranger));
@@ -62,7 +62,7 @@ fn submodules_are_fetched_where_declared_and_else_warned_of() {
 }
 
 #[test]
-fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
+fn lfs_files_are_fetched_if_declared_and_otherwise_warned_of() {
     let Some(space) = Space::new() else { return };
     if !Command::new("git").args(["lfs", "version"]).output().is_ok_and(|ran| ran.status.success()) {
         eprintln!("left out: no git-lfs");
@@ -99,7 +99,7 @@ fn files_in_lfs_are_fetched_where_declared_and_else_warned_of() {
 }
 
 #[test]
-fn a_git_directory_is_good_for_describe_and_names_no_remote() {
+fn a_checked_out_git_directory_supports_describe_and_has_no_remote() {
     let Some(space) = Space::new() else { return };
     let site = site_image(&space, "COPY . /all");
     let files = [("Dockerfile", site.as_str()), (".dockerignore", "")];

@@ -4,7 +4,7 @@ use super::{CANARY, PATIENCE, content, holds};
 use crate::common::{GitRepo, Space, Workshop, build_log, docker, eventually, site_image, status};
 
 #[test]
-fn ignored_files_stay_out_and_links_stay_links() {
+fn ignored_files_are_excluded_and_links_are_preserved() {
     let Some(space) = Space::new() else { return };
     let site = site_image(&space, "COPY . /all");
     let shop = Workshop::new(
@@ -34,7 +34,7 @@ fn ignored_files_stay_out_and_links_stay_links() {
 }
 
 #[test]
-fn what_is_laid_over_the_checkout_is_in_the_image_and_nowhere_else() {
+fn overlay_content_appears_only_in_the_image() {
     let Some(space) = Space::new() else { return };
     let secret = space.dir().join("config.page");
     std::fs::write(&secret, CANARY).unwrap();
@@ -49,10 +49,10 @@ fn what_is_laid_over_the_checkout_is_in_the_image_and_nowhere_else() {
     let image = shop.await_ready(&daemon);
     assert_eq!(content(&space, &image)["config.page"], CANARY);
     assert_eq!(docker(&["inspect", "--format", "{{.Config.Labels.who}}", &image]), "a person");
-    let told = [&["events"][..], &["status", "-o", "json"], &["why", "dev"], &["logs", "dev", "--build"]];
-    for verb in told {
-        let said = daemon.abide(verb);
-        assert!(!said.stdout.is_empty() && !said.stdout.contains(CANARY), "{verb:?}: {said:?}");
+    let commands = [&["events"][..], &["status", "-o", "json"], &["why", "dev"], &["logs", "dev", "--build"]];
+    for verb in commands {
+        let ran = daemon.abide(verb);
+        assert!(!ran.stdout.is_empty() && !ran.stdout.contains(CANARY), "{verb:?}: {ran:?}");
     }
     assert!(!docker(&["history", "--no-trunc", &image]).contains(CANARY));
     assert!(!daemon.log().contains(CANARY));
@@ -67,7 +67,7 @@ fn what_is_laid_over_the_checkout_is_in_the_image_and_nowhere_else() {
 }
 
 #[test]
-fn other_repositories_are_laid_in_and_paths_are_taken_out() {
+fn other_repositories_are_checked_out_and_removed_paths_are_absent() {
     let Some(space) = Space::new() else { return };
     let other = Space::new().unwrap();
     let packages = GitRepo::example(&other);

@@ -4,7 +4,7 @@ use super::{PATIENCE, serving};
 use crate::common::{Space, Workshop, abide, busybox, docker, eventually, site_image, try_docker};
 
 #[test]
-fn what_cannot_be_built_is_told_in_words_and_built_once_it_can_be() {
+fn build_failures_are_reported_and_the_next_good_commit_builds() {
     let Some(space) = Space::new() else { return };
     let good = site_image(&space, "");
     let shop = Workshop::new(&space, &[("Dockerfile", &good)], "[environment.dev.build]\n");
@@ -37,7 +37,7 @@ fn what_cannot_be_built_is_told_in_words_and_built_once_it_can_be() {
 }
 
 #[test]
-fn a_context_outside_the_checkout_is_refused_before_anything_runs() {
+fn check_rejects_a_build_context_outside_the_checkout() {
     let Some(space) = Space::new() else { return };
     for context in ["..", "a/../../b", "/etc"] {
         let space = Space::new().unwrap();
@@ -51,7 +51,7 @@ fn a_context_outside_the_checkout_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_base_image_whose_registry_does_not_answer_is_named_and_tried_again() {
+fn a_base_image_of_an_unreachable_registry_is_reported_and_retried() {
     let Some(space) = Space::new() else { return };
     let dockerfile = format!("FROM localhost:1/{}nowhere\n", space.prefix());
     let shop = Workshop::new(&space, &[("Dockerfile", &dockerfile)], "[environment.dev.build]\n");
@@ -70,7 +70,7 @@ fn serves_again(shop: &Workshop) {
 }
 
 #[test]
-fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
+fn a_removed_image_is_rebuilt_when_needed() {
     let Some(space) = Space::new() else { return };
     let shop = Workshop::new(&space, &[("Dockerfile", &site_image(&space, ""))], "[environment.dev.build]\n");
     let daemon = shop.daemon();
@@ -85,7 +85,7 @@ fn an_image_that_someone_removed_is_built_again_when_it_is_needed() {
 }
 
 #[test]
-fn a_build_whose_end_was_not_recorded_is_done_again_from_the_cache_and_gives_the_same_image() {
+fn an_unrecorded_build_is_repeated_from_the_cache() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let site = site_image(&space, "COPY --from=maker /made.txt /made.txt");
@@ -107,7 +107,7 @@ fn a_build_whose_end_was_not_recorded_is_done_again_from_the_cache_and_gives_the
 }
 
 #[test]
-fn old_images_and_logs_go_and_what_may_be_needed_or_is_foreign_stays() {
+fn only_old_managed_images_and_logs_are_pruned() {
     let Some(space) = Space::new() else { return };
     let site = site_image(&space, "COPY site.env /site.env");
     let shop = Workshop::new(&space, &[("Dockerfile", &site)], "[environment.dev.build]\n");

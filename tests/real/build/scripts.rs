@@ -24,7 +24,7 @@ fn of_script(space: &Space) -> String {
 }
 
 #[test]
-fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
+fn a_build_script_runs_unchanged_and_its_image_is_used() {
     let Some(space) = Space::new() else { return };
     let good = script(&space, "");
     let (shop, daemon) = with_script(&space, "COPY site.env /site.env", &good, &of_script(&space));
@@ -63,7 +63,7 @@ fn a_script_is_run_as_it_is_and_the_image_that_it_made_is_taken() {
 }
 
 #[test]
-fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
+fn a_newer_push_ends_a_script_and_its_child_processes() {
     let Some(space) = Space::new() else { return };
     let marker = space.name("child");
     let slow = script(&space, &format!("sh -c 'sleep 4244; : {marker}' & sh -c 'sleep 4244; : {marker}'"));
@@ -78,7 +78,7 @@ fn a_script_ends_with_all_that_it_started_when_a_newer_push_comes() {
 }
 
 #[test]
-fn a_script_sees_nothing_of_the_daemon_and_nothing_of_it_outlives_the_build() {
+fn a_build_script_is_isolated_and_leaves_no_processes() {
     let Some(space) = Space::new() else { return };
     let marker = space.name("left");
     let desired_state = space.dir().join("desired-state");
@@ -104,7 +104,7 @@ fn a_script_sees_nothing_of_the_daemon_and_nothing_of_it_outlives_the_build() {
 }
 
 #[test]
-fn an_image_that_was_merely_there_is_not_taken() {
+fn an_image_not_created_by_the_script_is_rejected() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let name = space.name("site:fixed");
@@ -141,7 +141,7 @@ fn an_image_that_was_merely_there_is_not_taken() {
 }
 
 #[test]
-fn two_builds_of_one_commit_at_once_never_meet() {
+fn concurrent_builds_of_one_commit_do_not_interfere() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let step =

@@ -4,7 +4,7 @@ use super::{PATIENCE, content, peak_memory, serving, step, with_step};
 use crate::common::{Space, busybox, docker, eventually};
 
 #[test]
-fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_container_alone() {
+fn a_failing_or_useless_step_fails_only_the_build() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let good = step(&base, "tar -cf - /bin/sh");
@@ -26,7 +26,7 @@ fn a_step_that_fails_or_makes_nothing_of_use_fails_the_build_and_leaves_the_cont
 }
 
 #[test]
-fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit() {
+fn a_step_exceeding_a_limit_fails_the_build_naming_the_limit() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let limits = "memory = \"48MiB\"\npids = 12\nmax_output = \"6MiB\"\n";
@@ -50,7 +50,7 @@ fn a_step_that_reaches_a_limit_fails_the_build_and_the_sentence_names_the_limit(
 }
 
 #[test]
-fn an_archive_that_announces_a_name_of_two_gibibytes_fails_the_build_in_little_memory() {
+fn an_archive_with_an_oversized_name_fails_the_build_cheaply() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     // Octal, as the shell's `printf` takes it, and with the backslashes doubled for the Dockerfile.
@@ -81,7 +81,7 @@ fn an_archive_that_announces_a_name_of_two_gibibytes_fails_the_build_in_little_m
 }
 
 #[test]
-fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
+fn a_build_timeout_ends_everything_the_build_started() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     // The output is written before, so that a log driver would have it when the test checks.
@@ -100,7 +100,7 @@ fn a_build_that_takes_too_long_ends_with_all_that_it_started() {
 }
 
 #[test]
-fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
+fn a_leftover_step_container_is_removed_and_the_build_repeated() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let slow = step(&base, "sleep 2; echo made");
@@ -117,7 +117,7 @@ fn a_step_that_a_killed_daemon_left_is_removed_and_the_build_is_carried_out() {
 }
 
 #[test]
-fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks() {
+fn a_build_that_killed_two_daemons_is_retried_only_on_request() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let slow = step(&base, "sleep 3; echo made");
@@ -143,7 +143,7 @@ fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks()
 }
 
 #[test]
-fn a_daemon_that_ends_in_mid_step_takes_the_container_along() {
+fn stopping_the_daemon_removes_a_running_steps_container() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };
     let shop = with_step(&space, "", "build.txt", "", &step(&base, "sleep 4245"));

@@ -9,7 +9,7 @@ const NO_COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #[test]
-fn a_promotion_runs_in_prod_what_test_runs_byte_for_byte() {
+fn a_promotion_runs_the_exact_image_of_test_in_prod() {
     let Some(scene) = Scene::new(&["test", "prod"], |manifest| manifest) else { return };
     let test = scene.ready("test");
     assert_eq!(scene.view("prod")["reason"], "NothingRecorded");
@@ -45,7 +45,7 @@ fn nothing_is_promoted_from_an_environment_that_is_not_ready() {
     let good = scene.ready("test");
     scene.site.repo.commit_and_push("master", &[("Dockerfile", "FROM scratch\nCOPY no-such-file /\n")]);
     assert_eq!(scene.announce("master").0, 202);
-    scene.said("test", "Degraded", "BuildFailed");
+    scene.await_reason("test", "Degraded", "BuildFailed");
     let image = good["image"]["id"].as_str().unwrap();
     for more in [&[][..], &["--digest", image]] {
         let refused = scene.daemon.abide(&[&["promote", "test", "prod", "--yes"], more].concat());
@@ -58,7 +58,7 @@ fn nothing_is_promoted_from_an_environment_that_is_not_ready() {
 }
 
 #[test]
-fn a_commit_that_a_person_chose_stays_until_the_branch_moves() {
+fn an_explicitly_set_commit_is_kept_until_the_branch_moves() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.ready("dev");
     let chosen = first["revision"].as_str().unwrap();
@@ -78,13 +78,13 @@ fn a_commit_that_a_person_chose_stays_until_the_branch_moves() {
 }
 
 #[test]
-fn what_is_nowhere_is_named_and_the_old_container_serves_on() {
+fn a_missing_commit_or_image_is_reported_and_the_old_one_serves() {
     let Some(scene) = Scene::dev() else { return };
     let container = scene.inspect("dev", "{{.Id}}");
     let refused = scene.daemon.abide(&["set", "dev", "--commit", NO_COMMIT]);
     assert!(refused.code == 2 && refused.stderr.contains(NO_COMMIT), "{refused:?}");
     scene.abide(&["set", "dev", NO_IMAGE]);
-    scene.said("dev", "Degraded", "ImageNotFound");
+    scene.await_reason("dev", "Degraded", "ImageNotFound");
     assert_eq!(scene.inspect("dev", "{{.Id}} {{.State.Running}}"), format!("{container} true"));
     let outcomes: Vec<_> =
         scene.history("dev").into_iter().map(|mut entry| entry["outcome"]["outcome"].take()).collect();
@@ -97,12 +97,12 @@ fn what_is_nowhere_is_named_and_the_old_container_serves_on() {
 }
 
 #[test]
-fn a_rollback_goes_back_and_holds_until_it_is_resumed() {
+fn a_rollback_restores_the_old_version_and_holds_it() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.ready("dev");
     scene.deploy("dev", "dev", "a mistake");
     scene.abide(&["rollback", "dev", "--reason", "checkout is broken"]);
-    let held = scene.said("dev", "Held", "HeldByPerson");
+    let held = scene.await_reason("dev", "Held", "HeldByPerson");
     assert!(scene.page("dev").contains(FIRST));
     assert_eq!((&held["image"]["id"], &held["origin"]), (&first["image"]["id"], &"rollback".into()));
     assert!(held["held"]["reason"].as_str().unwrap().contains("checkout is broken"), "{held}");
@@ -112,7 +112,7 @@ fn a_rollback_goes_back_and_holds_until_it_is_resumed() {
     let pushed = scene.push_page("dev", "pushed while held");
     assert_eq!(scene.announce("dev").0, 202);
     scene.until("the push is recorded", "dev", |view| view["revision"] == pushed.as_str());
-    let held = scene.said("dev", "Held", "HeldByPerson");
+    let held = scene.await_reason("dev", "Held", "HeldByPerson");
     assert_eq!(held["generation"], 4);
     assert!(scene.page("dev").contains(FIRST));
     assert_eq!(scene.builds_begun(), 2, "what is held is recorded, and not applied");
@@ -122,13 +122,13 @@ fn a_rollback_goes_back_and_holds_until_it_is_resumed() {
 }
 
 #[test]
-fn a_hold_keeps_what_runs_and_its_end_applies_the_newest_push() {
+fn a_hold_keeps_the_running_version_and_resume_applies_the_newest() {
     let Some(scene) = Scene::dev() else { return };
     let page = scene.page("dev");
     assert_eq!(scene.daemon.abide(&["wait", "dev"]).code, 0);
     assert_eq!(scene.daemon.abide(&["hold", "dev"]).code, 2, "the next operator needs to know why");
     scene.abide(&["hold", "dev", "--reason", "an audit"]);
-    scene.said("dev", "Held", "HeldByPerson");
+    scene.await_reason("dev", "Held", "HeldByPerson");
     scene.push_page("dev", "one");
     let newest = scene.push_page("dev", "two");
     assert_eq!(scene.announce("dev").0, 202);

@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, SECRET, Scene, docker, eventually, request, signed_post};
 
 #[test]
-fn a_push_to_dev_serves_the_new_version_and_history_says_who_pushed() {
+fn a_push_is_deployed_and_history_names_its_author() {
     let Some(scene) = Scene::dev() else { return };
     let commit = scene.push_page("dev", "version two");
     let (status, answer) = scene.announce("dev");
@@ -26,7 +26,7 @@ fn a_push_to_dev_serves_the_new_version_and_history_says_who_pushed() {
 }
 
 #[test]
-fn deliveries_that_move_nothing_say_why() {
+fn deliveries_that_change_nothing_report_why() {
     let Some(scene) = Scene::dev() else { return };
     let commit = scene.site.repo.commit_and_push("feature", &[("www/index.html", "never served")]);
     let (status, answer) = scene.announce("feature");
@@ -80,7 +80,7 @@ fn the_deletion_of_a_branch_keeps_its_container_running() {
 }
 
 #[test]
-fn announcements_in_the_wrong_order_end_at_the_head_of_the_branch() {
+fn deliveries_in_the_wrong_order_end_at_the_branch_head() {
     let Some(scene) = Scene::dev() else { return };
     let older = scene.push_page("dev", "older");
     let newer = scene.push_page("dev", "newer");
@@ -95,7 +95,7 @@ fn announcements_in_the_wrong_order_end_at_the_head_of_the_branch() {
 }
 
 #[test]
-fn a_push_whose_delivery_is_lost_is_found_by_the_poll() {
+fn polling_finds_a_push_whose_delivery_was_lost() {
     let Some(scene) = Scene::polled("5s", &["dev"], |manifest| manifest) else { return };
     scene.ready("dev");
     let commit = scene.push_page("dev", "not announced");
@@ -105,7 +105,7 @@ fn a_push_whose_delivery_is_lost_is_found_by_the_poll() {
 }
 
 #[test]
-fn a_person_who_says_sync_finds_a_push_that_nobody_announced() {
+fn sync_finds_an_unannounced_push() {
     let Some(scene) = Scene::dev() else { return };
     let commit = scene.push_page("dev", "not announced");
     scene.abide(&["sync", "dev"]);
@@ -114,7 +114,7 @@ fn a_person_who_says_sync_finds_a_push_that_nobody_announced() {
 }
 
 #[test]
-fn a_forced_push_back_runs_the_older_commit_with_the_image_that_it_had() {
+fn a_force_push_back_reuses_the_older_commits_image() {
     let Some(scene) = Scene::dev() else { return };
     let first = scene.ready("dev");
     let commit = first["revision"].as_str().unwrap();
@@ -128,7 +128,7 @@ fn a_forced_push_back_runs_the_older_commit_with_the_image_that_it_had() {
 }
 
 #[test]
-fn two_environments_of_the_same_inputs_share_one_build_and_one_image() {
+fn environments_with_the_same_inputs_share_one_build_and_image() {
     // test tracks dev's branch, and is built like dev.
     let same = |manifest: String| {
         let (head, _) = manifest.split_once("[environment.test.build]").unwrap();

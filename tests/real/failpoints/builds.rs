@@ -4,7 +4,7 @@ use abide::failpoint::Point;
 
 use super::around;
 use crate::common::{Daemon, Solo, Space, docker, signed_push, try_docker};
-use crate::crash::{is_whole, slow_dockerfile};
+use crate::crash::{assert_recovered, slow_dockerfile};
 
 /// The actions for a push before its image exists.
 const PUSH: &[Point] = &[Point::Acquire, Point::Build, Point::RecordImage];
@@ -18,12 +18,12 @@ fn doomed(solo: &Solo, failpoint: &str) -> Daemon {
 }
 
 #[test]
-fn a_build_is_done_once_wherever_its_daemon_was_cut_short() {
+fn a_build_completes_once_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let mut commits = vec![solo.repo.head("dev")];
     let daemon = solo.daemon(&[]);
-    is_whole(&space, &solo, &commits);
+    assert_recovered(&space, &solo, &commits);
     daemon.kill();
     for failpoint in around(PUSH) {
         let page = format!("<h1>{failpoint}</h1>");
@@ -31,18 +31,18 @@ fn a_build_is_done_once_wherever_its_daemon_was_cut_short() {
         commits.push(solo.repo.commit_and_push("dev", &[("www/index.html", &page)]));
         doomed(&solo, &failpoint).await_doom(&failpoint);
         let daemon = solo.daemon(&[]);
-        is_whole(&space, &solo, &commits);
+        assert_recovered(&space, &solo, &commits);
         daemon.kill();
     }
 }
 
 #[test]
-fn a_build_that_a_newer_push_ends_is_given_up_wherever_that_was_cut_short() {
+fn a_superseded_build_is_cancelled_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let solo = Solo::new(&space);
     let mut commits = vec![solo.repo.head("dev")];
     let daemon = solo.daemon(&[]);
-    is_whole(&space, &solo, &commits);
+    assert_recovered(&space, &solo, &commits);
     daemon.kill();
     for (number, failpoint) in around(&[Point::CancelJob]).iter().enumerate() {
         let seconds = 300 + u32::try_from(number).unwrap();
@@ -60,13 +60,13 @@ fn a_build_that_a_newer_push_ends_is_given_up_wherever_that_was_cut_short() {
         let _ = signed_push(port, "keepwork", Solo::SECRET.1, "dev", commit);
         daemon.await_doom(failpoint);
         let daemon = solo.daemon(&[]);
-        is_whole(&space, &solo, &commits);
+        assert_recovered(&space, &solo, &commits);
         daemon.kill();
     }
 }
 
 #[test]
-fn an_image_that_was_gone_is_recorded_once_wherever_that_was_cut_short() {
+fn a_rebuilt_image_is_recorded_once_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let mut solo = Solo::new(&space);
     let build = solo.build.clone();

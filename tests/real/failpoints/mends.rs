@@ -6,7 +6,7 @@ use super::around;
 use crate::common::{Daemon, PATIENCE, Space, Spot, docker, eventually, inspected, made_image};
 
 /// The actions that repair a running container.
-pub(super) const MENDS: &[Point] = &[Point::Unpause, Point::Connect, Point::Adjust, Point::Restart];
+pub(super) const REPAIRS: &[Point] = &[Point::Unpause, Point::Connect, Point::Adjust, Point::Restart];
 
 /// The values that the test checks after each repair.
 const SET: &str = "{{.State.Status}} {{.HostConfig.Memory}}";
@@ -25,7 +25,7 @@ fn harm(failpoint: &str, spot: &Spot) {
 }
 
 #[test]
-fn what_was_done_to_a_container_is_put_right_wherever_that_was_cut_short() {
+fn a_repair_completes_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "memory = \"64MiB\"");
     let image = made_image(&space, "the page", "");
@@ -35,7 +35,7 @@ fn what_was_done_to_a_container_is_put_right_wherever_that_was_cut_short() {
     let seen = || (inspected(&spot.name, SET), inspected(&spot.holder(), NETWORKS));
     let (before, container) = (seen(), spot.container());
     daemon.kill();
-    for failpoint in around(MENDS) {
+    for failpoint in around(REPAIRS) {
         harm(&failpoint, &spot);
         Daemon::start_doomed(&spot.desired_state, &failpoint, &[]).await_doom(&failpoint);
         let daemon = spot.daemon();

@@ -19,7 +19,7 @@ pub(super) const SWAP: &[Point] = &[
 ];
 
 #[test]
-fn behind_a_front_no_update_costs_a_request_wherever_it_was_cut_short() {
+fn no_request_fails_behind_the_proxy_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let (spot, _) = Spot::fronted(&space, "");
     let images = ["one", "two"].map(|page| (page, made_image(&space, page, "")));

@@ -53,7 +53,7 @@ pub(super) fn running(spot: &Spot, image: &str) {
 }
 
 #[test]
-fn a_first_deployment_goes_on_wherever_it_was_cut_short() {
+fn a_first_deployment_resumes_after_a_kill_at_any_failpoint() {
     for failpoint in failpoints(FIRST) {
         let Some(space) = Space::new() else { return };
         let volume = space.name("data");
@@ -69,7 +69,7 @@ fn a_first_deployment_goes_on_wherever_it_was_cut_short() {
 }
 
 #[test]
-fn an_update_goes_on_wherever_it_was_cut_short_and_nothing_else_ever_stops() {
+fn an_update_resumes_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let images = ["one", "two"].map(|page| (page, made_image(&space, page, "")));
@@ -99,7 +99,7 @@ fn an_update_goes_on_wherever_it_was_cut_short_and_nothing_else_ever_stops() {
 }
 
 #[test]
-fn a_rollback_goes_on_wherever_it_was_cut_short() {
+fn a_rollback_resumes_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let good = made_image(&space, "good", "");
@@ -124,7 +124,7 @@ fn a_rollback_goes_on_wherever_it_was_cut_short() {
 }
 
 #[test]
-fn a_pull_that_was_cut_short_costs_nothing_that_runs() {
+fn a_daemon_kill_during_a_pull_does_not_affect_running_containers() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "");
     let image = made_image(&space, "here", "");

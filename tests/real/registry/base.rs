@@ -29,7 +29,7 @@ fn dockerfile(space: &Space, base: &str) -> String {
 }
 
 #[test]
-fn base_images_are_fetched_with_the_password_of_their_registry_by_either_builder() {
+fn both_builders_pull_base_images_with_registry_credentials() {
     let Some(space) = Space::new() else { return };
     let login = Login { username: USERNAME, password: PASSWORD };
     let Some(registry) = Registry::start_with(&space, Some(login), "") else { return };
@@ -45,15 +45,15 @@ fn base_images_are_fetched_with_the_password_of_their_registry_by_either_builder
         let image = shop.await_ready(&daemon);
         assert_eq!(daemon.log().matches("build started").count(), number + 1, "{}", daemon.log());
         let log = build_log(&daemon);
-        for told in [daemon.log(), log, docker(&["history", "--no-trunc", &image])] {
-            assert!(!told.contains("never-to-be-seen"), "{told}");
+        for text in [daemon.log(), log, docker(&["history", "--no-trunc", &image])] {
+            assert!(!text.contains("never-to-be-seen"), "{text}");
         }
         assert!(daemon.terminate().success());
     }
 }
 
 #[test]
-fn a_registry_of_base_images_that_lets_nobody_in_is_named_and_the_build_is_tried_again() {
+fn a_denied_base_image_is_reported_and_the_build_retried() {
     let Some(space) = Space::new() else { return };
     let login = Login { username: USERNAME, password: PASSWORD };
     let Some(registry) = Registry::start_with(&space, Some(login), "") else { return };

@@ -8,7 +8,7 @@ use crate::common::{
 };
 
 #[test]
-fn an_image_for_other_platforms_is_a_verdict_that_names_them() {
+fn an_image_for_other_platforms_fails_naming_them() {
     let Some(space) = Space::new() else { return };
     let Some(registry) = Registry::start(&space) else { return };
     let spot = Spot::new(&space, "");
@@ -22,18 +22,18 @@ fn an_image_for_other_platforms_is_a_verdict_that_names_them() {
     docker(&["push", "--quiet", &name]);
     let index = registry.place_index(&path, "1", "linux", "s390x");
     assert_eq!(spot.set(&format!("{}/{path}@{index}", registry.host())).code, 0);
-    let is_told = |status: &Value| {
+    let is_reported = |status: &Value| {
         status["reason"] == "ImageNotFound"
             && status["message"].as_str().unwrap().contains("it has linux/s390x")
     };
-    let status = spot.until("it is said for which platforms it is there", is_told);
+    let status = spot.until("it is said for which platforms it is there", is_reported);
     assert_eq!(status["status"], "Degraded", "{status}");
     assert_eq!(spot.abide(&["wait", "dev", "--timeout", "60s"]).code, 1);
     assert_eq!(spot.page().as_deref(), Some("good"));
 }
 
 #[test]
-fn the_image_of_the_front_is_pulled_with_the_password_of_its_registry() {
+fn the_proxy_image_is_pulled_with_registry_credentials() {
     use base64::Engine as _;
     let Some(space) = Space::new() else { return };
     let login = Login { username: USERNAME, password: PASSWORD };

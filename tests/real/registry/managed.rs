@@ -72,7 +72,7 @@ impl Managed {
 }
 
 #[test]
-fn what_was_pushed_survives_whatever_becomes_of_the_container() {
+fn pushed_images_survive_every_change_of_the_registry_container() {
     let Some(managed) = Managed::new("") else { return };
     let daemon = managed.daemon();
     managed.answers();
@@ -119,7 +119,7 @@ fn what_was_pushed_survives_whatever_becomes_of_the_container() {
 }
 
 #[test]
-fn a_volume_that_held_what_is_recorded_and_is_gone_is_never_made_anew_empty() {
+fn a_missing_registry_volume_is_never_recreated_empty() {
     let Some(managed) = Managed::new("") else { return };
     let daemon = managed.daemon();
     managed.answers();
@@ -140,7 +140,7 @@ fn a_volume_that_held_what_is_recorded_and_is_gone_is_never_made_anew_empty() {
 }
 
 #[test]
-fn a_foreign_container_of_its_name_is_named_and_left_alone() {
+fn an_unmanaged_container_with_the_registrys_name_is_reported() {
     let Some(managed) = Managed::new("") else { return };
     let image = registry_image(&managed.space).unwrap();
     docker(&["create", "--name", &managed.container, &image]);
@@ -156,7 +156,7 @@ fn a_foreign_container_of_its_name_is_named_and_left_alone() {
 }
 
 #[test]
-fn an_image_that_cannot_be_pulled_is_asked_for_less_and_less_often() {
+fn an_unavailable_registry_image_is_pulled_with_backoff() {
     let Some(managed) = Managed::new("") else { return };
     let proxy = Proxy::start(managed.space.dir());
     // Nothing listens on port 1.
@@ -172,7 +172,7 @@ fn an_image_that_cannot_be_pulled_is_asked_for_less_and_less_often() {
 }
 
 #[test]
-fn with_a_password_file_nobody_comes_in_without() {
+fn a_registry_with_a_password_file_requires_a_password() {
     let Some(probe) = Space::new() else { return };
     let htpasswd = probe.dir().join("htpasswd");
     let made =
@@ -188,7 +188,7 @@ fn with_a_password_file_nobody_comes_in_without() {
 }
 
 #[test]
-fn one_that_is_open_to_all_is_refused() {
+fn a_publicly_reachable_registry_without_passwords_is_rejected() {
     let Some(managed) = Managed::new("") else { return };
     let path = managed.desired_state.join("shop.toml");
     let manifest = std::fs::read_to_string(&path).unwrap();

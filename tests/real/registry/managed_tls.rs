@@ -81,7 +81,7 @@ impl Shop {
 }
 
 /// Waits until the output of `abide status` contains these words.
-fn says(daemon: &Daemon, words: &str) {
+fn await_words(daemon: &Daemon, words: &str) {
     eventually(&format!("status says {words:?}"), PATIENCE, || {
         let ran = daemon.abide(&["status"]);
         (ran.stdout + &ran.stderr).contains(words)
@@ -89,7 +89,7 @@ fn says(daemon: &Daemon, words: &str) {
 }
 
 #[test]
-fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_authority() {
+fn images_use_the_tls_registry_once_the_engine_trusts_it() {
     let Some(mut shop) = Shop::new() else { return };
     let daemon = shop.daemon();
     shop.shows_its_certificate();
@@ -121,12 +121,12 @@ fn what_is_built_is_pushed_to_it_and_pulled_from_it_once_the_engine_trusts_its_a
     docker(&["rm", "--force", &shop.container]);
     docker(&["volume", "rm", &shop.volume]);
     let daemon = shop.daemon();
-    says(&daemon, "which had pushed images, is missing");
+    await_words(&daemon, "which had pushed images, is missing");
     assert!(try_docker(&["volume", "inspect", &shop.volume]).is_none());
 }
 
 #[test]
-fn a_renewed_certificate_is_taken_up_and_a_file_that_is_gone_is_named() {
+fn a_renewed_registry_certificate_is_loaded_and_a_missing_one_reported() {
     let Some(shop) = Shop::new() else { return };
     let daemon = shop.daemon();
     shop.shows_its_certificate();
@@ -138,7 +138,7 @@ fn a_renewed_certificate_is_taken_up_and_a_file_that_is_gone_is_named() {
     let (before, elsewhere) = (seen().unwrap(), shop.files.key.with_extension("elsewhere"));
     std::fs::rename(&shop.files.key, &elsewhere).unwrap();
     let named = format!("its key {} cannot be read", shop.files.key.display());
-    says(&daemon, &named);
+    await_words(&daemon, &named);
     assert_eq!(seen(), Some(before), "what served is touched");
     assert!(!shop.files.key.exists(), "something was made in its place");
     docker(&["rm", "--force", &shop.container]);

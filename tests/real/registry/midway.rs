@@ -150,7 +150,7 @@ fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
         Fault::Answers(_) => {}
     }
     road.relay.release();
-    let message = road.shop.says_of(&road.daemon, environment, reason);
+    let message = road.shop.await_reason_of(&road.daemon, environment, reason);
     assert!(message.contains(&road.relay.host()), "which registry? {message}");
     assert!(message.contains("keeps serving"), "{message}");
     assert_eq!(road.serving(environment), serving);
@@ -180,13 +180,13 @@ fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
 
 #[test]
 #[ignore = "slow: .ci/slow runs it"]
-fn a_registry_that_freezes_in_the_middle_of_a_push() {
+fn a_registry_freeze_during_a_push_is_reported() {
     let Some(message) = survives(Transfer::Push, Fault::Freezes, "RegistryUnavailable") else { return };
     assert!(message.contains("no progress for 2s while pushing"), "{message}");
 }
 
 #[test]
-fn a_registry_that_freezes_in_the_middle_of_a_pull() {
+fn a_registry_freeze_during_a_pull_is_reported() {
     let Some(message) = survives(Transfer::Pull, Fault::Freezes, "RegistryUnavailable") else { return };
     assert!(message.contains("no progress for 2s while pulling"), "{message}");
 }
@@ -195,40 +195,40 @@ fn a_registry_that_freezes_in_the_middle_of_a_pull() {
 // why.
 
 #[test]
-fn a_registry_that_is_killed_in_the_middle_of_a_push() {
+fn a_registry_kill_during_a_push_is_reported() {
     let Some(message) = survives(Transfer::Push, Fault::IsKilled, "RegistryUnavailable") else { return };
     assert!(message.contains("repeated retries") && message.contains("does not respond"), "{message}");
 }
 
 #[test]
 #[ignore = "slow: .ci/slow runs it"]
-fn a_registry_that_is_killed_in_the_middle_of_a_pull() {
+fn a_registry_kill_during_a_pull_is_reported() {
     let Some(message) = survives(Transfer::Pull, Fault::IsKilled, "RegistryUnavailable") else { return };
     assert!(message.contains("repeated retries") && message.contains("does not respond"), "{message}");
 }
 
 #[test]
 #[ignore = "slow: .ci/slow runs it"]
-fn a_registry_that_has_an_error_in_the_middle_of_a_push() {
+fn a_registry_error_during_a_push_is_reported() {
     let Some(message) = survives(Transfer::Push, Fault::Answers(500), "RegistryUnavailable") else { return };
     assert!(message.contains("while pushing") && message.contains("repeated retries"), "{message}");
 }
 
 #[test]
-fn a_registry_that_has_an_error_in_the_middle_of_a_pull() {
+fn a_registry_error_during_a_pull_is_reported() {
     let Some(message) = survives(Transfer::Pull, Fault::Answers(500), "RegistryUnavailable") else { return };
     assert!(message.contains("while pulling") && message.contains("repeated retries"), "{message}");
 }
 
 #[test]
-fn a_registry_that_wants_another_password_in_the_middle_of_a_push() {
+fn a_registry_password_change_during_a_push_is_reported() {
     let Some(message) = survives(Transfer::Push, Fault::Answers(401), "RegistryDenied") else { return };
     assert!(message.contains("unauthorized"), "{message}");
 }
 
 #[test]
 #[ignore = "slow: .ci/slow runs it"]
-fn a_registry_that_wants_another_password_in_the_middle_of_a_pull() {
+fn a_registry_password_change_during_a_pull_is_reported() {
     let Some(message) = survives(Transfer::Pull, Fault::Answers(401), "RegistryDenied") else { return };
     assert!(message.contains("unauthorized"), "{message}");
 }

@@ -24,7 +24,7 @@ fn pulled(shop: &Shop, id: &str) {
 }
 
 #[test]
-fn the_recorded_digest_is_the_one_that_the_registry_answers() {
+fn the_recorded_digest_is_the_registrys_digest() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let digest = shop.ready(&daemon);
@@ -44,7 +44,7 @@ fn the_recorded_digest_is_the_one_that_the_registry_answers() {
 }
 
 #[test]
-fn a_push_that_was_cut_short_is_made_up_for_without_a_second_build() {
+fn an_interrupted_push_is_repeated_without_a_second_build() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     shop.ready(&daemon);
@@ -86,7 +86,7 @@ fn the_same_inputs_are_pushed_once() {
 }
 
 #[test]
-fn what_was_promoted_is_pulled_by_digest_where_it_is_not_there() {
+fn a_promoted_image_missing_locally_is_pulled_by_digest() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let digest = shop.ready(&daemon);
@@ -115,7 +115,7 @@ fn what_was_promoted_is_pulled_by_digest_where_it_is_not_there() {
 }
 
 #[test]
-fn what_the_registry_lost_is_pushed_again() {
+fn an_image_lost_by_the_registry_is_pushed_again() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let digest = shop.ready(&daemon);
@@ -128,7 +128,7 @@ fn what_the_registry_lost_is_pushed_again() {
 }
 
 #[test]
-fn what_is_gone_everywhere_is_built_and_pushed_again() {
+fn an_image_lost_everywhere_is_rebuilt_and_pushed() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let digest = shop.ready(&daemon);
@@ -145,7 +145,7 @@ fn what_is_gone_everywhere_is_built_and_pushed_again() {
 }
 
 #[test]
-fn a_password_that_base64_spoils_is_taken_and_seen_nowhere() {
+fn a_password_sensitive_to_base64_variants_works_and_is_never_shown() {
     let Some(space) = Space::new() else { return };
     let login = Login { username: USERNAME, password: PASSWORD };
     let Some(registry) = Registry::start_with(&space, Some(login), "") else { return };
@@ -238,7 +238,7 @@ fn a_docker_login_and_a_credential_helper_are_used() {
 }
 
 #[test]
-fn a_registry_with_tls_is_known_by_its_certificate() {
+fn a_tls_registry_is_verified_by_its_certificate() {
     let Some(space) = Space::new() else { return };
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let (certificate, key) = (space.dir().join("registry.pem"), space.dir().join("registry-key.pem"));
@@ -249,7 +249,7 @@ fn a_registry_with_tls_is_known_by_its_certificate() {
     let shop = Shop::new(space, registry, "");
     // The engine accepts any certificate on the loopback address; abide requires a trusted one.
     let daemon = shop.daemon();
-    let message = shop.says(&daemon, "RegistryUnavailable");
+    let message = shop.await_reason(&daemon, "RegistryUnavailable");
     assert!(message.contains("certificate"), "{message}");
     assert!(daemon.terminate().success());
     let daemon = shop.shop.daemon_with(&[("SSL_CERT_FILE", certificate.to_str().unwrap())]);

@@ -85,7 +85,7 @@ impl Follower {
 }
 
 #[test]
-fn a_tag_that_moves_is_followed_and_one_that_is_gone_changes_nothing() {
+fn a_moved_tag_is_deployed_and_a_deleted_one_changes_nothing() {
     let Some(shop) = Follower::new("5s") else { return };
     let first = shop.registry.digest(&shop.path, "stable").unwrap();
     let daemon = shop.daemon();
@@ -115,7 +115,7 @@ fn a_tag_that_moves_is_followed_and_one_that_is_gone_changes_nothing() {
 }
 
 #[test]
-fn a_person_may_choose_another_until_the_tag_moves() {
+fn an_explicitly_set_image_stays_until_the_tag_moves() {
     let Some(shop) = Follower::new("5s") else { return };
     let first = shop.registry.digest(&shop.path, "stable").unwrap();
     let daemon = shop.daemon();
@@ -133,7 +133,7 @@ fn a_person_may_choose_another_until_the_tag_moves() {
 }
 
 #[test]
-fn a_notification_of_the_registry_is_acted_upon_at_once() {
+fn a_registry_notification_triggers_an_update_immediately() {
     // Without polling, every change comes from a notification.
     let Some(mut shop) = Follower::new("0s") else { return };
     let daemon = shop.daemon();
@@ -156,7 +156,7 @@ fn a_notification_of_the_registry_is_acted_upon_at_once() {
 }
 
 #[test]
-fn a_notification_is_only_a_hint_and_only_from_who_has_the_token() {
+fn a_registry_notification_is_only_a_hint_and_needs_the_token() {
     let Some(shop) = Follower::new("0s") else { return };
     let daemon = shop.daemon();
     let first = shop.registry.digest(&shop.path, "stable").unwrap();

@@ -12,14 +12,14 @@ fn second_version(shop: &Shop, daemon: &crate::common::Daemon) -> String {
 }
 
 #[test]
-fn a_registry_that_is_down_or_frozen_is_named_and_what_serves_goes_on() {
+fn a_registry_outage_is_reported_and_the_container_keeps_serving() {
     let Some(mut shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let first = shop.ready(&daemon);
 
     shop.registry.freeze();
     let serving = second_version(&shop, &daemon);
-    let message = shop.says(&daemon, "RegistryUnavailable");
+    let message = shop.await_reason(&daemon, "RegistryUnavailable");
     assert!(message.contains("no progress for 2s") && message.contains("keeps serving"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving);
     shop.registry.thaw();
@@ -29,7 +29,7 @@ fn a_registry_that_is_down_or_frozen_is_named_and_what_serves_goes_on() {
     shop.registry.kill();
     let serving = shop.runs(&shop.shop.container);
     shop.shop.push(&daemon, &[("site.env", "VERSION=3\n")]);
-    let message = shop.says(&daemon, "RegistryUnavailable");
+    let message = shop.await_reason(&daemon, "RegistryUnavailable");
     assert!(message.contains("connection refused"), "{message}");
     assert_eq!(status(&daemon, "dev")["status"], "Degraded");
     assert_eq!(shop.runs(&shop.shop.container), serving);
@@ -41,7 +41,7 @@ fn a_registry_that_is_down_or_frozen_is_named_and_what_serves_goes_on() {
 }
 
 #[test]
-fn a_registry_that_lets_nobody_in_is_named_and_tried_again() {
+fn a_registry_that_denies_access_is_reported_and_retried() {
     let Some(space) = Space::new() else { return };
     let login = Login { username: USERNAME, password: PASSWORD };
     let Some(registry) = Registry::start_with(&space, Some(login.clone()), "") else { return };
@@ -51,7 +51,7 @@ fn a_registry_that_lets_nobody_in_is_named_and_tried_again() {
     shop.ready(&daemon);
     shop.registry.change_password(Login { username: USERNAME, password: "another" });
     let serving = second_version(&shop, &daemon);
-    let message = shop.says(&daemon, "RegistryDenied");
+    let message = shop.await_reason(&daemon, "RegistryDenied");
     assert!(message.contains("unauthorized") || message.contains("no basic auth"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving);
     shop.registry.change_password(login);
@@ -59,7 +59,7 @@ fn a_registry_that_lets_nobody_in_is_named_and_tried_again() {
 }
 
 #[test]
-fn a_newer_commit_ends_a_push_that_hangs() {
+fn a_newer_commit_cancels_a_hanging_push() {
     let Some(shop) = Shop::open() else { return };
     // Long enough that only the newer commit can end it.
     shop.declare("");
@@ -88,7 +88,7 @@ fn a_newer_commit_ends_a_push_that_hangs() {
 }
 
 #[test]
-fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
+fn a_hijacked_tag_is_detected_before_a_deployment() {
     let Some(shop) = Shop::open() else { return };
     let daemon = shop.daemon();
     let first = shop.ready(&daemon);
@@ -118,7 +118,7 @@ fn a_tag_that_a_stranger_moved_is_found_out_before_anything_is_deployed() {
     });
 
     shop.shop.push(&daemon, &[("site.env", "VERSION=2\n")]);
-    let message = shop.says(&daemon, "TagMoved");
+    let message = shop.await_reason(&daemon, "TagMoved");
     assert!(message.contains(&first) && message.contains("another client writes to this tag"), "{message}");
     assert_eq!(shop.runs(&shop.shop.container), serving, "it was deployed");
     relay.calm();

@@ -9,7 +9,7 @@ fn env(text: &str) -> bool {
 }
 
 #[test]
-fn an_edit_while_held_is_shown_and_not_applied_and_what_is_lost_is_made_as_it_was() {
+fn an_edit_of_a_held_environment_is_shown_but_not_applied() {
     let Some(space) = Space::new() else { return };
     let spot = Spot::new(&space, "env = { MODE = \"one\" }");
     let daemon = spot.daemon();
@@ -50,7 +50,7 @@ fn an_edit_while_held_is_shown_and_not_applied_and_what_is_lost_is_made_as_it_wa
 }
 
 #[test]
-fn a_hold_of_an_environment_on_another_host_keeps_it_as_it_is() {
+fn a_hold_of_an_agents_environment_keeps_its_container() {
     let Some(mut pair) = Pair::new() else { return };
     pair.declare("env = { MODE = \"one\" }");
     let image = pair.push_image("held there");

@@ -11,10 +11,10 @@ fn without_branch(manifest: String) -> String {
 }
 
 #[test]
-fn a_missing_branch_is_named_where_it_belongs_and_ends_a_wait() {
+fn a_missing_branch_is_reported_for_its_environment_and_ends_a_wait() {
     let Some((scene, _git)) = Scene::with_git("0s", &["dev", "test"], without_branch) else { return };
     scene.ready("test");
-    let view = scene.said("dev", "Degraded", "BranchMissing");
+    let view = scene.await_reason("dev", "Degraded", "BranchMissing");
     assert!(view["next_retry"].is_string(), "{view}");
     assert!(ends(&scene, 1, "wait dev --timeout 60s").contains("no branch `nowhere`"));
     let why = ends(&scene, 0, "why dev");
@@ -31,9 +31,9 @@ fn a_missing_branch_is_named_where_it_belongs_and_ends_a_wait() {
 }
 
 #[test]
-fn the_newest_cause_is_told_and_one_that_passed_is_not() {
+fn only_the_newest_source_problem_is_reported() {
     let Some((scene, git)) = Scene::with_git("0s", &["dev"], without_branch) else { return };
-    scene.said("dev", "Degraded", "BranchMissing");
+    scene.await_reason("dev", "Degraded", "BranchMissing");
     for (words, reason) in [
         ("fatal: unable to access 'https://x/': Could not resolve host", "SourceUnreachable"),
         ("fatal: could not read Username for 'https://x': terminal prompts disabled", "SourceDenied"),
@@ -42,18 +42,18 @@ fn the_newest_cause_is_told_and_one_that_passed_is_not() {
     ] {
         git.fails(words);
         ends(&scene, 1, "sync dev");
-        scene.said("dev", "Degraded", reason);
+        scene.await_reason("dev", "Degraded", reason);
         let why = ends(&scene, 0, "why dev");
         assert!(why.contains(reason) && !why.contains("no branch"), "{why}");
         ends(&scene, 1, "wait dev --timeout 60s");
     }
     git.is_well();
     ends(&scene, 1, "sync dev");
-    scene.said("dev", "Degraded", "BranchMissing");
+    scene.await_reason("dev", "Degraded", "BranchMissing");
 }
 
 #[test]
-fn a_branch_that_was_deleted_is_told_in_every_view_and_what_runs_goes_on() {
+fn a_deleted_branch_is_reported_in_every_view() {
     let Some((scene, _git)) = Scene::with_git("0s", &["dev", "test"], |manifest| manifest) else { return };
     scene.ready("dev");
     scene.ready("test");

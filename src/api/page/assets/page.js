@@ -3,7 +3,7 @@
 // works; a reload then shows what is new.
 (() => {
   "use strict";
-  const QUIET = 300, PAUSE = 1000, FIRST_WAIT = 1000, LONGEST_WAIT = 30000, TICK = 10000;
+  const QUIET = 300, PAUSE = 1000, FIRST_WAIT = 1000, LONGEST_WAIT = 30000, TICK = 10000, BLOCK = 500;
   const { body } = document;
 
   // The one place where text becomes a document. Scripts in it do not run.
@@ -91,6 +91,8 @@
         take(page);
         version = page.body.dataset.version;
       }
+      // A failed request does not end the stream, so only a later one shows that all is well.
+      if (!over && stream?.readyState === EventSource.OPEN) show("live", "Live");
     } catch { show("cut", "Not live"); } finally {
       busy = false;
       if (again) { again = false; soon(); }
@@ -104,6 +106,7 @@
 
   // The session has ended here or elsewhere. What is on the page is old from now on.
   function end() {
+    if (!over) dispatchEvent(new Event("abide-signed-out"));
     over = true;
     close();
     show("over", "Signed out: reload");
@@ -138,6 +141,125 @@
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
   open();
+
+  // ---- Logs: new lines come as items, and the number of items on the page stays within a bound
+
+  function followed(log) {
+    const part = document.getElementById("log-part");
+    const lines = log.firstElementChild, most = Number(log.dataset.most);
+    const toggle = document.getElementById("follow"), state = document.getElementById("log-state");
+    const [text, jump] = state.children;
+    let at = log.dataset.at, held = [], came = 0, on = true, isOver = false, isCut = false, isOut = false, isShort = false;
+    let count = lines.querySelectorAll("li").length;
+    let feed = null, again = 0, pause = FIRST_WAIT;
+    // The box is filled from its end, so zero is the end.
+    const isAtEnd = () => Math.abs(log.scrollTop) < 24;
+    const isRead = () => { const chosen = getSelection(); return chosen && !chosen.isCollapsed && log.contains(chosen.anchorNode); };
+
+    function tell() {
+      const still = !on ? "It is paused" : !isAtEnd() ? "You scrolled up, so it stands still" : came ? "You select text, so it stands still" : "";
+      const parts = [isOut && "You are signed out: reload the page to sign in.", isShort && "The oldest lines are no longer shown.", isCut && "The connection is cut, and is tried again.", isOver && "It has ended.",
+        still && (came ? `${still}; ${came} ${came === 1 ? "line" : "lines"} came since.` : `${still}.`)].filter(Boolean);
+      const words = parts.join(" ");
+      if (text.textContent !== words) text.textContent = words;
+      state.hidden = !words;
+      jump.hidden = !still;
+    }
+
+    // Blocks that are out of view are not laid out. The oldest block goes as a whole.
+    function append(items) {
+      // The sentence of the server is about the lines that the page had.
+      if (part && items.length) part.textContent = count && part.dataset.had !== "more" ? `${part.textContent} Newer lines follow.` : count ? part.textContent : "";
+      if (part && items.length) part.dataset.had = "more";
+      for (const item of items) {
+        if (!lines.lastElementChild || lines.lastElementChild.childElementCount >= BLOCK) lines.append(document.createElement("ol"));
+        lines.lastElementChild.append(item);
+      }
+      count += items.length;
+      while (count > most && lines.childElementCount > 1) {
+        count -= lines.firstElementChild.childElementCount;
+        lines.firstElementChild.remove();
+        isShort = true;
+      }
+    }
+
+    function release() { append(held); held = []; came = 0; }
+
+    function take(event) {
+      at = event.lastEventId || at;
+      const items = [...parse(`<ol>${event.data}</ol>`).querySelectorAll("li")].map((item) => document.adoptNode(item));
+      if (on && isAtEnd() && !isRead()) { release(); append(items); log.scrollTop = 0; } else {
+        came += items.length;
+        held.push(...items);
+        if (held.length > most) held.splice(0, held.length - most);
+      }
+      tell();
+    }
+
+    function set(value) {
+      on = value;
+      toggle.setAttribute("aria-pressed", String(on));
+      if (on) { release(); log.scrollTop = 0; }
+      tell();
+    }
+
+    function stop() { clearTimeout(again); feed?.close(); feed = null; }
+
+    function out() { isOut = true; isCut = false; stop(); tell(); }
+
+    // An EventSource does not reveal why it was refused.
+    async function ask(url) {
+      const question = new AbortController();
+      try {
+        const answer = await fetch(url, { signal: question.signal, cache: "no-store" });
+        if (answer.status === 401) { end(); out(); }
+      } catch { /* It is tried again anyway. */ } finally { question.abort(); }
+    }
+
+    function start() {
+      if (feed || isOver || isOut || document.hidden) return;
+      feed = new EventSource(`${log.dataset.follow}&after=${encodeURIComponent(at)}`);
+      feed.onopen = () => { pause = FIRST_WAIT; isCut = false; tell(); };
+      feed.addEventListener("lines", take);
+      feed.addEventListener("end", (event) => { isOver = true; stop(); take(event); });
+      feed.onerror = () => {
+        isCut = true;
+        tell();
+        if (feed?.readyState !== EventSource.CLOSED) return;
+        const { url } = feed;
+        stop();
+        again = setTimeout(start, pause);
+        pause = Math.min(pause * 2, LONGEST_WAIT);
+        ask(url);
+      };
+    }
+
+    addEventListener("abide-signed-out", out);
+    toggle.hidden = false;
+    toggle.addEventListener("click", () => set(!on));
+    jump.addEventListener("click", () => { set(true); log.focus({ preventScroll: true }); });
+    log.addEventListener("scroll", () => { if (on && isAtEnd()) release(); tell(); }, { passive: true });
+    document.addEventListener("visibilitychange", () => document.hidden ? stop() : start());
+    addEventListener("pagehide", stop);
+    addEventListener("pageshow", start);
+    start();
+  }
+  const log = document.querySelector(".log[data-follow]");
+  if (log && window.EventSource) followed(log);
+
+  // A link to a line that is not among the shown ones asks once for the part that ends with it, or for the longest part.
+  function seek() {
+    const line = location.hash.slice(1), query = new URLSearchParams(location.search);
+    if (!document.querySelector(".log.tall") || !/^L\d/.test(line) || document.getElementById(line)) return;
+    const moment = /^L\d{4}-/.test(line) && Date.parse(`${line.slice(1, 20)}Z`);
+    if (query.has("before") || query.has("to") || query.has("tail")) return;
+    if (moment) query.set("before", `${new Date(moment + 1000).toISOString().slice(0, 19)}.000000000Z`);
+    else query.set("to", Number(line.slice(1)) + 100);
+    query.set("tail", "10000");
+    query.delete("q");
+    location.replace(`?${query}#${line}`);
+  }
+  seek();
 
   // ---- Times: the same words as on the server
 
@@ -179,12 +301,25 @@
 
   // ---- Keys: none of them changes anything
 
+  const overlay = document.getElementById("keys"), use = document.getElementById("keys-on");
+  // A browser that keeps nothing for this site uses the keys.
+  const keys = (value) => { try { if (value) localStorage.setItem("abide-keys", value); return localStorage.getItem("abide-keys"); } catch { return value; } };
+  if (overlay) {
+    const opener = document.getElementById("keys-open");
+    opener.hidden = false;
+    opener.addEventListener("click", () => overlay.showModal());
+    document.getElementById("keys-close").addEventListener("click", () => overlay.close());
+    use.checked = keys() !== "off";
+    use.addEventListener("change", () => keys(use.checked ? "on" : "off"));
+  }
   const rows = () => [...document.querySelectorAll(".trouble li a, .env h3 a, .list li > a, tbody tr a")]
     .filter((link) => link.getClientRects().length);
   let leader = 0;
   document.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
-    if (isTyping || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || body.dataset.keys === "off") return;
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || overlay?.open) return;
+    if (event.key === "?" && overlay) { event.preventDefault(); overlay.showModal(); return; }
+    if (keys() === "off") return;
     if (event.timeStamp - leader < 1000) {
       leader = 0;
       document.querySelector(`.nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
@@ -195,8 +330,10 @@
       const search = document.querySelector("input[type=search]");
       if (search) { event.preventDefault(); search.focus(); }
     } else if (event.key === "j" || event.key === "k") {
-      const all = rows(), at = all.indexOf(document.activeElement);
-      all[at < 0 ? 0 : Math.min(Math.max(at + (event.key === "j" ? 1 : -1), 0), all.length - 1)]?.focus();
+      // In a log, the rows are its lines, from the newest one on.
+      const log = document.activeElement.closest(".log.tall");
+      const all = log ? [...log.querySelectorAll("li > a")] : rows(), at = all.indexOf(document.activeElement);
+      all[at < 0 ? (log ? all.length - 1 : 0) : Math.min(Math.max(at + (event.key === "j" ? 1 : -1), 0), all.length - 1)]?.focus();
     }
   });
 })();

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{Connector, Stream, Trust};
 use crate::tls::identity::Identity;
 
@@ -19,7 +19,7 @@ async fn place(limits: ServeLimits) -> Place {
     let identity = Identity::made(&home.path().join("tls")).unwrap();
     let server = Server::start_tls(router(), limits, identity.acceptor().unwrap()).await;
     let trust = Trust::Pin(identity.pin().unwrap());
-    let connector = Connector::new(&trust, Protocol::Http1).unwrap();
+    let connector = Connector::new(&trust, AlpnProtocol::Http1).unwrap();
     Place { server, connector, _home: home }
 }
 
@@ -46,7 +46,7 @@ const BEGUN: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 const GET: &[u8] = b"GET /peer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn a_request_is_answered_and_its_peer_is_known() {
+async fn the_peer_address_of_a_tls_request_is_known() {
     let place = place(hasty()).await;
     let answer = place.exchange(GET).await;
     assert_eq!(statuses(&answer), [200]);
@@ -54,7 +54,7 @@ async fn a_request_is_answered_and_its_peer_is_known() {
 }
 
 #[tokio::test]
-async fn framing_is_judged_as_it_is_in_the_clear() {
+async fn framing_rules_are_the_same_over_tls() {
     let place = place(hasty()).await;
     for head in ["Content-Length: 5\r\nContent-Length: 6\r\n", "Transfer-Encoding: xchunked\r\n"] {
         let request = format!("POST / HTTP/1.1\r\nHost: x\r\n{head}\r\n0\r\n\r\n");
@@ -63,7 +63,7 @@ async fn framing_is_judged_as_it_is_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_request_in_the_clear_is_told_to_use_tls_and_reaches_no_handler() {
+async fn a_plain_request_is_pointed_to_https_and_reaches_no_handler() {
     let place = place(hasty()).await;
     let long =
         [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n".as_slice(), &[b'x'; 40_000]].concat();
@@ -78,7 +78,7 @@ async fn a_request_in_the_clear_is_told_to_use_tls_and_reaches_no_handler() {
 }
 
 #[tokio::test]
-async fn handshakes_that_never_end_are_cut_off_and_keep_nobody_waiting() {
+async fn unfinished_handshakes_time_out_without_delaying_others() {
     let place = place(ServeLimits { strangers: 60, ..hasty() }).await;
     let mut slow = Vec::new();
     for _ in 0..50 {
@@ -128,7 +128,7 @@ async fn a_thousand_idle_connections_leave_room_for_a_good_request() {
 }
 
 #[tokio::test]
-async fn handshakes_that_take_all_room_make_way_for_new_ones() {
+async fn unfinished_handshakes_are_evicted_for_new_connections() {
     let place = place(ServeLimits { strangers: 12, ..patient() }).await;
     let mut stuck = Vec::new();
     for _ in 0..30 {

@@ -62,7 +62,7 @@ async fn one_connection_carries_many_requests_at_once() {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_is_asked_is_closed_and_a_busy_one_is_not() {
+async fn an_idle_http_2_connection_is_closed_and_a_busy_one_is_not() {
     let server = Server::start(router(), hasty()).await;
     let (mut idle, mut busy) = (client(&server).await, client(&server).await);
     idle.send_request(ask("/peer")).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_connection_on_which_nothing_is_asked_is_closed_and_a_busy_one_is_not(
 }
 
 #[tokio::test]
-async fn a_body_has_its_deadline_here_too_unless_it_is_lifted() {
+async fn an_http_2_body_has_a_deadline_unless_lifted() {
     async fn read(deadline: BodyDeadline, is_lifted: bool, body: Body) -> StatusCode {
         if is_lifted {
             deadline.lift();
@@ -112,7 +112,7 @@ async fn a_body_has_its_deadline_here_too_unless_it_is_lifted() {
 }
 
 #[tokio::test]
-async fn streams_that_are_opened_and_reset_at_once_are_bounded() {
+async fn rapidly_reset_streams_are_limited() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&most);
     let slow = Router::new().route("/", get_slowly(running, counted));
@@ -145,7 +145,7 @@ fn get_slowly(running: Arc<AtomicUsize>, most: Arc<AtomicUsize>) -> axum::routin
 }
 
 #[tokio::test]
-async fn floods_of_frames_that_mean_nothing_end_the_connection() {
+async fn floods_of_useless_frames_end_the_connection() {
     let server = Server::start(router(), patient()).await;
     const END_OF_HEADERS: u8 = 0x4;
     let open = frame(1, END_OF_HEADERS, 1, &[0x83, 0x86, 0x84, 0x41, 0x01, b'x']);
@@ -166,7 +166,7 @@ async fn floods_of_frames_that_mean_nothing_end_the_connection() {
 }
 
 #[tokio::test]
-async fn requests_that_smuggle_in_http_1_are_malformed_in_http_2() {
+async fn http_1_smuggling_headers_are_rejected_in_http_2() {
     let server = Server::start(router(), hasty()).await;
     for (name, value) in
         [("transfer-encoding", "chunked"), ("connection", "close"), ("content-length", "5, 6")]
@@ -197,7 +197,7 @@ fn closed_window() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_window_that_stays_closed_ends_the_connection() {
+async fn a_flow_control_window_that_stays_closed_ends_the_connection() {
     let limits = ServeLimits { answer: Duration::from_millis(300), ..patient() };
     let server = Server::start(router(), limits).await;
     let mut request = get(1);
@@ -212,7 +212,7 @@ async fn a_window_that_stays_closed_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_slowly_is_no_answer_that_is_not_read() {
+async fn a_slowly_produced_response_does_not_count_as_unread() {
     let limits = ServeLimits { answer: Duration::from_millis(100), ..hasty() };
     let server = Server::start(router(), limits).await;
     let answer = client(&server).await.send_request(ask("/stream")).await.unwrap();
@@ -220,7 +220,7 @@ async fn an_answer_that_comes_slowly_is_no_answer_that_is_not_read() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_for_their_bodies_give_way_to_newer_ones() {
+async fn requests_waiting_for_their_bodies_give_way_to_newer_ones() {
     let server = Server::start(router(), ServeLimits { body: PATIENCE, ..patient() }).await;
     let stream = TokioIo::new(server.connect().await);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -231,8 +231,8 @@ async fn requests_that_wait_for_their_bodies_give_way_to_newer_ones() {
         let request = Request::post("http://x/").body(never()).unwrap();
         waiting.push(sender.send_request(request));
     }
-    let whole = Request::post("http://x/").body(Body::from("abc")).unwrap();
-    assert_eq!(sender.send_request(whole).await.unwrap().status(), StatusCode::OK);
+    let complete = Request::post("http://x/").body(Body::from("abc")).unwrap();
+    assert_eq!(sender.send_request(complete).await.unwrap().status(), StatusCode::OK);
     for answer in waiting.drain(..5) {
         assert_eq!(answer.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     }

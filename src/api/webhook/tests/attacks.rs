@@ -27,7 +27,7 @@ fn push() -> Sent {
 }
 
 #[tokio::test]
-async fn paths_that_are_tricks_are_not_found() {
+async fn path_traversal_attempts_are_not_found() {
     let (server, inbox) = server(hasty()).await;
     let long = format!("/webhooks/{}", "x".repeat(20_000));
     for path in [
@@ -55,7 +55,7 @@ async fn paths_that_are_tricks_are_not_found() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large_are_refused_however_they_come() {
+async fn oversized_bodies_are_rejected_in_every_framing() {
     let (server, inbox) = server(hasty()).await;
     let head = "POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
     let declared = format!("{head}Content-Length: 1000000000000\r\n\r\n{{");
@@ -81,7 +81,7 @@ async fn a_body_shorter_or_longer_than_declared_is_never_recorded_as_sent() {
 }
 
 #[tokio::test]
-async fn signature_headers_of_odd_bytes_are_refused() {
+async fn signature_headers_with_odd_bytes_are_rejected() {
     let (server, inbox) = server(hasty()).await;
     for odd in ["sha256=\u{fc}\u{ff}", "sha256=\t", "sha256=%00", &"a".repeat(10_000)] {
         let sent = push().with("x-hub-signature-256", odd);
@@ -139,7 +139,7 @@ async fn two_hundred_slow_connections_do_not_delay_a_good_delivery() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_can_prove_nothing_is_refused_before_its_body() {
+async fn an_unauthenticated_delivery_is_rejected_before_its_body_arrives() {
     let deadline = PATIENCE;
     let (server, inbox) = server(ServeLimits { header_read: deadline, body: deadline, ..hasty() }).await;
     let head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n";

@@ -1,11 +1,14 @@
 //! The route: recorded pushes, and answers to senders.
 
+use std::collections::BTreeSet;
+
 use axum::Router;
 use axum::http::{Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::metrics::{MetricSnapshot, Metrics};
 
 fn router(inbox: &MemoryInbox, limits: WebhookLimits) -> Router {
     routes(WebhookState::new(inbox.clone(), || NOW, limits))
@@ -27,7 +30,7 @@ fn push(branch: &str, after: &str) -> Sent {
 }
 
 #[tokio::test]
-async fn a_push_is_recorded_for_who_follows_its_branch() {
+async fn a_push_is_recorded_for_the_environments_tracking_its_branch() {
     for (provider, payload, send) in every_push() {
         let inbox = MemoryInbox::new();
         let hook = format!("{provider:?}").to_lowercase();
@@ -42,7 +45,7 @@ async fn a_push_is_recorded_for_who_follows_its_branch() {
 }
 
 #[tokio::test]
-async fn a_replay_is_told_so_and_records_nothing_new() {
+async fn a_replayed_delivery_is_reported_as_repeated() {
     let inbox = MemoryInbox::new();
     assert_eq!(post(&inbox, "github", &push("dev", COMMIT)).await.0, StatusCode::ACCEPTED);
     let (status, body) = post(&inbox, "github", &push("dev", COMMIT)).await;
@@ -60,7 +63,7 @@ async fn a_known_id_with_another_commit_is_recorded() {
 }
 
 #[tokio::test]
-async fn several_references_of_one_delivery_are_each_recorded() {
+async fn each_reference_in_a_delivery_is_recorded() {
     let inbox = MemoryInbox::new();
     let mut payload = cloud_push("master", OTHER);
     let dev = cloud_push("dev", COMMIT)["push"]["changes"][0].take();
@@ -72,7 +75,7 @@ async fn several_references_of_one_delivery_are_each_recorded() {
 }
 
 #[tokio::test]
-async fn what_concerns_nobody_is_ignored_with_a_reason() {
+async fn an_irrelevant_event_is_ignored_with_a_reason() {
     let inbox = MemoryInbox::new();
     for (sent, reason) in [
         (push("x", COMMIT), "no environment tracks branch `x` of github"),
@@ -95,9 +98,10 @@ async fn what_concerns_nobody_is_ignored_with_a_reason() {
 }
 
 #[tokio::test]
-async fn every_delivery_is_counted_under_the_hook_that_it_came_to() {
+async fn every_delivery_is_counted_under_its_webhook() {
+    let metrics = Metrics::default();
     let state = WebhookState::new(MemoryInbox::new(), || NOW, WebhookLimits::default());
-    let (router, tally) = (routes(state.clone()), state.tally());
+    let router = routes(state.measured_by(metrics.clone()));
     let forged = push("dev", COMMIT).with("x-hub-signature-256", "sha256=00");
     for (hook, sent) in [
         ("github", push("dev", COMMIT)),
@@ -108,17 +112,19 @@ async fn every_delivery_is_counted_under_the_hook_that_it_came_to() {
     ] {
         answered(router.clone(), sent.request(&format!("/webhooks/{hook}"))).await;
     }
-    let page = tally.to_string();
-    let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+    let page = metrics.render(MetricSnapshot::default()).unwrap();
+    let lines: BTreeSet<&str> =
+        page.lines().filter(|line| line.starts_with("abide_webhook_deliveries_total")).collect();
     assert_eq!(
         lines,
-        [
+        BTreeSet::from([
             r#"abide_webhook_deliveries_total{repository="",result="refused"} 2"#,
             r#"abide_webhook_deliveries_total{repository="github",result="recorded"} 1"#,
             r#"abide_webhook_deliveries_total{repository="github",result="refused"} 1"#,
             r#"abide_webhook_deliveries_total{repository="github",result="repeated"} 1"#,
-        ]
+        ])
     );
+    assert!(page.contains("abide_webhook_duration_seconds_count{result=\"refused\"} 3\n"), "{page}");
 }
 
 #[tokio::test]
@@ -128,7 +134,7 @@ async fn a_ping_is_answered() {
 }
 
 #[tokio::test]
-async fn an_unknown_hook_and_a_wrong_signature_are_told_the_same() {
+async fn an_unknown_webhook_and_a_bad_signature_get_the_same_body() {
     let inbox = MemoryInbox::new();
     let (unknown, one) = post(&inbox, "nobody", &push("dev", COMMIT)).await;
     let forged = push("dev", COMMIT).with("x-hub-signature-256", "sha256=00");
@@ -139,7 +145,7 @@ async fn an_unknown_hook_and_a_wrong_signature_are_told_the_same() {
 }
 
 #[tokio::test]
-async fn a_mac_of_one_hook_proves_nothing_to_another() {
+async fn a_signature_for_one_webhook_is_invalid_for_another() {
     let mut inbox = MemoryInbox::new();
     let secret = Secret::new("a-secret-of-another-hook-entirely");
     let name = RepositoryName::new("other").unwrap();
@@ -148,14 +154,14 @@ async fn a_mac_of_one_hook_proves_nothing_to_another() {
 }
 
 #[tokio::test]
-async fn a_hook_with_a_weak_secret_is_not_served() {
+async fn a_webhook_with_a_weak_secret_is_disabled() {
     let mut inbox = MemoryInbox::new();
     inbox.hooks.get_mut("github").unwrap().secret = Secret::new("changeme");
     assert_eq!(post(&inbox, "github", &push("dev", COMMIT)).await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_written_asks_to_send_again() {
+async fn a_failed_record_write_asks_the_sender_to_retry() {
     let inbox = MemoryInbox { is_full: true, ..MemoryInbox::new() };
     let response = respond(&inbox, WebhookLimits::default(), push("dev", COMMIT)).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -169,7 +175,7 @@ async fn respond(inbox: &MemoryInbox, limits: WebhookLimits, sent: Sent) -> Resp
 }
 
 #[tokio::test]
-async fn too_many_authentic_deliveries_are_held_back_and_forged_ones_do_not_count() {
+async fn signed_deliveries_are_rate_limited_and_forged_ones_do_not_count() {
     let inbox = MemoryInbox::new();
     let limits = WebhookLimits { burst: 3, per_second: 1, ..WebhookLimits::default() };
     let router = router(&inbox, limits);
@@ -188,7 +194,7 @@ async fn too_many_authentic_deliveries_are_held_back_and_forged_ones_do_not_coun
 }
 
 #[tokio::test]
-async fn other_methods_are_told_to_post() {
+async fn methods_other_than_post_are_rejected() {
     let router = router(&MemoryInbox::new(), WebhookLimits::default());
     for method in ["GET", "PUT", "OPTIONS", "HEAD", "DELETE", "PATCH", "PROPFIND"] {
         let mut request = push("dev", COMMIT).request("/webhooks/github");
@@ -200,7 +206,7 @@ async fn other_methods_are_told_to_post() {
 }
 
 #[tokio::test]
-async fn other_kinds_of_bodies_are_refused() {
+async fn unsupported_body_types_are_rejected() {
     let inbox = MemoryInbox::new();
     for kind in ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16"] {
         let sent = push("dev", COMMIT).with("content-type", kind);
@@ -213,7 +219,7 @@ async fn other_kinds_of_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn a_large_authentic_push_is_recorded() {
+async fn a_large_signed_push_is_recorded() {
     let mut payload = github_push("refs/heads/dev", COMMIT);
     payload["head_commit"]["message"] = json!("x".repeat(3 * 1024 * 1024));
     let (status, _) = post(&MemoryInbox::new(), "github", &github("push", payload.to_string())).await;
@@ -221,7 +227,50 @@ async fn a_large_authentic_push_is_recorded() {
 }
 
 #[test]
-fn a_hook_does_not_show_its_secret() {
+fn a_webhooks_debug_output_redacts_its_secret() {
     let shown = format!("{:?}", MemoryInbox::new().hooks);
     assert!(shown.contains("[redacted]") && !shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn foreign_check_results_trigger_a_query_of_the_forge() {
+    let status = |context: &str| json!({ "sha": COMMIT, "context": context, "state": "pending" }).to_string();
+    let of_cloud = |key: &str| json!({ "commit_status": { "key": key, "state": "FAILED" } }).to_string();
+    let pipeline = |source: &str| {
+        json!({ "object_kind": "pipeline", "object_attributes": { "source": source, "sha": COMMIT } })
+            .to_string()
+    };
+    let others = [
+        ("github", github("status", status("ci/build"))),
+        ("github", github("check_run", json!({ "check_run": { "head_sha": COMMIT } }).to_string())),
+        ("github", github("check_suite", "{}")),
+        ("github", github("workflow_run", "{}")),
+        ("gitea", gitea("status", status("ci/build"))),
+        ("gitea", gitea("workflow_run", "{}")),
+        ("gitlab", gitlab(pipeline("push"))),
+        ("gitlab", gitlab(json!({ "object_kind": "build" }).to_string())),
+        ("bitbucket", bitbucket("repo:commit_status_updated", of_cloud("ci"))),
+    ];
+    let own = [
+        ("github", github("status", status("abide/dev"))),
+        ("gitea", gitea("status", status("abide/dev"))),
+        ("gitlab", gitlab(pipeline("external"))),
+        ("bitbucket", bitbucket("repo:commit_status_created", of_cloud("abide-dev"))),
+        ("github", github("deployment_status", "{}")),
+    ];
+    let dev = EnvironmentName::new("dev").unwrap();
+    let inbox = MemoryInbox { checked: vec![dev], ..MemoryInbox::new() };
+    for (hook, sent) in others {
+        let (status, body) = post(&inbox, hook, &sent).await;
+        assert_eq!((status.as_u16(), &body["environments"]), (202, &json!(["dev"])), "{hook}: {body}");
+    }
+    for (hook, sent) in own {
+        let (status, body) = post(&inbox, hook, &sent).await;
+        assert_eq!((status.as_u16(), &body["status"]), (200, &json!("ignored")), "{hook}: {body}");
+    }
+    let unneeded = post(&MemoryInbox::new(), "github", &github("check_suite", "{}")).await;
+    assert_eq!(
+        (unneeded.0.as_u16(), &unneeded.1["reason"]),
+        (200, &json!("no environment needs the checks of github"))
+    );
 }

@@ -62,7 +62,7 @@ fn is_needed(pointer: &str) -> bool {
 }
 
 #[test]
-fn every_field_missing_null_or_of_another_type_is_ignored_and_never_an_error_of_ours() {
+fn missing_null_or_mistyped_fields_never_cause_a_server_error() {
     for (provider, payload, send) in every_push() {
         for pointer in pointers(&payload, "") {
             for mutated in mutations(&payload, &pointer) {
@@ -78,7 +78,7 @@ fn every_field_missing_null_or_of_another_type_is_ignored_and_never_an_error_of_
 }
 
 #[test]
-fn a_commit_that_is_none_moves_nothing() {
+fn a_malformed_commit_changes_nothing() {
     for after in ["", "--help", &COMMIT[1..], &COMMIT.to_uppercase()] {
         let sent = [
             (Provider::Github, github("push", github_push("refs/heads/dev", after).to_string())),
@@ -94,7 +94,7 @@ fn a_commit_that_is_none_moves_nothing() {
 }
 
 #[test]
-fn signed_json_that_is_broken_is_a_bad_request() {
+fn malformed_signed_json_is_a_bad_request() {
     let duplicate = format!(r#"{{"ref":"refs/heads/dev","ref":"refs/heads/master","after":"{COMMIT}"}}"#);
     let deep = "[".repeat(10_000);
     for body in ["", "[]", "null", "{", r#"{"ref":1e999}"#, r#"{"ref":"\ud800"}"#, &duplicate, &deep] {
@@ -156,7 +156,7 @@ const LOOKED_AT: [&str; 16] = [
 
 proptest! {
     #[test]
-    fn nothing_that_is_not_signed_is_ever_taken(
+    fn unsigned_deliveries_are_always_rejected(
         provider in providers(), headers in headers(), body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut map = HeaderMap::new();
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn any_signed_body_is_read_or_refused(
+    fn arbitrary_signed_bodies_are_read_or_rejected_as_bad_requests(
         kind in 0_usize..5, body in proptest::collection::vec(any::<u8>(), 0..200), event in "\\PC{0,12}",
     ) {
         let event = if event.is_ascii() { event.as_str() } else { "push" };
@@ -187,7 +187,7 @@ proptest! {
     }
 
     #[test]
-    fn any_reference_and_commit_are_read_or_ignored(reference in "\\PC{0,40}", after in "\\PC{0,45}") {
+    fn arbitrary_references_and_commits_never_cause_an_error(reference in "\\PC{0,40}", after in "\\PC{0,45}") {
         for (provider, sent) in [
             (Provider::Github, github("push", github_push(&reference, &after).to_string())),
             (Provider::Bitbucket, bitbucket("repo:push", cloud_push(&reference, &after).to_string())),

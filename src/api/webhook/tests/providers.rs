@@ -18,7 +18,7 @@ fn dev() -> RefChange {
 }
 
 #[test]
-fn a_push_of_every_provider_is_read() {
+fn pushes_from_every_provider_are_read() {
     for (provider, payload, send) in every_push() {
         let delivery = send(&payload).read(provider).unwrap();
         assert_eq!(delivery.event, WebhookEvent::Push(vec![dev()]), "{provider:?}");
@@ -29,7 +29,7 @@ fn a_push_of_every_provider_is_read() {
 }
 
 #[test]
-fn a_body_changed_by_anything_is_refused() {
+fn a_modified_body_is_rejected() {
     for (provider, payload, send) in every_push() {
         if provider == Provider::Gitlab {
             continue; // A plain token covers no body.
@@ -45,7 +45,7 @@ fn a_body_changed_by_anything_is_refused() {
 }
 
 #[test]
-fn a_delivery_without_proof_or_with_it_twice_is_refused() {
+fn a_delivery_without_or_with_two_signatures_is_rejected() {
     let proofs = ["x-hub-signature-256", "x-gitlab-token", "x-gitea-signature", "x-hub-signature"];
     for (provider, payload, send) in every_push() {
         let good = send(&payload);
@@ -67,7 +67,7 @@ fn a_delivery_without_proof_or_with_it_twice_is_refused() {
 }
 
 #[test]
-fn a_sender_of_one_provider_is_none_of_another() {
+fn a_delivery_from_one_provider_is_rejected_for_another() {
     let everyone = [Provider::Github, Provider::Gitlab, Provider::Gitea, Provider::Bitbucket];
     for (provider, payload, send) in every_push() {
         for other in everyone.into_iter().filter(|other| *other != provider) {
@@ -80,7 +80,7 @@ fn a_sender_of_one_provider_is_none_of_another() {
 }
 
 #[test]
-fn a_weak_secret_is_never_verified_with() {
+fn a_weak_secret_never_verifies_a_delivery() {
     for weak in ["", "   ", "It's a Secret to Everybody"] {
         for (provider, payload, send) in every_push() {
             let sent = send(&payload);
@@ -95,7 +95,7 @@ fn a_weak_secret_is_never_verified_with() {
 }
 
 #[test]
-fn github_signs_the_raw_body_of_a_form_too() {
+fn a_github_form_is_verified_over_its_raw_body() {
     let payload = github_push("refs/heads/dev", COMMIT).to_string();
     let form: String =
         form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
@@ -112,7 +112,7 @@ fn github_signs_the_raw_body_of_a_form_too() {
 }
 
 #[test]
-fn githubs_sha1_signature_counts_for_nothing() {
+fn githubs_sha1_signature_is_ignored() {
     let body = github_push("refs/heads/dev", COMMIT).to_string();
     let sha1 = {
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
@@ -125,7 +125,7 @@ fn githubs_sha1_signature_counts_for_nothing() {
 }
 
 #[test]
-fn github_pings_tags_deletions_and_other_events_are_told_apart() {
+fn github_pings_tags_deletions_and_other_events_are_distinguished() {
     let event = |sent: Sent| sent.read(Provider::Github).unwrap().event;
     let organization_ping = json!({"zen": "Keep it logically awesome.", "hook_id": 1, "organization": {}});
     assert_eq!(event(github("ping", organization_ping.to_string())), WebhookEvent::Ping);
@@ -153,7 +153,7 @@ fn a_senders_name_cannot_forge_a_log_line() {
 }
 
 #[test]
-fn a_gitlab_tag_and_a_deletion_and_a_system_hook_are_read() {
+fn gitlab_tags_deletions_and_system_hooks_are_read() {
     let read = |value: &Value| gitlab(value.to_string()).read(Provider::Gitlab);
     let mut annotated = gitlab_push("refs/tags/v1", OTHER);
     annotated["object_kind"] = json!("tag_push");
@@ -172,7 +172,7 @@ fn a_gitlab_tag_and_a_deletion_and_a_system_hook_are_read() {
 }
 
 #[test]
-fn a_gitlab_form_is_of_no_kind_that_is_understood() {
+fn a_gitlab_form_has_an_unsupported_media_type() {
     let sent = gitlab("payload={}").with("content-type", "application/x-www-form-urlencoded");
     assert!(matches!(sent.read(Provider::Gitlab), Err(Rejection::UnsupportedMediaType(_))));
 }
@@ -186,7 +186,7 @@ fn seconds(offset: i64) -> String {
 }
 
 #[test]
-fn a_signed_gitlab_push_is_read_and_its_list_may_hold_others() {
+fn a_gitlab_signature_list_may_contain_other_signatures() {
     let sent = signed_gitlab(gitlab_push("refs/heads/dev", COMMIT).to_string(), &seconds(-299));
     let delivery = read_signed(&sent, SIGNING_TOKEN).unwrap();
     assert_eq!(delivery.id.as_deref(), Some("msg_2KWPBgLlAfxdpx2AI54pPJ85f4W"));
@@ -197,7 +197,7 @@ fn a_signed_gitlab_push_is_read_and_its_list_may_hold_others() {
 }
 
 #[test]
-fn a_gitlab_signature_that_is_there_must_match() {
+fn a_gitlab_signature_must_match_if_present() {
     let body = gitlab_push("refs/heads/dev", COMMIT).to_string();
     let good = signed_gitlab(body.clone(), &seconds(0));
     let signature = good.header("webhook-signature");
@@ -217,7 +217,7 @@ fn a_gitlab_signature_that_is_there_must_match() {
 }
 
 #[test]
-fn a_gitlab_signature_of_another_time_is_refused() {
+fn a_gitlab_signature_with_a_bad_timestamp_is_rejected() {
     let body = gitlab_push("refs/heads/dev", COMMIT).to_string();
     let times = [seconds(-360), seconds(360), "-5".into(), "1000000000".into(), "1e9".into(), String::new()];
     let overflow = ["9".repeat(30), format!("+{}", seconds(0)), format!("{}.0", seconds(0))];
@@ -228,7 +228,7 @@ fn a_gitlab_signature_of_another_time_is_refused() {
 }
 
 #[test]
-fn gitea_signs_the_json_of_a_form() {
+fn a_gitea_form_is_verified_over_its_json() {
     let payload = gitea_push("refs/heads/dev", COMMIT).to_string();
     let form: String =
         form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
@@ -241,7 +241,7 @@ fn gitea_signs_the_json_of_a_form() {
 }
 
 #[test]
-fn the_first_signature_of_giteas_family_decides() {
+fn the_first_gitea_family_signature_decides() {
     let body = gitea_push("refs/heads/dev", COMMIT).to_string();
     let good = gitea("push", body);
     let right = good.header("x-gitea-signature");
@@ -255,7 +255,7 @@ fn the_first_signature_of_giteas_family_decides() {
 }
 
 #[test]
-fn a_gitea_deletion_names_the_branch_alone() {
+fn a_gitea_deletion_is_read_from_its_branch_name() {
     let delete = |kind: &str| {
         let payload = json!({"ref": "dev", "ref_type": kind, "repository": {"full_name": "a/b"}});
         gitea("delete", payload.to_string()).read(Provider::Gitea)
@@ -267,7 +267,7 @@ fn a_gitea_deletion_names_the_branch_alone() {
 }
 
 #[test]
-fn bitbucket_tells_several_references_at_once() {
+fn bitbucket_reports_several_references_in_one_delivery() {
     let mut payload = cloud_push("dev", COMMIT);
     let closed = json!({"new": null, "closed": true,
         "old": {"type": "branch", "name": "master", "target": {"hash": OTHER}}});
@@ -282,7 +282,7 @@ fn bitbucket_tells_several_references_at_once() {
 }
 
 #[test]
-fn a_bitbucket_server_deletes_and_pings() {
+fn bitbucket_server_deletions_and_pings_are_recognized() {
     let mut payload = server_push("refs/heads/dev", &zeros());
     payload["changes"][0]["type"] = json!("DELETE");
     let sent = bitbucket("repo:refs_changed", payload.to_string());

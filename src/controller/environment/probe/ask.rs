@@ -4,7 +4,8 @@
 //! port whether or not a program listens behind it. So a probe connects to the container's own address. If
 //! that is unreachable from here, an HTTP answer still comes from the program, whatever forwarded it, and
 //! the kernel may show that the program listens. Otherwise the state is unknown, which is reported and does
-//! not count as a miss.
+//! not count as a miss. In the host's network, any program of the host may answer on the port, so the kernel must
+//! show that the socket belongs to the container, as far as abide may see it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(super) struct ContainerProbe {
     target: ProbeTarget,
     /// The container's process ID, once it was requested.
     pid: Option<u32>,
+    /// A socket in the host's network that belongs to the container.
+    own_socket: Option<u64>,
     /// A command that exceeded its timeout, and its start.
     hung: Option<(String, Instant)>,
     /// The time that the image's own check may take until it has decided.
@@ -54,7 +57,7 @@ pub(super) struct ContainerProbe {
 
 impl ContainerProbe {
     pub(super) fn new(engine: Arc<Engine>, target: ProbeTarget) -> Self {
-        Self { engine, target, pid: None, hung: None, needs: Duration::ZERO }
+        Self { engine, target, pid: None, own_socket: None, hung: None, needs: Duration::ZERO }
     }
 
     /// Probes once. With `hints`, a miss names the addresses where the program listens instead, which costs
@@ -88,6 +91,7 @@ impl ContainerProbe {
         let address = SocketAddr::new(address, port);
         let patience = self.target.health.timeout;
         match timeout(patience, self.exchange(TcpStream::connect(address), port)).await {
+            Ok(Ok(ProbeResult::Good)) if address.ip().is_loopback() => self.in_network_of_host(address).await,
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 let sockets = if hints { self.listening().await } else { None };
@@ -95,6 +99,33 @@ impl ContainerProbe {
             }
             Ok(Err(error)) => ProbeResult::Miss(format!("no connection to {address}: {error}")),
             Err(_) => ProbeResult::Miss(format!("no answer on port {port} within {}", words(patience))),
+        }
+    }
+
+    /// Whether the program that answered at an address of the host is the container's. Another program is no
+    /// failure of this one, unless this one answered there before.
+    async fn in_network_of_host(&mut self, address: SocketAddr) -> ProbeResult {
+        let Some(pid) = self.pid().await else { return ProbeResult::Good };
+        let (container, proven) = (self.target.container.clone(), self.own_socket);
+        let asked = tokio::task::spawn_blocking(move || sockets::owner(pid, &container, address, proven));
+        match asked.await {
+            Ok(Some(Ok(inode))) => {
+                self.own_socket = Some(inode);
+                ProbeResult::Good
+            }
+            Ok(Some(Err(()))) => {
+                let port = address.port();
+                let why = format!(
+                    "another program of this host answers on port {port}, not the container's: `ss -ltnp` \
+                    shows it"
+                );
+                if self.own_socket.is_some() {
+                    ProbeResult::Miss(why)
+                } else {
+                    ProbeResult::Unknown(Some(why))
+                }
+            }
+            Ok(None) | Err(_) => ProbeResult::Good,
         }
     }
 
@@ -163,10 +194,15 @@ impl ContainerProbe {
 
     /// The addresses where programs in the container listen, if this host shows them.
     async fn listening(&mut self) -> Option<Vec<SocketAddr>> {
+        sockets::listening(self.pid().await?, &self.target.container)
+    }
+
+    /// The container's first process.
+    async fn pid(&mut self) -> Option<u32> {
         if self.pid.is_none() {
             self.pid = self.engine.vitals(&self.target.container).await.ok().flatten()?.pid;
         }
-        sockets::listening(self.pid?, &self.target.container)
+        self.pid
     }
 
     // --- in the container ---------------------------------------------------------------------

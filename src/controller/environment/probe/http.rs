@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_http_probe_wants_a_status_from_200_to_399() {
+    async fn an_http_probe_accepts_statuses_200_to_399() {
         for (answer, good) in [
             ("HTTP/1.1 200 OK\r\n\r\n", true),
             ("HTTP/1.0 302 Found\r\n\r\n", true),
@@ -141,12 +141,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_said_what_was_asked_and_what_was_answered() {
+    async fn a_failed_http_probe_reports_the_request_and_the_response() {
         let bad = "HTTP/1.1 400 Bad Request\r\n\r\n";
         let what = "GET /up on port 80 with Host a.example answered 400 Bad Request";
         assert_eq!(asked(&[], true, bad).await.0, ProbeResult::Miss(what.to_owned()));
-        let (ProbeResult::Miss(said), _) = asked(&[], false, bad).await else { panic!("a 400 is no good") };
-        assert!(said.starts_with(what) && said.contains("set one as `host`"), "{said}");
+        let (ProbeResult::Miss(message), _) = asked(&[], false, bad).await else {
+            panic!("a 400 is no good")
+        };
+        assert!(message.starts_with(what) && message.contains("set one as `host`"), "{message}");
     }
 
     #[tokio::test]

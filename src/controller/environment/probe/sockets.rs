@@ -1,5 +1,7 @@
 //! The listening sockets of a container's programs, from the kernel of this host.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The state of a listening socket in the kernel's tables.
@@ -12,15 +14,87 @@ const NAMED: usize = 4;
 /// Every TCP socket that listens in the network namespace of `container`, whose process is `pid`. `None` if
 /// this host does not show them: the process is on another host, or access is denied.
 pub(super) fn listening(pid: u32, container: &str) -> Option<Vec<SocketAddr>> {
-    // In another process namespace, the number belongs to another process.
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    if container.is_empty() || !groups.contains(container) {
+    if !is_of(pid, container) {
         return None;
     }
     let mut found = sockets(&std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?);
     // Without IPv6 there is no such file.
     found.extend(sockets(&std::fs::read_to_string(format!("/proc/{pid}/net/tcp6")).unwrap_or_default()));
     Some(found)
+}
+
+/// Whether a process of `container`, whose first process is `pid`, owns the socket that takes connections to
+/// `address`, with the inode of that socket. For containers in the host's network, whose table has the sockets
+/// of all programs of the host. `proven` is an inode that is known to be the container's. `None` if this host
+/// does not show it: the process is on another host, or access is denied.
+pub(super) fn owner(
+    pid: u32,
+    container: &str,
+    address: SocketAddr,
+    proven: Option<u64>,
+) -> Option<Result<u64, ()>> {
+    if !is_of(pid, container) {
+        return None;
+    }
+    let table = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{name}"));
+    let inodes = answering(&[table("tcp").ok()?, table("tcp6").unwrap_or_default()], address);
+    match proven.filter(|inode| inodes.contains(inode)) {
+        Some(inode) => Some(Ok(inode)),
+        // It was closed meanwhile.
+        None if inodes.is_empty() => None,
+        None => opened_by(container, &inodes).ok().map(|found| found.ok_or(())),
+    }
+}
+
+/// The inodes of the sockets that take connections to `address`: those of exactly this address, else those of
+/// all addresses.
+fn answering(tables: &[String], address: SocketAddr) -> BTreeSet<u64> {
+    let lines = || tables.iter().flat_map(|table| table.lines().skip(1));
+    let inodes = |is_it: &dyn Fn(IpAddr) -> bool| -> BTreeSet<u64> {
+        let of_port = lines().filter(|line| {
+            listener(line).is_some_and(|socket| socket.port() == address.port() && is_it(socket.ip()))
+        });
+        of_port.filter_map(|line| line.split_whitespace().nth(9)?.parse().ok()).collect()
+    };
+    let exact = inodes(&|ip| ip == address.ip());
+    if exact.is_empty() { inodes(&|ip| ip.is_unspecified()) } else { exact }
+}
+
+/// The first of `inodes` that a process of `container` has open; `None`: no process of it has one.
+///
+/// # Errors
+/// Returns [`io::Error`] if the open files of one of its processes cannot be read.
+fn opened_by(container: &str, inodes: &BTreeSet<u64>) -> io::Result<Option<u64>> {
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if !is_of(pid, container) {
+            continue;
+        }
+        let files = match std::fs::read_dir(entry.path().join("fd")) {
+            // It ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            files => files?,
+        };
+        let links = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+        let found =
+            links.filter_map(|link| socket_inode(link.to_str()?)).find(|inode| inodes.contains(inode));
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The inode in `socket:[123]`.
+fn socket_inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Whether a process belongs to a container. In another process namespace, the number belongs to another
+/// process.
+fn is_of(pid: u32, container: &str) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    !container.is_empty() && groups.contains(container)
 }
 
 fn sockets(table: &str) -> Vec<SocketAddr> {
@@ -102,21 +176,53 @@ mod tests {
         assert!(sockets("").is_empty() && sockets("\nx\n1: 2:3 4 0A\n").is_empty());
     }
 
+    #[cfg(target_endian = "little")]
     #[test]
-    fn it_is_said_where_it_listens_in_place_of_its_port() {
-        let said = |sockets: &[&str]| {
+    fn the_socket_of_an_address_comes_before_one_of_all_addresses() {
+        let four = format!(
+            "{HEAD}   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 11 1\n   \
+             1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12 1\n   \
+             2: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 13 1\n"
+        );
+        let six = format!(
+            "{HEAD}   0: 00000000000000000000000000000000:1F91 00000000000000000000000000000000:0000 0A \
+             00000000:00000000 00:00000000 00000000 0 0 14 1\n"
+        );
+        let tables = [four, six];
+        let found =
+            |port| answering(&tables, (Ipv4Addr::LOCALHOST, port).into()).into_iter().collect::<Vec<_>>();
+        assert_eq!((found(8080), found(8081), found(1)), (vec![11], vec![13, 14], vec![]));
+    }
+
+    #[test]
+    fn the_process_that_listens_is_found_by_its_open_files() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tables = [std::fs::read_to_string("/proc/self/net/tcp").unwrap()];
+        let inodes = answering(&tables, listener.local_addr().unwrap());
+        assert_eq!(inodes.len(), 1, "{inodes:?}");
+        // No cgroup has this name.
+        assert_eq!(opened_by("no-such-container", &inodes).unwrap(), None);
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let mut links = links.filter_map(|file| std::fs::read_link(file.path()).ok());
+        assert!(links.any(|link| socket_inode(link.to_str().unwrap()) == inodes.first().copied()));
+        assert_eq!(socket_inode("pipe:[1]"), None);
+    }
+
+    #[test]
+    fn the_ports_a_program_does_listen_on_are_reported() {
+        let message = |sockets: &[&str]| {
             let sockets: Vec<SocketAddr> = sockets.iter().map(|text| text.parse().unwrap()).collect();
             nothing_listens(4000, Some(&sockets))
         };
         let what = "nothing listens on port 4000 in the container";
-        assert_eq!(said(&["127.0.0.1:3000"]), format!("{what} (the program listens on 127.0.0.1:3000)"));
-        assert!(said(&["127.0.0.1:4000", "0.0.0.0:1"]).contains("only on 127.0.0.1:4000"));
-        assert_eq!(said(&[]), format!("{what} (the program does not listen on any port yet)"));
+        assert_eq!(message(&["127.0.0.1:3000"]), format!("{what} (the program listens on 127.0.0.1:3000)"));
+        assert!(message(&["127.0.0.1:4000", "0.0.0.0:1"]).contains("only on 127.0.0.1:4000"));
+        assert_eq!(message(&[]), format!("{what} (the program does not listen on any port yet)"));
         assert_eq!(nothing_listens(4000, None), what);
     }
 
     #[test]
-    fn a_process_of_someone_else_tells_nothing() {
+    fn the_sockets_of_a_foreign_process_are_not_read() {
         assert_eq!(listening(std::process::id(), &"ab".repeat(32)), None);
         assert_eq!(listening(std::process::id(), ""), None);
     }

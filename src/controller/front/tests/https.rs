@@ -1,6 +1,6 @@
 //! HTTPS on a real nginx: certificates from pebble, own certificates, and names that nobody has.
 
-use crate::tls::Protocol;
+use crate::tls::AlpnProtocol;
 use crate::tls::client::{Connector, Trust};
 
 use super::backend::Backend;
@@ -14,19 +14,19 @@ struct Client {
 }
 
 impl Client {
-    fn new(authorities: &std::path::Path, port: u16, protocol: Protocol) -> Self {
+    fn new(authorities: &std::path::Path, port: u16, protocol: AlpnProtocol) -> Self {
         let trust = Trust::File(authorities.to_owned());
         Self { connector: Connector::new(&trust, protocol).unwrap(), port }
     }
 
-    async fn shakes_hands(&self, name: &str) -> Result<crate::tls::client::Stream, String> {
+    async fn handshake(&self, name: &str) -> Result<crate::tls::client::Stream, String> {
         let stream =
             TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.map_err(|error| error.to_string())?;
         self.connector.secure(name, stream).await.map_err(|error| crate::model::error::chain(&error))
     }
 
     async fn get(&self, name: &str, path: &str) -> Result<Answer, String> {
-        let mut stream = self.shakes_hands(name).await?;
+        let mut stream = self.handshake(name).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {name}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut answer = Vec::new();
@@ -42,7 +42,7 @@ impl Client {
 /// The root of the certificates that pebble issues.
 async fn issuing_root(pebble: &Pebble, dir: &std::path::Path) -> std::path::PathBuf {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, pebble.roots_port())).await.unwrap();
-    let connector = Connector::new(&Trust::File(pebble.root()), Protocol::Http1).unwrap();
+    let connector = Connector::new(&Trust::File(pebble.root()), AlpnProtocol::Http1).unwrap();
     let mut stream = connector.secure("localhost", stream).await.unwrap();
     stream.write_all(b"GET /roots/0 HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -58,7 +58,7 @@ async fn a_name_gets_its_certificate_and_is_then_redirected() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let [http, https] = free_ports().await;
+    let [http, https] = free_ports();
     let pebble = Pebble::start_at(http);
     let lines = format!(
         "https = {https}\nacme = {{ directory = \"https://127.0.0.1:{}/dir\", ca_file = \"{}\", resolver = \"{}\" }}",
@@ -71,7 +71,7 @@ async fn a_name_gets_its_certificate_and_is_then_redirected() {
     rig.no_route("test");
     rig.route("dev", "c-dev", dev.address);
     rig.serves("dev", "c-dev").await;
-    let client = Client::new(&issuing_root(&pebble, dir.path()).await, https, Protocol::Http1);
+    let client = Client::new(&issuing_root(&pebble, dir.path()).await, https, AlpnProtocol::Http1);
     let page = eventually("dev is served with a certificate of the authority", || async {
         client.get("dev.example", "/").await.ok().filter(|answer| answer.status == 200)
     });
@@ -100,9 +100,9 @@ async fn a_name_gets_its_certificate_and_is_then_redirected() {
     let report = rig.front.certificate(&name("dev"));
     assert!(report.until.is_some() && report.problem.is_none(), "{report:?}");
     // HTTP/2, and no handshake for a name that nobody has.
-    let modern = Client::new(&issuing_root(&pebble, dir.path()).await, https, Protocol::Http2);
-    modern.shakes_hands("dev.example").await.unwrap();
-    let refused = client.shakes_hands("nobody.example").await.err().unwrap();
+    let modern = Client::new(&issuing_root(&pebble, dir.path()).await, https, AlpnProtocol::Http2);
+    modern.handshake("dev.example").await.unwrap();
+    let refused = client.handshake("nobody.example").await.err().unwrap();
     assert!(
         refused.to_lowercase().contains("unrecognised") || refused.contains("UnrecognisedName"),
         "{refused}"
@@ -114,7 +114,7 @@ async fn a_name_gets_its_certificate_and_is_then_redirected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_name_has_its_own_certificate_and_a_bad_one_stops_no_other() {
+async fn a_bad_certificate_does_not_affect_other_names() {
     if std::env::var_os(WITHOUT_DOCKER).is_some() {
         return;
     }
@@ -124,7 +124,7 @@ async fn each_name_has_its_own_certificate_and_a_bad_one_stops_no_other() {
     for name in ["dev.example", "other.example"] {
         authority.sign(name);
     }
-    let [http, https] = free_ports().await;
+    let [http, https] = free_ports();
     let own = |name: &str| {
         let (cert, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
         format!("{{ names = [\"{name}\"], cert = \"{cert}\", key = \"{key}\" }}")
@@ -141,7 +141,7 @@ async fn each_name_has_its_own_certificate_and_a_bad_one_stops_no_other() {
     rig.route("dev", "c-dev", dev.address);
     rig.route("other", "c-other", other.address);
     rig.serves("other", "c-other").await;
-    let client = Client::new(&dir.path().join("ca.pem"), https, Protocol::Http1);
+    let client = Client::new(&dir.path().join("ca.pem"), https, AlpnProtocol::Http1);
     for name in ["dev", "other"] {
         let page = client.get(&format!("{name}.example"), "/").await.unwrap();
         assert_eq!(page.body.lines().next(), Some(name));
@@ -151,7 +151,7 @@ async fn each_name_has_its_own_certificate_and_a_bad_one_stops_no_other() {
     let warning = eventually("it is told", || async {
         rig.front.warnings().into_iter().find(|warning| warning.contains("other.example"))
     });
-    assert!(warning.await.unwrap().contains("nginx rejected the certificate and key of other.example"));
+    assert!(warning.await.unwrap().contains("are no certificate with its key"));
     for name in ["dev", "other"] {
         let page = client.get(&format!("{name}.example"), "/").await.unwrap();
         assert_eq!(page.body.lines().next(), Some(name), "the old certificate goes on");

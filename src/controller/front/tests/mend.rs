@@ -18,7 +18,7 @@ async fn serving_dev(dev: &Backend) -> Option<Rig> {
 }
 
 /// Waits until dev is answered through a front that satisfies `is_it`.
-async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
+async fn await_repair(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
     let found = eventually(what, || async {
         let is_served = rig.by_name("dev.example").await.status == 200;
         let is_seen = rig.seen("dev").serves.is_some() && rig.seen("dev").trouble.is_none();
@@ -29,8 +29,8 @@ async fn mended(rig: &Rig, what: &str, is_it: impl Fn(&Rig) -> bool) {
 
 /// Returns whether nginx reads the file like `good`, except for the hash, which changes with the repair.
 fn is_as(rig: &Rig, good: &str) -> bool {
-    let is_said = |line: &&str| !line.trim_start().starts_with('#') && !line.contains("return 200 '");
-    read(rig, FILE).is_some_and(|text| text.lines().filter(is_said).eq(good.lines().filter(is_said)))
+    let is_relevant = |line: &&str| !line.trim_start().starts_with('#') && !line.contains("return 200 '");
+    read(rig, FILE).is_some_and(|text| text.lines().filter(is_relevant).eq(good.lines().filter(is_relevant)))
 }
 
 fn life(rig: &Rig) -> String {
@@ -46,7 +46,7 @@ fn write_by_hand(rig: &Rig, path: &str, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_front_that_is_killed_stopped_paused_renamed_or_removed_comes_back() {
+async fn a_killed_stopped_paused_renamed_or_removed_proxy_is_restored() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let other = format!("{}-other", rig.container());
@@ -61,7 +61,7 @@ async fn a_front_that_is_killed_stopped_paused_renamed_or_removed_comes_back() {
         let before = life(&rig);
         docker(command).unwrap();
         let policy = "{{.HostConfig.RestartPolicy.Name}}";
-        mended(&rig, command[0], |rig| {
+        await_repair(&rig, command[0], |rig| {
             life(rig).ends_with(" running") && rig.inspect(policy) == "no" && {
                 let is_same = life(rig) == before;
                 is_same == matches!(command[0], "pause" | "rename" | "update")
@@ -75,23 +75,23 @@ async fn a_front_that_is_killed_stopped_paused_renamed_or_removed_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configuration_that_is_edited_or_removed_by_hand_is_put_back() {
+async fn a_manually_changed_configuration_is_restored() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let good = read(&rig, FILE).unwrap();
     let edited = good.replace("dev.example", "hacked.example");
     write_by_hand(&rig, FILE, &edited);
     docker(&["kill", "--signal", "HUP", rig.container()]).unwrap();
-    mended(&rig, "the edit is undone", |rig| is_as(rig, &good)).await;
+    await_repair(&rig, "the edit is undone", |rig| is_as(rig, &good)).await;
     assert_eq!(rig.by_name("hacked.example").await.status, 404);
 
     write_by_hand(&rig, FILE, "no nginx syntax");
     docker(&["kill", rig.container()]).unwrap();
-    mended(&rig, "a broken file is no reason not to start", |rig| is_as(rig, &good)).await;
+    await_repair(&rig, "a broken file is no reason not to start", |rig| is_as(rig, &good)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_comes_back_leaves_what_is_served_as_it_is() {
+async fn a_daemon_restart_does_not_change_what_the_proxy_serves() {
     let dev = Backend::start("dev").await;
     let Some(mut rig) = serving_dev(&dev).await else { return };
     let (before, served) = (life(&rig), read(&rig, FILE).unwrap());
@@ -117,10 +117,10 @@ async fn a_daemon_that_comes_back_leaves_what_is_served_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
+async fn a_certificate_rejected_by_nginx_does_not_stop_the_proxy() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let [https] = free_ports().await;
+    let [https] = free_ports();
     self_signed(&path("crt"), &path("key"));
     let lines = format!("https = {https}\ncertificate = \"{}\"\nkey = \"{}\"", path("crt"), path("key"));
     let Some(rig) = Rig::start_with(&lines).await else { return };
@@ -136,7 +136,7 @@ async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
     rig.serves("dev", "c-new").await;
     assert_eq!(presented(https, "dev.example"), Some(first.clone()), "the old certificate goes on");
     let warned = eventually("it is told", || async {
-        rig.front.warnings().into_iter().find(|words| words.contains("certificate and key"))
+        rig.front.warnings().into_iter().find(|words| words.contains("no certificate with its key"))
     });
     let warned = warned.await.unwrap();
     assert!(!warned.contains("hunter2"), "{warned}");
@@ -158,7 +158,7 @@ async fn a_certificate_that_nginx_does_not_take_stops_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() {
+async fn a_configuration_rejected_by_nginx_never_replaces_a_working_one() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let good = read(&rig, FILE).unwrap();
@@ -177,7 +177,7 @@ async fn a_configuration_that_nginx_refuses_never_replaces_the_one_that_works() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
+async fn a_foreign_configuration_is_detected_until_it_is_repaired() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     assert_eq!(rig.seen("dev").reach, ProxyTargets::Only(["c-dev".to_owned()].into()));
@@ -190,15 +190,15 @@ async fn what_somebody_else_has_nginx_serve_is_seen_until_it_is_put_right() {
     let seen = eventually("it is seen", || async { Some(rig.seen("dev")).filter(|seen| seen.has_drifted) });
     assert_eq!(seen.await.unwrap().reach, ProxyTargets::Any, "requests may be anywhere");
     docker(&["cp", "/usr/sbin/nginx", &program]).unwrap();
-    let mended = eventually("it is put right", || async {
+    let repaired = eventually("it is put right", || async {
         Some(rig.seen("dev")).filter(|seen| !seen.has_drifted && seen.trouble.is_none())
     });
-    mended.await.unwrap();
+    repaired.await.unwrap();
     assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("dev"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_that_was_stopped_by_a_signal_goes_on_without_a_gap() {
+async fn a_master_stopped_by_a_signal_continues_without_failed_requests() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let (before, new) = (life(&rig), Backend::start("new").await);
@@ -215,7 +215,7 @@ async fn a_master_that_was_stopped_by_a_signal_goes_on_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_that_stays_frozen_gets_another_container() {
+async fn a_frozen_nginx_master_gets_a_new_container() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let (frozen, new) = (rig.inspect("{{.Id}}"), Backend::start("new").await);
@@ -250,11 +250,11 @@ fn self_signed(certificate: &str, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_that_somebody_else_has_is_named_and_costs_the_others_nothing() {
+async fn an_occupied_port_is_reported_and_does_not_affect_others() {
     let (dev, test) = (Backend::start("dev").await, Backend::start("test").await);
     let Some(rig) = serving_dev(&dev).await else { return };
     // The front frees the port, someone else binds it, and then the front needs it again.
-    let [spare] = free_ports().await;
+    let [spare] = free_ports();
     rig.declare(declared(&rig.image, rig.http, [rig.ports[0], spare], ""));
     let taken = eventually("the port is free", || async {
         TcpListener::bind((Ipv4Addr::LOCALHOST, rig.ports[1])).await.ok()
@@ -273,7 +273,7 @@ async fn a_port_that_somebody_else_has_is_named_and_costs_the_others_nothing() {
     rig.serves("dev", "c-other").await;
 
     docker(&["kill", rig.container()]).unwrap();
-    mended(&rig, "it starts without the port, too", |rig| life(rig).ends_with(" running")).await;
+    await_repair(&rig, "it starts without the port, too", |rig| life(rig).ends_with(" running")).await;
     drop(taken);
     rig.route("test", "c-test", test.address);
     eventually("the port is served once it is free", || async {
@@ -285,7 +285,7 @@ async fn a_port_that_somebody_else_has_is_named_and_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_that_is_not_abides_keeps_its_name_and_is_named() {
+async fn an_unmanaged_container_with_the_proxys_name_is_reported() {
     let dev = Backend::start("dev").await;
     let Some(mut rig) = serving_dev(&dev).await else { return };
     rig.crash();
@@ -298,11 +298,11 @@ async fn a_container_that_is_not_abides_keeps_its_name_and_is_named() {
     assert_eq!(rig.inspect("{{.Id}}"), foreign, "it is still there");
     docker(&["rm", "--force", &foreign]).unwrap();
     rig.no_route("test");
-    mended(&rig, "the front takes its name", |rig| life(rig).ends_with(" running")).await;
+    await_repair(&rig, "the front takes its name", |rig| life(rig).ends_with(" running")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_that_is_nowhere_is_named_and_what_serves_goes_on() {
+async fn a_missing_proxy_image_is_reported_and_the_proxy_keeps_running() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let before = life(&rig);
@@ -321,13 +321,15 @@ async fn an_image_that_is_nowhere_is_named_and_what_serves_goes_on() {
     let second = format!("{}:second", rig.image);
     docker(&["tag", &rig.image, &second]).unwrap();
     rig.declare(declared(&second, rig.http, rig.ports, ""));
-    mended(&rig, "another image makes another container", |rig| rig.inspect("{{.Config.Image}}") == second)
-        .await;
+    await_repair(&rig, "another image makes another container", |rig| {
+        rig.inspect("{{.Config.Image}}") == second
+    })
+    .await;
     docker(&["rmi", &second]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_front_in_the_manifest_there_is_none() {
+async fn removing_the_front_section_removes_the_proxy() {
     let dev = Backend::start("dev").await;
     let Some(rig) = serving_dev(&dev).await else { return };
     let mut without = (*rig.redeclare()).clone();
@@ -336,5 +338,5 @@ async fn without_a_front_in_the_manifest_there_is_none() {
     eventually("it is removed", || async { rig.inspect("{{.Id}}").is_empty().then_some(()) }).await.unwrap();
     assert_eq!(rig.front.seen(&name("dev")), None);
     rig.declare(rig.redeclare());
-    mended(&rig, "it is made again", |rig| life(rig).ends_with(" running")).await;
+    await_repair(&rig, "it is made again", |rig| life(rig).ends_with(" running")).await;
 }

@@ -11,6 +11,7 @@ mod https;
 mod load;
 mod mend;
 mod serve;
+mod site;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -24,11 +25,13 @@ use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::controller::cache::fleet::ContainerCache;
+use crate::controller::cache::containers::ContainerCache;
 use crate::controller::cache::watch::EngineState;
 use crate::controller::docker::Engine;
 use crate::controller::jobs::registries::Registries;
+use crate::metrics::{MetricSnapshot, Metrics};
 use crate::model::manifest::{SourceFile, parse};
+use crate::ports::free_ports;
 
 /// The timeout on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +50,7 @@ struct Rig {
     front_lines: String,
     wake: WakeQueue,
     worker: Option<DropGuard>,
+    metrics: Metrics,
     _watcher: DropGuard,
     /// The folder of certificates.
     _certificates: tempfile::TempDir,
@@ -60,7 +64,7 @@ impl Rig {
 
     /// Starts the same front with more lines in its table.
     async fn start_with(front_lines: &str) -> Option<Self> {
-        let [http] = free_ports().await;
+        let [http] = free_ports();
         Self::start_on(http, front_lines).await
     }
 
@@ -76,7 +80,7 @@ impl Rig {
             format!("{:05x}{:03x}{}", moment & 0xf_ffff, (std::process::id() + 97 * count) & 0xfff, count);
         let image = format!("abide-t-front-{record}");
         nginx::nginx_image(&image, &format!("abide.test={record}"));
-        let [dev, test] = free_ports().await;
+        let [dev, test] = free_ports();
         let certificates = tempfile::tempdir().unwrap();
         let (manifest, seen) = channel::channel(declared(&image, http, [dev, test], front_lines));
         let wake = WakeQueue::default();
@@ -100,6 +104,7 @@ impl Rig {
             front_lines,
             wake,
             worker: None,
+            metrics: Metrics::default(),
             _watcher,
             _certificates: certificates,
         };
@@ -112,18 +117,19 @@ impl Rig {
         // A daemon's channel outlives the worker; here its last value is enough.
         let (_, known) = channel::channel(EngineState::Known);
         let engine = Arc::new(Engine::new(None));
-        let fleet = Arc::new(ContainerCache::new(self.record.clone()));
+        let cache = Arc::new(ContainerCache::new(self.record.clone()));
         let registries = Arc::new(Registries::new(self.front.manifest.clone()));
         let period = Duration::from_secs(1);
         let worker = FrontReconciler::new(
             self.front.clone(),
             engine,
             registries,
-            fleet,
+            cache,
             self.record.clone(),
             known,
             period,
-        );
+        )
+        .measured_by(self.metrics.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(worker.run()).await });
@@ -135,7 +141,7 @@ impl Rig {
     /// Ends the worker like a crash of the daemon, and forgets the requested routes.
     fn crash(&mut self) {
         self.worker = None;
-        *self.front.told() = FrontState::default();
+        *self.front.state() = FrontState::default();
     }
 
     fn declare(&self, manifest: Arc<Manifest>) {
@@ -205,8 +211,8 @@ fn watch_containers(front: FrontHandle) -> DropGuard {
         while let Some(Ok(happening)) = happenings.next().await {
             use crate::controller::docker::Happening;
             match happening {
-                Happening::Container { id, names, .. } => front.hear(&id, &names),
-                Happening::Inside { id } | Happening::Signal { id, .. } => front.hear(&id, &[]),
+                Happening::Container { id, names, .. } => front.note_change(&id, &names),
+                Happening::Inside { id } | Happening::Signal { id, .. } => front.note_change(&id, &[]),
                 _ => {}
             }
         }
@@ -226,14 +232,6 @@ fn declared(image: &str, http: u16, [dev, test]: [u16; 2], front_lines: &str) ->
 
 fn name(environment: &str) -> EnvironmentName {
     EnvironmentName::new(environment).unwrap()
-}
-
-async fn free_ports<const N: usize>() -> [u16; N] {
-    let mut listeners = Vec::new();
-    for _ in 0..N {
-        listeners.push(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap());
-    }
-    std::array::from_fn(|index| listeners[index].local_addr().unwrap().port())
 }
 
 fn docker(arguments: &[&str]) -> Option<String> {

@@ -6,16 +6,16 @@ use super::*;
 use crate::model::time::Timestamp;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_is_served_by_name_and_by_port_with_what_the_program_has_to_know() {
+async fn a_route_is_served_by_name_and_port_with_forwarding_headers() {
     let Some(rig) = Rig::start().await else { return };
     let (dev, test) = (Backend::start("dev").await, Backend::start("test").await);
-    let bell = rig.wake.bell(&name("dev"));
+    let notifier = rig.wake.notifier(&name("dev"));
     rig.route("dev", "c-dev", dev.address);
     rig.route("test", "c-test", test.address);
     let seen = rig.serves("dev", "c-dev").await;
     rig.serves("test", "c-test").await;
     assert!(seen.since > Timestamp::default() && seen.trouble.is_none(), "{seen:?}");
-    tokio::time::timeout(PATIENCE, bell.notified()).await.unwrap();
+    tokio::time::timeout(PATIENCE, notifier.notified()).await.unwrap();
 
     let answer = rig.by_name("dev.example:81").await;
     assert_eq!((answer.status, answer.body.lines().next()), (200, Some("dev")), "{answer:?}");
@@ -38,7 +38,7 @@ async fn a_route_is_served_by_name_and_by_port_with_what_the_program_has_to_know
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_a_trusted_proxy_speaks_for_its_client() {
+async fn only_a_trusted_proxy_sets_the_client_address() {
     // The client's address is 127.0.0.1.
     for (trusted, expected) in [
         ("127.0.0.0/8", ["for: 192.0.2.7, 127.0.0.1", "proto: https", "host: shop.example"]),
@@ -64,7 +64,7 @@ async fn only_a_trusted_proxy_speaks_for_its_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_an_environment_changes_places() {
+async fn no_request_fails_while_a_container_is_replaced() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);
     rig.no_route("test");
@@ -84,7 +84,7 @@ async fn no_request_fails_while_an_environment_changes_places() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_announced_is_checked_at_once_and_served_only_when_asked_for() {
+async fn a_prepared_switch_is_checked_at_once_but_served_only_on_request() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);
     rig.no_route("test");
@@ -93,18 +93,18 @@ async fn what_is_announced_is_checked_at_once_and_served_only_when_asked_for() {
     rig.front.announce(&name("dev"), new.address);
     let next = format!("/{FOLDER}/next.conf");
     let address = new.address.to_string();
-    let is_laid = || async { read(&rig, &next).filter(|text| text.contains(&address)) };
-    eventually("it is laid beside the present one", is_laid).await.unwrap();
+    let is_prepared = || async { read(&rig, &next).filter(|text| text.contains(&address)) };
+    eventually("it is laid beside the present one", is_prepared).await.unwrap();
     assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("old"));
     rig.route("dev", "c-new", new.address);
     rig.serves("dev", "c-new").await;
     assert_eq!(rig.by_name("dev.example").await.body.lines().next(), Some("new"));
     assert!(!read(&rig, &next).unwrap().contains("c-new"), "it was checked a second time");
-    assert!(rig.front.told().next.is_empty());
+    assert!(rig.front.state().next.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_under_way_ends_where_it_began_and_is_seen_until_then() {
+async fn requests_in_flight_finish_on_the_old_container() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);
     rig.no_route("test");
@@ -149,7 +149,7 @@ async fn a_websocket_passes_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_front_has_pages_of_its_own_for_what_is_not_there() {
+async fn the_proxy_serves_its_own_error_pages() {
     let Some(rig) = Rig::start().await else { return };
     let dev = Backend::start("dev").await;
     rig.no_route("test");
@@ -167,6 +167,59 @@ async fn the_front_has_pages_of_its_own_for_what_is_not_there() {
     assert_eq!(gone.status, 502, "{gone:?}");
     assert!(gone.head.contains("Retry-After: 5") && gone.body.contains("dev does not answer"), "{gone:?}");
     // The front does not report its configuration to others, and here this host comes under another name.
-    let told = get(rig.http, render::SELF, "/").await;
-    assert_eq!(told.status, 404);
+    let response = get(rig.http, render::SELF, "/").await;
+    assert_eq!(response.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_counted_by_environment_also_after_a_restart() {
+    let Some(mut rig) = Rig::start().await else { return };
+    let dev = Backend::start("dev").await;
+    rig.route("dev", "c-dev", dev.address);
+    rig.no_route("test");
+    rig.serves("dev", "c-dev").await;
+    let brew = "BREW / HTTP/1.0\r\nHost: dev.example\r\n\r\n";
+    let count = |rig: &Rig, line: &str| {
+        let text = rig.metrics.render(MetricSnapshot::default()).unwrap();
+        let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        found.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let line = |environment: &str, method: &str, status: u16| {
+        format!(
+            "abide_http_requests_total{{environment=\"{environment}\",method=\"{method}\",status=\"{status}\"}}"
+        )
+    };
+    // The first configuration of a new container counts nothing, and the next one follows at once.
+    let counted = eventually("a request is counted", || async {
+        rig.by_name("dev.example").await;
+        (count(&rig, &line("dev", "GET", 200)) > 0).then_some(())
+    });
+    counted.await.unwrap();
+    let before = read(&rig, &format!("/{FOLDER}/nginx.conf")).unwrap();
+
+    rig.crash();
+    for _ in 0..20 {
+        assert_eq!(rig.by_name("dev.example").await.status, 200, "nobody receives the records");
+    }
+    rig.begin();
+    rig.route("dev", "c-dev", dev.address);
+    rig.no_route("test");
+    rig.serves("dev", "c-dev").await;
+    exchange(rig.ports[0], brew).await.unwrap();
+    get(rig.ports[1], "any", "/").await;
+    let expected = [line("dev", "OTHER", 200), line("test", "GET", 503)];
+    let counted = eventually("both are counted", || async {
+        expected.iter().all(|line| count(&rig, line) == 1).then_some(())
+    });
+    counted.await.unwrap();
+    assert_eq!(
+        count(&rig, "abide_http_request_duration_seconds_count{environment=\"test\",status=\"5xx\"}"),
+        1
+    );
+    let recent = rig.metrics.recent_requests(&name("test"), crate::controller::clock::now()).unwrap();
+    assert_eq!((recent.count, recent.failed), (1, 1));
+    assert_eq!(read(&rig, &format!("/{FOLDER}/nginx.conf")).unwrap(), before, "a restart needs no reload");
+    let log = Command::new("docker").args(["logs", rig.container()]).output().unwrap();
+    let log = String::from_utf8_lossy(&log.stderr).into_owned();
+    assert!(!log.contains("send() failed"), "{log}");
 }

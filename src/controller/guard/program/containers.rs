@@ -32,8 +32,16 @@ pub(super) fn keep_group(
     if !container.is_up && !group.is_beside && is_replaced(record, group)? {
         return Ok(None);
     }
+    if !container.is_up && group.may_end && container.exit_code == 0 && !container.has_failed {
+        return Ok(None);
+    }
     let Some(sandbox_started) = keep_sandbox(group)? else { return Ok(None) };
-    set_policy(&group.container, &container)?;
+    set_policy(&group.container, &container, if group.may_end { "on-failure" } else { "always" })?;
+    if container.is_paused {
+        // abide ended while it backed up the volume.
+        println!("resuming container {}", &group.container[..12]);
+        post(&group.container, "unpause")?;
+    }
     if container.is_up {
         let starts = (container.started_at, sandbox_started);
         if is_left_behind(&starts, before) {
@@ -65,7 +73,7 @@ pub(super) fn is_left_behind((container, sandbox): &Starts, before: Option<&Star
 pub(super) fn keep_sandbox(group: &ListedGroup) -> Result<Option<String>, String> {
     let Some(id) = &group.sandbox else { return Ok(Some(String::new())) };
     let Some(sandbox) = inspect(id)? else { return Ok(None) };
-    set_policy(id, &sandbox)?;
+    set_policy(id, &sandbox, "always")?;
     if sandbox.is_up {
         return Ok(Some(sandbox.started_at));
     }
@@ -86,12 +94,13 @@ pub(super) fn is_replaced(record: &str, group: &ListedGroup) -> Result<bool, Str
     Ok(answer.expect_success()?.trim() != "[]")
 }
 
-pub(super) fn set_policy(id: &str, seen: &GuardedState) -> Result<(), String> {
+pub(super) fn set_policy(id: &str, seen: &GuardedState, policy: &str) -> Result<(), String> {
     if seen.has_policy {
         return Ok(());
     }
-    let body = br#"{"RestartPolicy":{"Name":"always"}}"#;
-    call("POST", &format!("/containers/{id}/update"), Some(("application/json", body)))?.expect_success()?;
+    let body = format!(r#"{{"RestartPolicy":{{"Name":"{policy}"}}}}"#);
+    let body = Some(("application/json", body.as_bytes()));
+    call("POST", &format!("/containers/{id}/update"), body)?.expect_success()?;
     Ok(())
 }
 
@@ -119,8 +128,8 @@ pub(super) fn keep_front(
     let configuration = front.readdressed(groups)?;
     let present =
         call("GET", &format!("/containers/{}/archive?path=/{}", front.container, front.path), None)?;
-    let is_news = !contains(&present.body, configuration.as_bytes());
-    if is_news {
+    let has_changed = !contains(&present.body, configuration.as_bytes());
+    if has_changed {
         let archive = archive(&front.path, configuration.as_bytes());
         let target = format!("/containers/{}/archive?path=/", front.container);
         call("PUT", &target, Some(("application/x-tar", &archive)))?.expect_success()?;
@@ -130,7 +139,7 @@ pub(super) fn keep_front(
         post(&front.container, "start")?;
         return Ok(true);
     }
-    if is_news {
+    if has_changed {
         println!("sending the proxy the addresses of the containers");
         post(&front.container, "kill?signal=HUP")?;
     }

@@ -17,6 +17,7 @@ const LARGEST_ANSWER: u64 = 4 << 20;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct GuardedState {
     pub(super) is_up: bool,
+    pub(super) is_paused: bool,
     pub(super) has_policy: bool,
     /// Whether the engine failed to start it.
     pub(super) has_failed: bool,
@@ -32,8 +33,11 @@ impl GuardedState {
         let is = |key: &str| state.contains(&format!("\"{key}\":true"));
         let started = part(state, "\"StartedAt\":\"", "\"").unwrap_or_default();
         Self {
+            is_paused: is("Paused"),
             is_up: is("Running") || is("Restarting") || is("Paused"),
-            has_policy: text.contains("\"RestartPolicy\":{\"Name\":\"always\""),
+            has_policy: ["always", "on-failure"]
+                .iter()
+                .any(|policy| text.contains(&format!("\"RestartPolicy\":{{\"Name\":\"{policy}\""))),
             has_failed: part(state, "\"Error\":\"", "\"").is_some_and(|error| !error.is_empty()),
             exit_code: part(state, "\"ExitCode\":", ",").and_then(|code| code.parse().ok()).unwrap_or(-1),
             started_at: comparable(started),

@@ -23,6 +23,8 @@ pub(super) struct ListedGroup {
     pub(super) sandbox: Option<String>,
     /// Whether it may run beside another container of the environment.
     pub(super) is_beside: bool,
+    /// Whether it stays ended once it ended with exit code 0.
+    pub(super) may_end: bool,
 }
 
 impl ListedGroup {
@@ -35,6 +37,7 @@ impl ListedGroup {
                 ["container", id] if is_id(id) => group.container = (*id).to_owned(),
                 ["sandbox", id] if is_id(id) => group.sandbox = Some((*id).to_owned()),
                 ["beside"] => group.is_beside = true,
+                ["may-end"] => group.may_end = true,
                 _ => return None,
             }
         }
@@ -48,8 +51,6 @@ pub(super) struct ListedFront {
     pub(super) container: String,
     /// The file of its configuration, relative to the root of its container.
     pub(super) path: String,
-    /// The network in which it reaches the containers.
-    pub(super) network: String,
     pub(super) routes: Vec<ListedRoute>,
     pub(super) configuration: String,
 }
@@ -61,6 +62,8 @@ pub(super) struct ListedRoute {
     pub(super) container: String,
     /// IP address and port.
     pub(super) address: String,
+    /// The network in which the proxy reaches the container.
+    pub(super) network: String,
 }
 
 impl ListedFront {
@@ -72,11 +75,11 @@ impl ListedFront {
             match line.split(' ').collect::<Vec<_>>().as_slice() {
                 ["container", id] if is_id(id) => front.container = (*id).to_owned(),
                 ["path", path] => front.path = (*path).to_owned(),
-                ["network", network] => front.network = (*network).to_owned(),
-                ["route", environment, id, address] => front.routes.push(ListedRoute {
+                ["route", environment, id, address, network] => front.routes.push(ListedRoute {
                     environment: (*environment).to_owned(),
                     container: (*id).to_owned(),
                     address: (*address).to_owned(),
+                    network: (*network).to_owned(),
                 }),
                 _ => return None,
             }
@@ -91,7 +94,7 @@ impl ListedFront {
             let group = groups.iter().find(|group| group.environment.as_ref() == Some(&route.environment));
             let container = group.map_or(&route.container, |group| &group.container);
             let port = route.address.rsplit_once(':').map_or("", |(_, port)| port);
-            let now = address(container, &self.network)?;
+            let now = address(container, &route.network)?;
             let now = now.map_or(NOWHERE.to_owned(), |ip| format!("{ip}:{port}"));
             addresses.push((route.address.clone(), now));
         }

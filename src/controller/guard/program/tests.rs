@@ -9,7 +9,7 @@ const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 #[test]
-fn only_whole_ids_become_part_of_a_request() {
+fn only_complete_container_ids_are_accepted() {
     let group =
         ListedGroup::parse("environment.dev", &format!("container {A}\nsandbox {B}\nbeside\n")).unwrap();
     assert_eq!(group.environment.as_deref(), Some("dev"));
@@ -20,7 +20,7 @@ fn only_whole_ids_become_part_of_a_request() {
 }
 
 #[test]
-fn addresses_change_places_all_at_once_and_only_where_they_are_whole() {
+fn addresses_are_replaced_simultaneously_and_only_as_whole_tokens() {
     let addresses = [
         ("172.18.0.4:80".to_owned(), "172.18.0.5:80".to_owned()),
         ("172.18.0.5:80".to_owned(), "172.18.0.4:80".to_owned()),
@@ -31,7 +31,7 @@ fn addresses_change_places_all_at_once_and_only_where_they_are_whole() {
 }
 
 #[test]
-fn what_an_inspect_tells_is_read_although_the_texts_in_it_try_to_look_like_it() {
+fn inspect_output_is_parsed_despite_lookalike_strings() {
     let state = r#""State":{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"ExitCode":137,"Error":"cannot join network of a non running container","StartedAt":"2026-01-02T03:04:05.5Z","FinishedAt":"x"}"#;
     let text = format!(
         r#"{{"Args":["\"State\":{{\"Running\":true"],{state},"HostConfig":{{"NetworkMode":"abide","RestartPolicy":{{"Name":"always","MaximumRetryCount":0}}}},"NetworkSettings":{{"Networks":{{"abide":{{"IPAMConfig":null,"IPAddress":"172.18.0.4"}}}}}}}}"#
@@ -47,18 +47,19 @@ fn what_an_inspect_tells_is_read_although_the_texts_in_it_try_to_look_like_it() 
 }
 
 #[test]
-fn the_front_is_read_as_abide_writes_it() {
+fn the_guard_parses_the_proxy_list_that_abide_writes() {
     let text = format!(
-        "container {A}\npath etc/nginx.conf\nnetwork abide\nroute dev {B} 172.18.0.4:80\n\n# sites\n\nserver;"
+        "container {A}\npath etc/nginx.conf\nroute dev {B} 172.18.0.4:80 abide-shop\n\n# sites\n\nserver;"
     );
     let front = ListedFront::parse(&text).unwrap();
     assert_eq!(front.configuration, "# sites\n\nserver;");
     assert_eq!(front.routes[0].address, "172.18.0.4:80");
+    assert_eq!(front.routes[0].network, "abide-shop");
     assert_eq!(ListedFront::parse("container x\n\nserver;"), None);
 }
 
 #[test]
-fn the_archive_is_one_that_tar_reads() {
+fn the_archive_is_readable_by_tar() {
     let bytes = archive("etc/abide-front/nginx.conf", b"server;");
     let mut archive = tar::Archive::new(bytes.as_slice());
     let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
@@ -79,7 +80,7 @@ fn pauses_grow_up_to_a_minute() {
 }
 
 #[test]
-fn a_copy_follows_the_original_and_leaves_what_is_not_a_list() {
+fn a_copy_mirrors_the_lists_and_ignores_other_files() {
     let [from, to] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     fs::write(from.path().join("environment.dev"), "one").unwrap();
     fs::write(from.path().join(ALIVE), "").unwrap();
@@ -92,7 +93,7 @@ fn a_copy_follows_the_original_and_leaves_what_is_not_a_list() {
 }
 
 #[test]
-fn a_sandbox_that_was_started_again_is_noticed_although_the_clock_was_set_back() {
+fn a_restarted_sandbox_is_detected_after_the_clock_is_set_back() {
     let starts = |container: &str, sandbox: &str| (container.to_owned(), sandbox.to_owned());
     assert!(!is_left_behind(&starts("2", "1"), None));
     assert!(is_left_behind(&starts("2", "3"), None));

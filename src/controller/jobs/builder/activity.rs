@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn silence_counts_from_the_last_word_and_not_before_the_first() {
+    async fn silence_is_measured_from_the_last_output() {
         let (activity, limit) = (OutputActivity::default(), Duration::from_millis(50));
         let silent = tokio::time::timeout(limit * 4, activity.silent_for(limit)).await;
         assert!(silent.is_err());

@@ -40,12 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_named_is_filled_in_and_other_braces_stay() {
+    fn known_placeholders_are_substituted_and_other_braces_kept() {
         let (commit, branch) = (CommitId::new("a1".repeat(20)).unwrap(), BranchName::new("x/y").unwrap());
         let time = Timestamp::parse("2026-11-28T23:30:00Z").unwrap();
         let facts = ArgValues { commit: &commit, branch: &branch, time };
         let filled = facts.fill("{commit} {short_commit} {branch} {date} {\"a\": {b}}");
-        let (whole, short) = ("a1".repeat(20), "a1".repeat(6));
-        assert_eq!(filled, format!("{whole} {short} x/y 2026-11-28T23:30:00Z {{\"a\": {{b}}}}"));
+        let (full, short) = ("a1".repeat(20), "a1".repeat(6));
+        assert_eq!(filled, format!("{full} {short} x/y 2026-11-28T23:30:00Z {{\"a\": {{b}}}}"));
     }
 }

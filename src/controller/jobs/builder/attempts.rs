@@ -29,7 +29,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Clone)]
 pub(crate) struct BuildAttempts {
     dir: PathBuf,
-    session: Session,
+    session: DaemonRun,
     /// The attempts of earlier daemons, by the key of the build.
     before: Arc<Mutex<HashMap<String, Note>>>,
     /// Held for reading by attempts that may run beside others, and for writing by suspects.
@@ -38,7 +38,7 @@ pub(crate) struct BuildAttempts {
 
 /// One run of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Session {
+struct DaemonRun {
     id: String,
     boot: String,
 }
@@ -53,7 +53,7 @@ struct Note {
     /// Whether an earlier attempt may have killed its daemon.
     is_suspect: bool,
     /// The daemon in which the attempt is in progress; `None`: an earlier attempt, which was judged.
-    session: Option<Session>,
+    session: Option<DaemonRun>,
 }
 
 /// An attempt in progress. Its file is removed on drop: an attempt that ends within this process, with
@@ -94,10 +94,10 @@ impl BuildAttempts {
     /// Reads the attempts of earlier daemons, and judges those that were in progress when their daemon ended.
     pub(crate) fn open(dir: PathBuf) -> Self {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        Self::open_at(dir, Session { id: uuid::Uuid::new_v4().simple().to_string(), boot })
+        Self::open_at(dir, DaemonRun { id: uuid::Uuid::new_v4().simple().to_string(), boot })
     }
 
-    fn open_at(dir: PathBuf, session: Session) -> Self {
+    fn open_at(dir: PathBuf, session: DaemonRun) -> Self {
         let found = notes(&dir).unwrap_or_default();
         let mut beside: HashMap<String, usize> = HashMap::new();
         for session in found.iter().filter_map(|(_, note)| note.session.as_ref()) {
@@ -247,7 +247,7 @@ mod tests {
 
     /// The attempts as the daemon finds them that starts as the `number`th, in this run of the kernel.
     fn daemon(dir: &Path, number: u32, boot: &str) -> BuildAttempts {
-        let session = Session { id: format!("daemon {number}"), boot: boot.to_owned() };
+        let session = DaemonRun { id: format!("daemon {number}"), boot: boot.to_owned() };
         BuildAttempts::open_at(dir.to_owned(), session)
     }
 
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_build_that_ended_two_daemons_is_not_tried_a_third_time_until_someone_asks() {
+    async fn a_build_that_killed_two_daemons_is_retried_only_on_request() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..2 {
             let attempts = daemon(dir.path(), number, "boot");
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn builds_that_ran_at_once_are_suspects_and_only_the_one_that_kills_alone_is_given_up() {
+    async fn only_a_build_that_kills_the_daemon_alone_is_given_up() {
         let dir = tempfile::tempdir().unwrap();
         let first = daemon(dir.path(), 1, "boot");
         begin_for_good(&first, "bad").await;
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_of_the_host_counts_for_nothing() {
+    async fn a_host_restart_does_not_count_against_a_build() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..5 {
             begin_for_good(&daemon(dir.path(), number, &format!("boot {number}")), "a").await;
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_build_that_nobody_wants_again_does_not_make_its_neighbour_alone() {
+    async fn an_abandoned_build_does_not_count_against_its_neighbour() {
         let dir = tempfile::tempdir().unwrap();
         let first = daemon(dir.path(), 1, "boot");
         begin_for_good(&first, "a").await;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_an_earlier_version_is_one_of_a_suspect() {
+    fn a_note_from_an_earlier_version_marks_a_suspect() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "2\nstep 1: checking\n").unwrap();
         let note = daemon(dir.path(), 1, "boot").before(&key("a")).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn notes_of_builds_that_nobody_wants_go() {
+    async fn notes_of_abandoned_builds_are_pruned() {
         let dir = tempfile::tempdir().unwrap();
         let attempts = daemon(dir.path(), 1, "boot");
         for number in 0..KEPT + 10 {

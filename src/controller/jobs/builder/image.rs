@@ -17,6 +17,8 @@ use crate::controller::docker::{BuildRequest, BuilderKind as EngineBuilder, Engi
 use crate::model::container::Secret;
 use crate::model::error::chain;
 use crate::model::name::Digest;
+use crate::model::reference::local_path;
+use crate::model::spec::BuildOptions;
 
 /// The inputs of one image.
 pub(super) struct ImageBuild<'a> {
@@ -34,8 +36,10 @@ pub(super) struct ImageBuild<'a> {
     pub(super) extra: &'a [ExtraFile],
     /// BuildKit secrets by id.
     pub(super) secrets: &'a BTreeMap<String, Secret>,
-    /// Labels of the image. An image for environments has none, because labels would be part of its ID.
+    /// Labels of the image. abide adds none to an image for environments, because labels are part of its ID.
     pub(super) labels: BTreeMap<String, String>,
+    /// Further options.
+    pub(super) options: &'a BuildOptions,
     /// The tag for the image.
     pub(super) tag: &'a str,
     /// The folder for the packed context during the build.
@@ -57,6 +61,7 @@ impl ActiveBuild<'_> {
             target: order.target,
             args: order.args,
             labels: order.labels,
+            options: order.options,
             tag: order.tag,
             builder: engine.builder().await?,
             secrets: order.secrets,
@@ -94,7 +99,7 @@ impl ActiveBuild<'_> {
     /// removed with the other unused images.
     async fn name_unfinished(&self, layer: &str) {
         let engine = &self.builder.engine;
-        let repository = format!("abide/{}", self.task.environment);
+        let repository = local_path(&self.task.environment);
         let tag = format!("{}unfinished", tag_prefix(&self.builder.record));
         let named = match engine.remove_image(&format!("{repository}:{tag}")).await {
             Ok(()) => engine.tag(layer, &repository, &tag).await,

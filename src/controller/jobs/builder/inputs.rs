@@ -126,7 +126,7 @@ impl ActiveBuild<'_> {
                 });
                 Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: Vec::new(), lacks_base: false })
             }
-            Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets } => {
+            Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets, options } => {
                 let image = self.image_inputs(tree, context, dockerfile, target, args).await?;
                 let mut lacks_base = image.lacks_base();
                 let (mut made_of, mut keys) = (Vec::new(), Vec::new());
@@ -139,9 +139,13 @@ impl ActiveBuild<'_> {
                 }
                 let (task, git) = (self.task, self.task.spec.git);
                 let history = git.then_some((&task.revision, &task.branch, &self.tags));
-                let inputs = serde_json::json!({
+                let mut inputs = serde_json::json!({
                     "image": image, "steps": made_of, "secrets": secrets, "history": history,
                 });
+                if !options.is_default() {
+                    // Not part of the hash otherwise, so that earlier builds are still found.
+                    inputs["options"] = serde_json::json!(options);
+                }
                 Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: keys, lacks_base })
             }
         }

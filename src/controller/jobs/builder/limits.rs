@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_shown_as_people_write_them() {
+    fn sizes_are_formatted_with_binary_units() {
         for (bytes, shown) in
             [(512, "512 bytes"), (64 << 20, "64 MiB"), (3 << 29, "1.5 GiB"), (8 << 30, "8 GiB")]
         {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_memory_and_what_is_declared_counts() {
+    fn a_declared_memory_limit_overrides_the_hosts_memory() {
         assert!(memory(None) > 64 << 20);
         assert_eq!(memory(Some(5)), 5);
     }

@@ -9,7 +9,10 @@ use std::path::Path;
 use tracing::warn;
 
 use super::activity::OutputActivity;
+use crate::controller::clock::now;
+use crate::model::build::heading_of_step;
 use crate::model::container::Secret;
+use crate::model::redact::Redactor;
 
 /// The number of logs to keep, in addition to the needed ones.
 const KEPT: usize = 50;
@@ -17,8 +20,6 @@ const KEPT: usize = 50;
 const LONGEST: u64 = 16 << 20;
 /// Output without a line break is cut into lines of this many bytes.
 const LONGEST_LINE: usize = 64 * 1024;
-/// A shorter line of a secret occurs in any output by chance, so it is not hidden.
-const SHORTEST_LINE: usize = 6;
 /// The number of lines in the message about a failed build.
 const TAIL_LINES: usize = 8;
 /// The limit of characters for such a line.
@@ -28,7 +29,7 @@ const TAIL_LINE: usize = 200;
 pub(super) struct BuildLog {
     file: File,
     written: u64,
-    hidden: Vec<Secret>,
+    hidden: Redactor,
     tail: VecDeque<String>,
     /// Output since the last line break. Secrets and lines can only be recognized in a whole line.
     partial: Vec<u8>,
@@ -47,25 +48,21 @@ impl BuildLog {
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(true).mode(0o600);
         let file = options.open(logs.join(format!("{number}.log")))?;
-        if let Err(error) = sweep(logs, |log| log == number || needed.contains(&log)) {
+        if let Err(error) = remove_old_logs(logs, |log| log == number || needed.contains(&log)) {
             warn!(%error, "failed to remove logs of earlier builds");
         }
-        let (hidden, tail, partial) = (Vec::new(), VecDeque::new(), Vec::new());
+        let (hidden, tail, partial) = (Redactor::default(), VecDeque::new(), Vec::new());
         Ok(Self { file, written: 0, hidden, tail, partial, activity: OutputActivity::default() })
     }
 
-    /// Hides this secret in all later output. If it has several lines, such as a key, each line is hidden,
-    /// because the log is written line by line.
+    /// Hides this secret in all later output.
     pub(super) fn hide(&mut self, secret: &Secret) {
-        self.hidden.push(secret.clone());
-        let lines = secret.expose().lines().map(str::trim);
-        self.hidden.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).map(Secret::new));
+        self.hidden.hide(secret);
     }
 
     /// Returns `text` with all secrets hidden.
     pub(super) fn redacted(&self, text: &str) -> String {
-        let hide = |text: String, secret: &Secret| text.replace(secret.expose(), "[redacted]");
-        self.hidden.iter().fold(text.to_owned(), hide)
+        self.hidden.redacted(text)
     }
 
     /// Writes one line from abide itself.
@@ -77,7 +74,7 @@ impl BuildLog {
 
     /// Writes the heading of a new step. The output of earlier steps no longer explains a failure.
     pub(super) fn heading(&mut self, text: &str) {
-        self.line(&format!("--- {text}"));
+        self.line(&heading_of_step(now(), text));
         self.tail.clear();
     }
 
@@ -131,7 +128,7 @@ impl BuildLog {
     }
 }
 
-fn sweep(logs: &Path, is_needed: impl Fn(u64) -> bool) -> std::io::Result<()> {
+fn remove_old_logs(logs: &Path, is_needed: impl Fn(u64) -> bool) -> std::io::Result<()> {
     for number in numbers(logs)?.into_iter().rev().skip(KEPT).filter(|number| !is_needed(*number)) {
         std::fs::remove_file(logs.join(format!("{number}.log")))?;
     }
@@ -156,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_kept_of_the_last_builds_and_of_those_that_are_needed_and_nothing_else_is_removed() {
+    fn only_old_and_unneeded_build_logs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["notes.log", "7.txt"] {
             std::fs::write(dir.path().join(name), "").unwrap();
@@ -172,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_even_where_the_output_comes_in_pieces() {
+    fn a_secret_split_across_output_chunks_is_redacted() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = create(&dir, 7);
         log.hide(&Secret::new("hunter2hunter2"));
@@ -184,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_are_those_of_the_step_that_failed() {
+    fn the_tail_comes_from_the_failed_step() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = create(&dir, 7);
         log.heading("step 1");
@@ -196,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_a_secret_of_several_lines_is_written() {
+    fn every_line_of_a_multiline_secret_is_redacted() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = create(&dir, 7);
         log.hide(&Secret::new("-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\nab\n-----END KEY-----"));
@@ -206,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_output_is_cut_and_its_end_still_told() {
+    fn endless_build_output_is_truncated_but_its_end_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = create(&dir, 1);
         let line = [b'x'; 1 << 16];

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_used_for_longest_is_forgotten_first() {
+    fn the_least_recently_used_output_is_evicted_first() {
         let dir = tempfile::tempdir().unwrap();
         let outputs = Outputs { dir: dir.path().join("outputs") };
         let key = |name: &str| BuildKey(name.to_owned());

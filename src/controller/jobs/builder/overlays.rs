@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_changed_is_read_again_and_one_that_is_gone_is_an_error() {
+    fn a_changed_overlay_is_read_again_and_a_missing_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("config");
         let overlays = [Overlay { from: from.clone(), to: "config".to_owned() }];

@@ -12,6 +12,7 @@ use crate::confined::{Limit, ScriptOrder, ScriptReport};
 use crate::controller::docker::Aside;
 use crate::model::build::BuildKey;
 use crate::model::desired::Image;
+use crate::model::reference::local_path;
 use crate::model::spec::{BUILD_NUMBER, EnvValue, Recipe};
 use crate::model::status::Reason;
 
@@ -57,7 +58,7 @@ impl ActiveBuild<'_> {
         let env = self.variables(tree, env)?;
         // So an image that has the name afterwards was made or tagged by this run.
         let aside = self.set_aside(&image).await?;
-        self.say(&format!("running {}", words.join(" ")));
+        self.report(&format!("running {}", words.join(" ")));
         let ran = self.run_script(tree, &words, env).await;
         let made = match &ran {
             Ok(()) => self.builder.engine.image_id(&image).await,
@@ -78,7 +79,7 @@ impl ActiveBuild<'_> {
     async fn set_aside(&self, image: &str) -> Result<Option<Aside>, BuildError> {
         let (environment, record) = (&self.task.environment, &self.builder.record);
         let key = BuildKey(key_of(&image));
-        let aside = format!("abide/{environment}:{}{ASIDE}{}", tag_prefix(record), key.short());
+        let aside = format!("{}:{}{ASIDE}{}", local_path(environment), tag_prefix(record), key.short());
         Ok(self.builder.engine.set_aside(image, &aside).await?)
     }
 
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_read_from_names_of_the_template_alone() {
+    fn a_build_number_is_read_only_from_matching_names() {
         for (name, template, number) in [
             ("site:b12", "site:b{build_number}", Some(12)),
             ("site:b12-dev", "site:b{build_number}-dev", Some(12)),
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_a_verdict_that_names_it_and_a_host_without_namespaces_is_none() {
+    fn an_exceeded_script_limit_is_a_permanent_failure_naming_the_limit() {
         let of = |report| verdict("./build.sh", report, 6 << 30, 100);
         let Err(BuildError::Verdict(Reason::BuildFailed, words)) = of(ScriptReport::Exceeded(Limit::Memory))
         else {

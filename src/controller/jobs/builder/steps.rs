@@ -14,7 +14,8 @@ use crate::model::build::BuildKey;
 use crate::model::cause;
 use crate::model::container::{Secret, label};
 use crate::model::name::Digest;
-use crate::model::spec::{Bounds, BuildStep};
+use crate::model::reference::local_path;
+use crate::model::spec::{Bounds, BuildOptions, BuildStep};
 
 impl ActiveBuild<'_> {
     /// Runs all steps in order and returns the files that they made. The cached output of a step is reused if
@@ -37,7 +38,7 @@ impl ActiveBuild<'_> {
             if let Some((outputs, key)) = &kept
                 && outputs.take(key, &made)
             {
-                self.say(&format!("step {number}: reusing {output} of the same inputs"));
+                self.report(&format!("step {number}: reusing {output} of the same inputs"));
             } else {
                 self.step(tree, step, number, secrets, &made).await?;
                 self.note(&format!("step {number}: checking {output}"));
@@ -67,18 +68,29 @@ impl ActiveBuild<'_> {
                 (context, dockerfile, target.as_deref(), self.filled(args), output)
             }
         };
-        self.say(&format!("step {number}: building {dockerfile} for {output}"));
+        self.report(&format!("step {number}: building {dockerfile} for {output}"));
         let record = &self.builder.record;
         // Each step of this record has one tag, so the previous image remains as cache until the next one
         // exists.
-        let tag = format!("abide/{}-step-{number}:{}", self.task.environment, short(record));
+        let tag = format!("{}-step-{number}:{}", local_path(&self.task.environment), short(record));
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
         let place = made.parent().unwrap_or(tree);
-        let (args, extra, tag) = (&args, &[], tag.as_str());
-        let order =
-            ImageBuild { tree, context, dockerfile, target, args, extra, secrets, labels, tag, place };
+        let (args, extra, tag, options) = (&args, &[], tag.as_str(), &BuildOptions::default());
+        let order = ImageBuild {
+            tree,
+            context,
+            dockerfile,
+            target,
+            args,
+            extra,
+            secrets,
+            labels,
+            options,
+            tag,
+            place,
+        };
         let image = self.build_image(order).await.map_err(|error| error.during(&format!("step {number}")))?;
-        self.say(&format!("step {number}: running {dockerfile} for {output}"));
+        self.report(&format!("step {number}: running {dockerfile} for {output}"));
         self.run_step(&image, number, made).await
     }
 
@@ -89,7 +101,7 @@ impl ActiveBuild<'_> {
         output: &str,
         made: &Path,
     ) -> Result<(), BuildError> {
-        self.say(&format!("step {number}: packing the checkout as {output}"));
+        self.report(&format!("step {number}: packing the checkout as {output}"));
         let (tree, made) = (tree.to_owned(), made.to_owned());
         let work = move || pack::archive(&tree, &made, pack::PackLimits::default());
         let packed = blocking("packing the checkout", work).await?;

@@ -31,24 +31,24 @@ struct SubmoduleBudget {
 }
 
 impl SubmoduleBudget {
-    fn spend(&mut self, laid: &Tree) {
-        self.limits.files = self.limits.files.saturating_sub(laid.files);
-        self.limits.bytes = self.limits.bytes.saturating_sub(laid.bytes);
+    fn spend(&mut self, checked_out: &Tree) {
+        self.limits.files = self.limits.files.saturating_sub(checked_out.files);
+        self.limits.bytes = self.limits.bytes.saturating_sub(checked_out.bytes);
     }
 }
 
 impl ActiveBuild<'_> {
-    /// Checks out the submodules of `laid`, the tree of the commit, or warns about them.
+    /// Checks out the submodules of `checked_out`, the tree of the commit, or warns about them.
     pub(super) async fn submodules(
         &mut self,
         tree: &Path,
         mirror: &GitMirror,
-        laid: Tree,
+        checked_out: Tree,
     ) -> Result<(), BuildError> {
         let mut budget = SubmoduleBudget { count: MOST, limits: TreeLimits::default() };
-        budget.spend(&laid);
+        budget.spend(&checked_out);
         let links: Vec<Gitlink> =
-            laid.submodules.into_iter().filter(|link| !self.is_replaced(&link.path)).collect();
+            checked_out.submodules.into_iter().filter(|link| !self.is_replaced(&link.path)).collect();
         if !self.task.spec.submodules {
             self.warn_of_submodules(&links);
             return Ok(());
@@ -69,13 +69,13 @@ impl ActiveBuild<'_> {
             for link in &level.links {
                 let remote = places.remote(link, level.mirror.remote(), &declared)?;
                 let path = format!("{}{}", level.path, link.path);
-                let (mirror, laid) = self.submodule(tree, &path, remote, link, &mut budget).await?;
+                let (mirror, checked_out) = self.submodule(tree, &path, remote, link, &mut budget).await?;
                 let (commit, depth) = (link.commit.clone(), level.depth + 1);
                 ahead.push(SubmoduleLevel {
                     path: format!("{path}/"),
                     mirror,
                     commit,
-                    links: laid.submodules,
+                    links: checked_out.submodules,
                     depth,
                 });
             }
@@ -95,17 +95,18 @@ impl ActiveBuild<'_> {
             .count
             .checked_sub(1)
             .ok_or_else(|| BuildError::failed(format!("there are more than {MOST} submodules")))?;
-        self.say(&format!("checking out submodule {path} at {}", link.commit.short()));
+        self.report(&format!("checking out submodule {path} at {}", link.commit.short()));
         self.checkouts.push(format!("{remote}@{}", link.commit));
         let mirror = self.builder.mirror(remote.clone()).again(remote);
         let mirror = mirror.with_limits(budget.limits).with_lfs(self.task.spec.lfs);
         let (root, to) = (tree.to_owned(), path.to_owned());
         let into =
             blocking("creating the directory of a submodule", move || files::place(&root, &to)).await?;
-        let laid = mirror.lay_out(&link.commit, &into).await;
-        let laid = laid.map_err(|error| BuildError::from(error).during(&format!("submodule {path}")))?;
-        budget.spend(&laid);
-        Ok((mirror, laid))
+        let checked_out = mirror.check_out(&link.commit, &into).await;
+        let checked_out =
+            checked_out.map_err(|error| BuildError::from(error).during(&format!("submodule {path}")))?;
+        budget.spend(&checked_out);
+        Ok((mirror, checked_out))
     }
 
     /// Returns whether the manifest removes or replaces the path in the checkout.

@@ -12,9 +12,9 @@ use crate::source::{Remote, SourceError, Tree};
 
 impl ActiveBuild<'_> {
     /// Checks out the commit and applies the manifest's changes to the tree.
-    pub(super) async fn lay_out(&mut self, tree: &Path) -> Result<(), BuildError> {
+    pub(super) async fn check_out(&mut self, tree: &Path) -> Result<(), BuildError> {
         let task = self.task;
-        self.say(&format!("checking out {}", task.revision));
+        self.report(&format!("checking out {}", task.revision));
         let remote = self.builder.remote(&task.url)?;
         let mirror = self.builder.mirror(remote.clone()).again(remote).with_lfs(task.spec.lfs);
         match mirror.ensure(&task.revision, Some(&task.branch)).await {
@@ -24,27 +24,29 @@ impl ActiveBuild<'_> {
             }
             done => done?,
         }
-        let laid = mirror.lay_out(&task.revision, tree).await?;
-        self.commit_time = laid.commit_time;
-        self.log
-            .line(&format!("{} files, {} bytes: {} ({})", laid.files, laid.bytes, laid.subject, laid.author));
-        self.warn_of_pointers(&laid);
-        self.submodules(tree, &mirror, laid).await?;
+        let checked_out = mirror.check_out(&task.revision, tree).await?;
+        self.commit_time = checked_out.commit_time;
+        self.log.line(&format!(
+            "{} files, {} bytes: {} ({})",
+            checked_out.files, checked_out.bytes, checked_out.subject, checked_out.author
+        ));
+        self.warn_of_pointers(&checked_out);
+        self.submodules(tree, &mirror, checked_out).await?;
         for path in &task.spec.remove {
-            self.say(&format!("removing {path}"));
+            self.report(&format!("removing {path}"));
             let (root, path) = (tree.to_owned(), path.clone());
             blocking("removing", move || files::remove(&root, &path)).await?;
         }
         for overlay in &task.spec.overlay {
-            self.say(&format!("copying {} over the checkout", overlay.to));
+            self.report(&format!("copying {} over the checkout", overlay.to));
             let (root, overlay) = (tree.to_owned(), overlay.clone());
             blocking("overlay", move || files::overlay(&root, &overlay.from, &overlay.to)).await?;
         }
         for checkout in &task.spec.checkout {
-            self.lay_beside(tree, checkout).await?;
+            self.check_out_beside(tree, checkout).await?;
         }
         if task.spec.git {
-            self.say("copying the history into .git");
+            self.report("copying the history into .git");
             let (revision, branch) = (&task.revision, &task.branch);
             self.tags = mirror.write_history(revision, branch, tree, self.commit_time).await?;
         }
@@ -52,12 +54,12 @@ impl ActiveBuild<'_> {
     }
 
     /// Warns about Git LFS files whose content is missing.
-    fn warn_of_pointers(&mut self, laid: &Tree) {
-        if laid.lfs_pointers == 0 {
+    fn warn_of_pointers(&mut self, checked_out: &Tree) {
+        if checked_out.lfs_pointers == 0 {
             return;
         }
-        let paths = laid.lfs_paths.iter().map(|path| path.display().to_string());
-        let named = named(paths, usize::try_from(laid.lfs_pointers).unwrap_or(usize::MAX));
+        let paths = checked_out.lfs_paths.iter().map(|path| path.display().to_string());
+        let named = named(paths, usize::try_from(checked_out.lfs_pointers).unwrap_or(usize::MAX));
         let remedy = match self.task.spec.lfs {
             true => "although `lfs` is set: their .gitattributes does not put them into Git LFS",
             false => "so the image gets their pointers: set `lfs = true` in `build`",
@@ -71,9 +73,9 @@ impl ActiveBuild<'_> {
         self.warnings.push(message);
     }
 
-    async fn lay_beside(&mut self, tree: &Path, checkout: &ExtraCheckout) -> Result<(), BuildError> {
+    async fn check_out_beside(&mut self, tree: &Path, checkout: &ExtraCheckout) -> Result<(), BuildError> {
         let remote = self.builder.remote(&checkout.url)?;
-        self.say(&format!("checking out {remote} at {} into {}", checkout.revision, checkout.to));
+        self.report(&format!("checking out {remote} at {} into {}", checkout.revision, checkout.to));
         let commit = resolve(&remote, &checkout.revision).await?;
         self.checkouts.push(format!("{remote}@{commit}"));
         let mirror = self.builder.mirror(remote);
@@ -87,7 +89,7 @@ impl ActiveBuild<'_> {
             Ok(place)
         })
         .await?;
-        mirror.lay_out(&commit, &into).await?;
+        mirror.check_out(&commit, &into).await?;
         Ok(())
     }
 }

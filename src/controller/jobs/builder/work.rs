@@ -69,7 +69,7 @@ impl<'a> ActiveBuild<'a> {
     pub(super) async fn image(&mut self) -> Result<Image, BuildError> {
         let place = self.place()?;
         let tree = place.path().join("tree");
-        self.lay_out(&tree).await?;
+        self.check_out(&tree).await?;
         // Git has its own limits, and prints nothing while it fetches.
         self.log.activity.touch();
         let content = self.content(&tree).await?;
@@ -91,21 +91,32 @@ impl<'a> ActiveBuild<'a> {
     async fn build(&mut self, tree: &Path, content: &InputKeys, place: &Path) -> Result<Image, BuildError> {
         let task = self.task;
         let tag = name_of(&self.builder.record, &task.environment, &content.key);
-        let (context, dockerfile, target, args, steps, secrets) = match &task.spec.recipe {
+        let (context, dockerfile, target, args, steps, secrets, options) = match &task.spec.recipe {
             Recipe::Script { command, image, env } => {
                 return self.script(tree, command, image, env, &tag).await;
             }
-            Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets } => {
-                (context, dockerfile, target.as_deref(), self.filled(args), steps, secrets)
+            Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets, options } => {
+                (context, dockerfile, target.as_deref(), self.filled(args), steps, secrets, options)
             }
         };
         let secrets = self.secrets(secrets)?;
         let steps: Vec<_> = steps.iter().zip(&content.steps).collect();
         let extra = self.steps(tree, &steps, &secrets, place).await?;
-        self.say(&format!("building the final image by {dockerfile}"));
-        let (args, extra, secrets, labels) = (&args, &extra, &secrets, BTreeMap::new());
-        let order =
-            ImageBuild { tree, context, dockerfile, target, args, extra, secrets, labels, tag: &tag, place };
+        self.report(&format!("building the final image by {dockerfile}"));
+        let (args, extra, secrets, labels) = (&args, &extra, &secrets, options.labels.clone());
+        let order = ImageBuild {
+            tree,
+            context,
+            dockerfile,
+            target,
+            args,
+            extra,
+            secrets,
+            labels,
+            options,
+            tag: &tag,
+            place,
+        };
         let id = self.build_image(order).await?;
         Ok(Image { reference: Some(tag), digest: None, id: Some(id) })
     }
@@ -134,10 +145,10 @@ impl<'a> ActiveBuild<'a> {
     }
 
     /// Reports the current step in the log and in the status.
-    pub(super) fn say(&mut self, step: &str) {
+    pub(super) fn report(&mut self, step: &str) {
         self.log.heading(step);
         self.note(step);
-        self.progress.say(step);
+        self.progress.report(step);
     }
 
     /// Records the current step for the next daemon, in case this build kills the present one.

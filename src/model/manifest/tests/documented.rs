@@ -91,7 +91,9 @@ fn with_a_date(section: &Section, key: &str) -> String {
     };
     let head = match section.title {
         "" => return format!("{key} = 1979-05-27\n"),
-        "docker" | "front" | "page" | "front.acme" | "front.acme.dns" => format!("[{}]\n", section.title),
+        "docker" | "manifest" | "front" | "page" | "front.acme" | "front.acme.dns" => {
+            format!("[{}]\n", section.title)
+        }
         "front.certificates" => "[[front.certificates]]\n".to_owned(),
         "environment.NAME" => "[environment.dev]\n".to_owned(),
         "environment.NAME.env.VARIABLE" => "[environment.dev.env.V]\n".to_owned(),
@@ -108,6 +110,8 @@ fn with_a_date(section: &Section, key: &str) -> String {
         }
         "environment.NAME.secrets.SECRET" => "[environment.dev.secrets.s]\n".to_owned(),
         "environment.NAME.networks.NETWORK" => "[environment.dev.networks.n]\n".to_owned(),
+        "job.NAME" => "[job.j]\n".to_owned(),
+        "job.NAME.backup" => "[job.j.backup]\n".to_owned(),
         "registry" => "[registry]\n".to_owned(),
         "registry_access.HOST" => "[registry_access.\"a.b:5000\"]\n".to_owned(),
         "registry_access.HOST.webhook" => "[registry_access.\"a.b:5000\".webhook]\n".to_owned(),
@@ -123,6 +127,12 @@ fn with_a_date(section: &Section, key: &str) -> String {
         title if title.ends_with(".source") => "[environment.dev.source]\n".to_owned(),
         title if title.ends_with(".promote") => "[environment.dev.promote]\n".to_owned(),
         title if title.ends_with(".verify") => "[environment.dev.verify]\n".to_owned(),
+        title if title.ends_with(".release") => "[environment.dev.release]\n".to_owned(),
+        title if title.contains(".site") => {
+            let host =
+                if ["path", "redirect_from"].contains(&key.as_str()) { "hostname = \"a.b\"\n" } else { "" };
+            format!("[environment.dev]\n{host}[{}]\n", title.replace("NAME", "dev"))
+        }
         title if title.ends_with(".health") => "[environment.dev.health]\n".to_owned(),
         title if title.ends_with(".build") => format!("{dev}[environment.dev.build]\n"),
         title => format!("{dev}[[{}]]\n", title.replace("NAME", "dev")),
@@ -136,16 +146,16 @@ fn every_known_key_is_really_read() {
         for key in section.names() {
             let text = with_a_date(section, key);
             let problems = parse(&[file("m.toml", text.clone())]).unwrap_err().to_string();
-            let told = problems
+            let is_reported = problems
                 .lines()
                 .any(|line| line.contains(&format!("`{key}` must be")) && line.ends_with("not a date"));
-            assert!(told, "{text}\n{problems}");
+            assert!(is_reported, "{text}\n{problems}");
         }
     }
 }
 
 #[test]
-fn the_examples_of_the_manual_are_right() {
+fn the_manuals_examples_are_valid() {
     let blocks: Vec<&str> =
         MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn told(files: &[SourceFile]) -> Vec<String> {
+fn problems(files: &[SourceFile]) -> Vec<String> {
     match parse(files) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
@@ -13,7 +13,7 @@ fn told(files: &[SourceFile]) -> Vec<String> {
 #[track_caller]
 fn each_of_dev(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
-        let found = told(&[file("m.toml", format!("{DEV}{lines}\n"))]);
+        let found = problems(&[file("m.toml", format!("{DEV}{lines}\n"))]);
         assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
@@ -26,7 +26,7 @@ fn each_of_build(cases: &[(&str, &str)]) {
         let text = format!(
             "{DEV}source = {{ repository = \"r\", branch = \"b\" }}\n[environment.dev.build]\n{lines}\n{end}"
         );
-        assert_eq!(told(&[file("m.toml", text)]).join("\n"), format!("m.toml:{expected}"), "{lines}");
+        assert_eq!(problems(&[file("m.toml", text)]).join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
 
@@ -34,13 +34,13 @@ fn each_of_build(cases: &[(&str, &str)]) {
 #[track_caller]
 fn each_of_repository(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
-        let found = told(&[file("m.toml", format!("{DEV}[repository.r]\n{lines}\n"))]);
+        let found = problems(&[file("m.toml", format!("{DEV}[repository.r]\n{lines}\n"))]);
         assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
 
 #[test]
-fn unknown_keys_come_with_the_nearest_known_one() {
+fn unknown_keys_get_a_suggestion() {
     each_of_dev(&[
         ("comand = [\"dev\"]", "4: unknown key `comand`; did you mean `command`?"),
         ("PORT = 1", "4: unknown key `PORT`; did you mean `port`?"),
@@ -63,7 +63,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 }
 
 #[test]
-fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
+fn invalid_registries_are_reported_with_their_line() {
     let target = "must be host/path in lower case without a tag, such as \"localhost:5000/keepwork/prod\"";
     each_of_dev(&[
         (
@@ -131,7 +131,7 @@ fn registries_that_could_not_be_spoken_to_are_told_with_their_line() {
 }
 
 #[test]
-fn a_forge_that_cannot_be_known_is_told_with_what_to_write() {
+fn an_invalid_forge_is_reported_with_a_remedy() {
     let token = "token = { secret_env = \"A\" }";
     let forge = |url: &str, forge: &str| format!("url = \"{url}\"\nforge = {{ {forge} }}");
     each_of_repository(&[
@@ -177,13 +177,13 @@ fn a_forge_that_cannot_be_known_is_told_with_what_to_write() {
 #[track_caller]
 fn each_of_channel(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
-        let found = told(&[file("m.toml", format!("{DEV}[notify.team]\n{lines}\n"))]);
+        let found = problems(&[file("m.toml", format!("{DEV}[notify.team]\n{lines}\n"))]);
         assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
 
 #[test]
-fn a_channel_that_could_not_be_reached_is_told_with_its_line_and_the_remedy() {
+fn an_invalid_notification_channel_is_reported_with_a_remedy() {
     each_of_channel(&[
         ("secret_env = \"A\"", "4: `notify.team` needs `kind`, such as `kind = \"slack\"`"),
         (
@@ -220,12 +220,8 @@ fn a_channel_that_could_not_be_reached_is_told_with_its_line_and_the_remedy() {
         ),
         (
             "kind = \"slack\"\nsecret_env = \"A\"\non = [\"faild\"]",
-            "7: `on[0]` must be one of failed, rolled_back, recovered, ready, held; did you mean \
-             \"failed\"?",
-        ),
-        (
-            "kind = \"slack\"\nsecret_env = \"A\"\non = [\"agent_away\"]",
-            "7: `on[0]` names agent_away, which this version does not announce yet",
+            "7: `on[0]` must be one of failed, rolled_back, recovered, ready, waiting_for_approval, rejected, held, \
+             agent_away, certificate, job_failed; did you mean \"failed\"?",
         ),
         (
             "kind = \"slack\"\nsecret_env = \"A\"\nenvironments = [\"dve\"]",
@@ -239,13 +235,13 @@ fn a_channel_that_could_not_be_reached_is_told_with_its_line_and_the_remedy() {
 #[track_caller]
 fn each_of_front(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
-        let found = told(&[file("m.toml", format!("{DEV}[front]\n{lines}\n"))]);
+        let found = problems(&[file("m.toml", format!("{DEV}[front]\n{lines}\n"))]);
         assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
 
 #[test]
-fn a_front_that_could_not_serve_is_told_with_its_line() {
+fn an_invalid_front_section_is_reported_with_its_line() {
     let none = "4: `https` needs certificates: `acme = {}` gets them from Let's Encrypt, and `certificates`, or \
                 `certificate` and `key`, name files";
     each_of_front(&[
@@ -305,7 +301,67 @@ fn a_front_that_could_not_serve_is_told_with_its_line() {
 }
 
 #[test]
-fn a_host_name_needs_a_front_and_one_owner() {
+fn a_page_that_the_front_cannot_serve_comes_with_what_is_missing() {
+    let with = |rest: &str| {
+        let page = format!("[page]\nfront = true\nurl = \"{rest}");
+        problems(&[file("m.toml", page), file("dev.toml", DEV.to_owned())]).join("\n")
+    };
+    let environment = "[environment.shop]\ncontainer = \"shop\"\nport = 1\nhostname = \"ci.example\"\n";
+    for good in [
+        "http://ci.example/abide\"\n[front]\n".to_owned(),
+        "https://ci.example/abide\"\n[front]\nacme = {}\n".to_owned(),
+        "https://ci.example:8443\"\n[front]\nhttps = 8443\ncertificate = \"/c\"\nkey = \"/k\"\n".to_owned(),
+        "https://ci.example\"\n[front]\nhttp = 8081\ntrusted_proxies = [\"10.0.0.1\"]\n".to_owned(),
+        format!("http://ci.example/abide\"\n[front]\n{environment}"),
+        format!("http://ci.example\"\n[front]\n{environment}site = {{ path = \"/shop\" }}\n"),
+        format!("http://ci.example\"\n[front]\n{environment}host = \"far\"\n"),
+    ] {
+        assert_eq!(with(&good), "", "{good}");
+    }
+    let own = "already belongs to `environment.shop`: give the page another path, or a host name of its own";
+    for (rest, expected) in [
+        (
+            "http://ci.example\"\n".to_owned(),
+            "2: `front` needs the proxy: add `[front]`, whose keys all have defaults".to_owned(),
+        ),
+        (
+            "https://ci.example\"\n[front]\n".to_owned(),
+            "3: `url` has `https://`, and the proxy has no certificates: add `acme = {}` to `[front]` to get them \
+             from Let's Encrypt, or name files in `certificates`"
+                .to_owned(),
+        ),
+        (
+            "http://ci.example:8080\"\n[front]\n".to_owned(),
+            "3: `url` leads to the port 8080, and `http` of the proxy is 80: write the same port in both".to_owned(),
+        ),
+        (
+            "https://ci.example\"\n[front]\nhttps = 8443\nacme = {}\n".to_owned(),
+            "3: `url` leads to the port 443, and `https` of the proxy is 8443: write the same port in both".to_owned(),
+        ),
+        (
+            "https://ci.example\"\n[[front.certificates]]\nnames = [\"*.other.example\"]\ncert = \"/c\"\nkey = \"/k\"\n"
+                .to_owned(),
+            "3: no certificate of the proxy is for `ci.example`: add `acme = {}` to `[front]`, or name one in \
+             `certificates`"
+                .to_owned(),
+        ),
+        (
+            "http://[2001:db8::7]\"\n[front]\n".to_owned(),
+            "3: the proxy chooses sites by host names, and `[2001:db8::7]` is none: use a name, or remove `front`"
+                .to_owned(),
+        ),
+        (format!("http://ci.example\"\n[front]\n{environment}"), format!("3: `ci.example` {own}")),
+        (
+            format!("http://ci.example/a\"\n[front]\n{environment}site = {{ path = \"/a\" }}\n"),
+            format!("3: `ci.example/a` {own}"),
+        ),
+    ] {
+        assert_eq!(with(&rest), format!("m.toml:{expected}"), "{rest}");
+    }
+}
+
+#[test]
+fn a_host_name_requires_a_front_and_has_one_owner() {
     let rule = "a host name such as a.example.com, or *.example.com for all names one level below it; in lower case, not below .invalid";
     each_of_dev(&[
         (
@@ -338,7 +394,66 @@ fn a_host_name_needs_a_front_and_one_owner() {
 }
 
 #[test]
-fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
+fn invalid_site_settings_are_rejected_with_a_remedy() {
+    let site = |lines: &str| format!("hostname = \"a.example\"\nsite = {{ {lines} }}\n[front]");
+    let wrong = |lines: &str, expected: &str| (site(lines), expected.to_owned());
+    let cases = [
+        wrong(
+            "path = \"/api/\"",
+            "5: invalid path `/api/`: must be a path such as \"/api\": parts of A-Z a-z 0-9 - _ . ~, not ending \
+             with /, and not a path of the proxy's own",
+        ),
+        wrong("strip_path = true", "5: `strip_path` needs a `path` to remove"),
+        wrong(
+            "redirect_from = [\"a.example\"]",
+            "5: `redirect_from` has a.example, which is one of the host names",
+        ),
+        wrong("max_body = 0", "5: `max_body` must be a size from 1 byte to 1024 TiB, such as \"10MiB\""),
+        wrong("timeout = \"0s\"", "5: `timeout` must be from a millisecond to 49 days"),
+        wrong("rate_limit = \"10/h\"", "5: `rate_limit` must be a rate such as \"10/s\" or \"300/m\""),
+        wrong(
+            "headers = { X-A = \"1\", x-a = \"2\" }",
+            "5: `x-a` is there twice: the case of a header does not matter",
+        ),
+        wrong(
+            "error_pages = { 500 = \"/a\" }",
+            "5: `500` must be one of the proxy's own statuses: [401, 403, 413, 429, 502, 503, 504]",
+        ),
+        wrong(
+            "basic_auth = {}",
+            "5: `environment.dev.site.basic_auth` needs one of `secret_env` and `secret_file`",
+        ),
+        (
+            "site = { gzip = true }".to_owned(),
+            "4: `site` needs the proxy: add `[front]`, whose keys all have defaults".to_owned(),
+        ),
+        (
+            "site = { redirect_from = [\"b.example\"] }\n[front]".to_owned(),
+            "4: `redirect_from` needs a `hostname` in the environment".to_owned(),
+        ),
+        (
+            format!(
+                "{}\n[environment.test]\ncontainer = \"test-server\"\nport = 8099\nhostname = \"b.example\"",
+                site("redirect_from = [\"b.example\"]")
+            ),
+            "5: the host name `b.example` already belongs to `environment.test`".to_owned(),
+        ),
+        (
+            format!(
+                "{}\n[environment.test]\ncontainer = \"test-server\"\nport = 8099\nhostname = \"a.example\"\n\
+                 site = {{ path = \"/api\" }}",
+                site("path = \"/api\"")
+            ),
+            "10: the host name `a.example` with the path `/api` already belongs to `environment.dev`"
+                .to_owned(),
+        ),
+    ];
+    let cases: Vec<(&str, &str)> = cases.iter().map(|(lines, why)| (lines.as_str(), why.as_str())).collect();
+    each_of_dev(&cases);
+}
+
+#[test]
+fn values_of_the_wrong_type_or_size_are_reported_with_the_expected() {
     each_of_dev(&[
         ("port = 1", "4: `port` is declared twice: remove one of them, or merge them"),
         ("publish = \"8900\"", &format!("4: `publish` must be {}", grammar::PUBLISH)),
@@ -413,7 +528,7 @@ fn values_of_the_wrong_type_or_size_are_told_with_the_right_one() {
 }
 
 #[test]
-fn volumes_that_docker_would_refuse_or_mistake_are_told() {
+fn volumes_that_docker_would_reject_or_misread_are_reported() {
     each_of_dev(&[
         (
             "volumes = [\"data\"]",
@@ -461,7 +576,7 @@ fn volumes_that_docker_would_refuse_or_mistake_are_told() {
 }
 
 #[test]
-fn a_health_that_says_two_things_or_can_never_come_is_told() {
+fn a_contradictory_or_impossible_health_check_is_rejected() {
     each_of_dev(&[
         (
             "health = { http = \"/\", tcp = true }",
@@ -503,8 +618,8 @@ fn a_health_that_says_two_things_or_can_never_come_is_told() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_an_example() {
-    let found = told(&[file("m.toml", "\n[environment.dev]\nsource = {}\n")]);
+fn missing_keys_are_reported_with_an_example() {
+    let found = problems(&[file("m.toml", "\n[environment.dev]\nsource = {}\n")]);
     let expected = [
         "m.toml:2: `environment.dev` needs `container`, such as `container = \"dev-server\"`",
         "m.toml:3: `environment.dev.source` needs `branch`, such as `branch = \"dev\"`",
@@ -514,9 +629,10 @@ fn what_is_missing_is_told_with_an_example() {
 }
 
 #[test]
-fn what_connects_to_a_port_needs_one() {
-    let worker =
-        |lines: &str| told(&[file("m.toml", format!("[environment.w]\ncontainer = \"worker\"\n{lines}\n"))]);
+fn publish_and_health_probes_require_a_port() {
+    let worker = |lines: &str| {
+        problems(&[file("m.toml", format!("[environment.w]\ncontainer = \"worker\"\n{lines}\n"))])
+    };
     assert!(worker("").is_empty() && worker("publish = false").is_empty());
     assert!(worker("health = { http = \"/\", port = 9000 }").is_empty());
     assert_eq!(
@@ -530,14 +646,14 @@ fn what_connects_to_a_port_needs_one() {
 }
 
 #[test]
-fn names_that_docker_or_git_would_refuse_are_told() {
+fn names_that_docker_or_git_would_reject_are_reported() {
     let text = "[environment.Dev]\ncontainer = \"-dev\"\nport = 1\n\
                 [environment.test]\ncontainer = \"test\"\nport = 2\nbuild = {}\n\
                 source = { repository = \"a/b\", branch = \"--upload-pack=x\" }\n\
                 [environment.prod]\ncontainer = \"prod\"\nport = 3\nbuild = {}\n\
                 source = { repository = \"r\", branch = \"refs/heads/master\" }\n\
                 [repository.r]\nurl = \"/r\"\n";
-    let found = told(&[file("m.toml", text)]);
+    let found = problems(&[file("m.toml", text)]);
     let starts = [
         "m.toml:1: invalid environment name `Dev`: must be ",
         "m.toml:2: invalid container name `-dev`: must be ",
@@ -550,7 +666,7 @@ fn names_that_docker_or_git_would_refuse_are_told() {
 }
 
 #[test]
-fn an_image_comes_from_one_place() {
+fn an_image_must_have_exactly_one_source() {
     each_of_dev(&[
         ("build = {}", "4: `build` needs a `source` with the branch to build"),
         (
@@ -561,7 +677,7 @@ fn an_image_comes_from_one_place() {
 }
 
 #[test]
-fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
+fn contradictory_builds_and_paths_outside_the_checkout_are_rejected() {
     each_of_build(&[
         ("context = \"../x\"", "6: `context` must not leave the checkout with .."),
         ("context = \"\"", "6: `context` must not be empty; \".\" is the whole checkout"),
@@ -611,7 +727,7 @@ fn builds_that_reach_out_of_the_checkout_or_contradict_themselves_are_told() {
 }
 
 #[test]
-fn steps_that_make_no_file_or_the_same_one_are_told() {
+fn build_steps_must_each_create_their_own_file() {
     each_of_build(&[
         ("[[environment.dev.build.step]]", "6: a build step needs either `archive` or `dockerfile`"),
         (
@@ -635,7 +751,7 @@ fn steps_that_make_no_file_or_the_same_one_are_told() {
 }
 
 #[test]
-fn repositories_and_webhooks_are_told_what_they_lack() {
+fn missing_keys_of_repositories_and_webhooks_are_reported() {
     each_of_repository(&[
         ("", "4: `repository.r` needs `url`, such as `url = \"https://github.com/tatfook/wikicraft.git\"`"),
         ("url = \"/r\"\npoll = \"1s\"", "6: `poll` must be at least \"5s\", or \"0s\" to turn it off"),
@@ -659,7 +775,7 @@ fn repositories_and_webhooks_are_told_what_they_lack() {
 }
 
 #[test]
-fn urls_are_what_git_takes_and_nothing_that_runs_a_program() {
+fn only_safe_git_urls_are_accepted() {
     let taken = |url: &str| url::repository_url(url);
     for good in [
         "https://github.com/tatfook/wikicraft.git",
@@ -719,7 +835,7 @@ fn the_same_container_or_host_port_is_not_given_twice() {
     let text =
         env("a", "same", 1, "") + &env("b", "same", 1, "") + &env("c", "other", 2, "publish = \"[::]:1\"");
     assert_eq!(
-        told(&[file("m.toml", text)]),
+        problems(&[file("m.toml", text)]),
         [
             "m.toml:6: the container `same` already belongs to `environment.a`",
             "m.toml:7: the host port 1 is already published by `environment.a`",
@@ -729,7 +845,20 @@ fn the_same_container_or_host_port_is_not_given_twice() {
 }
 
 #[test]
-fn two_scripts_do_not_make_the_same_image() {
+fn an_alias_must_not_match_another_container_in_the_network() {
+    let both = |lines: &str, other: &str| {
+        problems(&[file("m.toml", env("a", "same", 1, other) + &env("b", "bb", 2, lines))])
+    };
+    let why = "the alias `same` is the name of the container of `environment.a`: choose another one";
+    assert_eq!(both("aliases = [\"same\"]", ""), [format!("m.toml:8: {why}")]);
+    let network = "networks = { back = { aliases = [\"same\"] } }";
+    assert_eq!(both(network, ""), [""; 0], "the other one does not join it");
+    assert_eq!(both(network, "networks = [\"back\"]").len(), 1);
+    assert_eq!(both("aliases = [\"bb\"]", ""), [""; 0], "its own name");
+}
+
+#[test]
+fn two_scripts_must_not_create_the_same_image() {
     let scripted = |name: &str, container: &str, port: u16, image: &str| {
         let source = "source = { repository = \"r\", branch = \"b\" }";
         let build = format!("[environment.{name}.build]\nscript = [\"./b.sh\"]\nimage = \"{image}\"\n");
@@ -738,7 +867,7 @@ fn two_scripts_do_not_make_the_same_image() {
     let both = |image: &str| {
         let repository = "[repository.r]\nurl = \"/srv/r.git\"\n";
         let text = scripted("a", "aa", 1, image) + &scripted("b", "bb", 2, image) + repository;
-        told(&[file("m.toml", text)])
+        problems(&[file("m.toml", text)])
     };
     assert_eq!(
         both("site:latest"),
@@ -749,13 +878,14 @@ fn two_scripts_do_not_make_the_same_image() {
 }
 
 #[test]
-fn one_host_port_goes_to_many_addresses_but_not_to_all_as_well() {
+fn a_host_port_may_be_reused_only_on_distinct_addresses() {
     let both = |a: &str, b: &str| {
         let [a, b] = [a, b].map(|address| format!("publish = \"{address}:80\""));
-        told(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))]).len()
+        problems(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))]).len()
     };
     assert_eq!(both("127.0.0.1", "10.0.0.1"), 0);
     assert_eq!(both("127.0.0.1", "127.0.0.1"), 1);
+    assert_eq!(both("127.0.0.1", "[::ffff:127.0.0.1]"), 1);
     assert_eq!(both("127.0.0.1", "0.0.0.0"), 1);
     assert_eq!(both("[::]", "[::1]"), 1);
     assert_eq!(both("0.0.0.0", "[::1]"), 0);
@@ -765,7 +895,7 @@ fn one_host_port_goes_to_many_addresses_but_not_to_all_as_well() {
 fn one_volume_has_one_writer() {
     let of = |a: &str, b: &str| {
         let [a, b] = [a, b].map(|volume| format!("volumes = [\"{volume}\"]"));
-        told(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))])
+        problems(&[file("m.toml", env("a", "aa", 1, &a) + &env("b", "bb", 2, &b))])
     };
     assert_eq!(
         of("data:/x", "data:/y"),
@@ -779,15 +909,15 @@ fn one_volume_has_one_writer() {
 }
 
 #[test]
-fn promotions_lead_somewhere_and_never_in_a_circle() {
+fn promotions_must_name_an_environment_and_form_no_cycle() {
     let from = |name: &str| format!("promote_from = \"{name}\"");
-    let told_of = |parts: &[String]| told(&[file("m.toml", parts.concat())]);
+    let problems_of = |parts: &[String]| problems(&[file("m.toml", parts.concat())]);
     assert_eq!(
-        told_of(&[env("a", "aa", 1, &from("a"))]),
+        problems_of(&[env("a", "aa", 1, &from("a"))]),
         ["m.toml:4: `environment.a` cannot be promoted from itself"]
     );
     assert_eq!(
-        told_of(&[
+        problems_of(&[
             env("z", "zz", 4, &from("a")),
             env("a", "aa", 1, &from("b")),
             env("b", "bb", 2, &from("c")),
@@ -796,33 +926,36 @@ fn promotions_lead_somewhere_and_never_in_a_circle() {
         ["m.toml:8: circular promotions: a from b from c from a"]
     );
     assert_eq!(
-        told_of(&[env("test", "aa", 1, ""), env("prod", "bb", 2, &from("tset"))]),
+        problems_of(&[env("test", "aa", 1, ""), env("prod", "bb", 2, &from("tset"))]),
         ["m.toml:8: unknown environment `tset`; did you mean `test`?"]
     );
     assert_eq!(
-        told_of(&[env("prod", "bb", 2, &from("test"))]),
+        problems_of(&[env("prod", "bb", 2, &from("test"))]),
         ["m.toml:4: unknown environment `test`; declare it as `[environment.test]`"]
     );
 }
 
 #[test]
-fn a_source_names_a_repository_that_is_there() {
+fn a_source_must_name_a_declared_repository() {
     let source = "source = { repository = \"kepwork\", branch = \"dev\" }\nbuild = {}";
     let repository = "[repository.keepwork]\nurl = \"/r\"\n";
     assert_eq!(
-        told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", repository)]),
+        problems(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", repository)]),
         ["a.toml:4: unknown repository `kepwork`; did you mean `keepwork`?"]
     );
     // Missing parts may be declared in a file that cannot be read.
-    assert_eq!(told(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", "[repository")]).len(), 1);
+    assert_eq!(
+        problems(&[file("a.toml", env("dev", "dd", 1, source)), file("b.toml", "[repository")]).len(),
+        1
+    );
 }
 
 #[test]
-fn what_two_files_declare_is_told_with_both_places() {
+fn duplicate_declarations_are_reported_with_both_places() {
     let a = format!("[docker]\n[repository.r]\nurl = \"/r\"\n{DEV}");
     let b = format!("[docker]\n[repository.r]\nurl = \"/s\"\n\n{DEV}");
     assert_eq!(
-        told(&[file("a.toml", a), file("b.toml", b)]),
+        problems(&[file("a.toml", a), file("b.toml", b)]),
         [
             "b.toml:1: `docker` is already declared in a.toml:1",
             "b.toml:2: `repository.r` is already declared in a.toml:2",
@@ -832,19 +965,19 @@ fn what_two_files_declare_is_told_with_both_places() {
 }
 
 #[test]
-fn a_manifest_without_environments_is_no_wish_to_run_nothing() {
+fn a_manifest_without_environments_is_rejected() {
     assert_eq!(
-        told(&[file("m.toml", "")]),
+        problems(&[file("m.toml", "")]),
         ["m.toml: the manifest declares no environment, such as `[environment.dev]`"]
     );
 }
 
 #[test]
-fn an_environment_with_a_problem_is_still_compared_with_the_others() {
+fn an_invalid_environment_is_still_checked_against_the_others() {
     let text = env("a", "same", 1, "")
         + "[environment.b]\ncontainer = \"same\"\npublish = 80\npromote_from = \"c\"\n";
     assert_eq!(
-        told(&[file("m.toml", text)]),
+        problems(&[file("m.toml", text)]),
         [
             "m.toml:6: the container `same` already belongs to `environment.a`",
             "m.toml:7: `publish` needs a `port`, on which the program in the container listens",
@@ -858,13 +991,13 @@ fn an_environment_with_a_problem_is_still_compared_with_the_others() {
 fn each_of_promotion(cases: &[(&str, &str)]) {
     for (lines, expected) in cases {
         let text = format!("{DEV}[environment.prod]\ncontainer = \"prod\"\nport = 8088\n{lines}\n");
-        let found = told(&[file("m.toml", text)]);
+        let found = problems(&[file("m.toml", text)]);
         assert_eq!(found.join("\n"), format!("m.toml:{expected}"), "{lines}");
     }
 }
 
 #[test]
-fn gates_that_mean_nothing_or_could_never_open_are_told() {
+fn meaningless_or_impossible_gates_are_rejected() {
     let zone = "must be a time zone such as \"Asia/Shanghai\" or \"UTC\"; this host knows no `Mars/Olympus`";
     let hours = "7: `hours` must be hours such as \"09:00-16:00\"";
     let window =
@@ -896,8 +1029,7 @@ fn gates_that_mean_nothing_or_could_never_open_are_told() {
         ),
         (
             "promote = { from = \"dev\", checks = [\"ci/build\"] }",
-            "7: `checks` cannot be met: this version of abide does not ask a forge for the checks of a commit. \
-             Leave it out, and protect the branch in the forge instead",
+            "7: `checks` needs images that are built from a commit: `environment.dev` has no `source`",
         ),
         (
             "promote = { from = \"dev\", windows = [{ zone = \"Mars/Olympus\" }] }",
@@ -936,16 +1068,57 @@ fn gates_that_mean_nothing_or_could_never_open_are_told() {
     ]);
     let text = "[environment.a]\ncontainer = \"an\"\nverify = { command = [\"curl\", \"{url}/up\"] }\n";
     assert_eq!(
-        told(&[file("m.toml", text)]),
+        problems(&[file("m.toml", text)]),
         ["m.toml:3: `verify` names {url}, and the environment has no `port` that it could stand for"]
     );
-    let refused = "7: `signed_by` cannot be met: this version of abide does not verify signatures of images. Leave it \
-                   out, and let the `verify` of the source check them instead";
-    each_of_promotion(&[("promote = { from = \"dev\", signed_by = \"k.pub\" }", refused)]);
+    let empty = "7: `signed_by` must be a file such as \"keys/release.pub\"";
+    each_of_promotion(&[("promote = { from = \"dev\", signed_by = \"\" }", empty)]);
 }
 
 #[test]
-fn wrong_ports_are_told_with_their_line() {
+fn invalid_or_unreportable_checks_are_rejected() {
+    let of = |checks: &str, forge: &str| {
+        let text = format!(
+            "[repository.r]\nurl = \"https://git.example.com/a/b\"\n{forge}\n[environment.dev]\n\
+             container = \"dev\"\nport = 1\nsource = {{ repository = \"r\", branch = \"b\", checks = {checks} }}\n"
+        );
+        problems(&[file("m.toml", &text)]).join("\n")
+    };
+    let forge = "forge = { kind = \"gitea\", api = \"https://git.example.com/api/v1\", token = { secret_env = \"T\" } }";
+    for good in ["false", "\"required\"", "[\"ci/build\", \"ci/test\"]"] {
+        assert_eq!(of(good, forge), "", "{good}");
+    }
+    assert_eq!(of("false", ""), "");
+    let form = "m.toml:7: `checks` must be \"required\", `false`, or a list of names such as [\"ci/build\"]";
+    for (bad, expected) in [
+        ("\"ci/build\"", form),
+        ("5", form),
+        (
+            "true",
+            "m.toml:7: `checks` must be \"required\", which means what the forge requires, or name the checks",
+        ),
+        ("[]", "m.toml:7: `checks` must name a check, such as [\"ci/build\"]; left out, no check is needed"),
+        (
+            "[\"Abide/dev\"]",
+            "m.toml:7: `checks[0]` is a status of abide itself, which never counts: name a check of your CI",
+        ),
+        (
+            "[\" \"]",
+            "m.toml:7: `checks[0]` must be the name of a check as the forge shows it, such as \"ci/build\"",
+        ),
+    ] {
+        let found = of(bad, forge);
+        assert!(found.starts_with(expected), "{bad}: {found}");
+    }
+    assert_eq!(
+        of("\"required\"", ""),
+        "m.toml:7: `checks` needs the forge that reports checks: add `forge = { kind = \"github\", token = { \
+         secret_env = \"FORGE_TOKEN\" } }` to `[repository.r]`"
+    );
+}
+
+#[test]
+fn invalid_ports_are_reported_with_their_line() {
     let form = "must be \"container\", \"host:container\" or \"address:host:container\", with a range such as \
                 \"8000-8009\" for a port and \"/udp\" after it for UDP";
     each_of_dev(&[
@@ -976,7 +1149,7 @@ fn wrong_ports_are_told_with_their_line() {
 }
 
 #[test]
-fn mounts_and_files_of_variables_that_cannot_be_are_told() {
+fn invalid_mounts_and_env_files_are_rejected() {
     let absolute = "must be absolute in the source: abide does not expand ~, variables or relative paths";
     each_of_dev(&[
         ("volumes = [\"./a:/b\"]", &format!("4: `volumes[0]` {absolute}")),
@@ -997,7 +1170,7 @@ fn mounts_and_files_of_variables_that_cannot_be_are_told() {
 }
 
 #[test]
-fn secrets_and_networks_that_cannot_be_are_told() {
+fn invalid_secrets_and_networks_are_rejected() {
     each_of_dev(&[
         (
             "secrets = { db = { target = \"/x\" } }",
@@ -1012,10 +1185,89 @@ fn secrets_and_networks_that_cannot_be_are_told() {
             "5: `secrets` does not go with `read_only`: the files could not be written; mount them with `volumes`",
         ),
         (
+            "tmpfs = [\"/run:size=64m\"]\nsecrets = { db = { secret_env = \"X\" } }",
+            "5: `secrets` must not put `db` at /run/secrets/db, below /run of `tmpfs`, which would hide it: set another \
+             `target`, or mount less in memory",
+        ),
+        (
+            "volumes = [\"data:/app\"]\nsecrets = { key = { secret_env = \"X\", target = \"/app/key.pem\" } }",
+            "5: `secrets` must not put `key` at /app/key.pem, where it would be written into `data`, which is mounted at \
+             /app: set another `target`",
+        ),
+        (
+            "secrets = { a = { secret_env = \"X\", target = \"/s\" }, b = { secret_env = \"Y\", target = \"/s/\" } }",
+            "4: `secrets` must not put `b` at /s, because `a` is a file at /s",
+        ),
+        (
+            "secrets = { a = { secret_env = \"X\", target = \"/s/x\" }, b = { secret_env = \"Y\", target = \"/s\" } }",
+            "4: `secrets` must not put `b` at /s, because `a` is a file at /s/x",
+        ),
+        (
             "networks = \"a\"",
             "4: `networks` must be a list of networks, or a table of networks by name, not a string",
         ),
         ("networks = [\"host\"]", "4: the network `host` is the engine's own: declare another one"),
         ("networks = { a = { ipv4_address = \"x\" } }", "4: `ipv4_address` must be an address"),
+    ]);
+}
+
+#[test]
+fn network_options_conflict_with_the_host_network() {
+    each_of_dev(&[
+        (
+            "network_mode = \"host\"\naliases = [\"a\"]",
+            "5: `aliases` does not go with `network_mode` = \"host\": the container has no network of its own",
+        ),
+        (
+            "network_mode = \"bridge\"",
+            "4: `network_mode` must be \"host\" or \"none\"; other networks belong into `networks`",
+        ),
+        ("memswap_limit = \"1g\"", "4: `memswap_limit` needs `memory`"),
+        (
+            "memory = \"2g\"\nmemswap_limit = \"1g\"",
+            "5: `memswap_limit` must be at least `memory`, because it counts memory and swap together",
+        ),
+        ("cpus = 1\ncpu_quota = 50000", "5: `cpu_quota` does not go with `cpus`: declare one of them"),
+    ]);
+    each_of_build(&[(
+        "labels = { \"abide.record\" = \"x\" }",
+        "6: `abide.record` must not begin with `abide.`: such labels are abide's own",
+    )]);
+}
+
+#[test]
+fn a_host_network_port_cannot_be_published_by_another_environment() {
+    let on_host = "[environment.a]\ncontainer = \"aa\"\nport = 80\nnetwork_mode = \"host\"\n";
+    let other = "[environment.b]\ncontainer = \"bb\"\nport = 8080\npublish = 80\n";
+    assert_eq!(
+        problems(&[file("m.toml", format!("{on_host}{other}"))]),
+        ["m.toml:8: the host port 80 is already published by `environment.a`"]
+    );
+}
+
+#[test]
+fn backups_that_could_not_be_made_are_told_with_their_line() {
+    each_of_dev(&[
+        (
+            "volumes = [\"data:/data\"]\n[job.n]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\nbackup = { volume = \"dada\" }",
+            "8: `volume` names dada, which the environment does not mount; it mounts data",
+        ),
+        (
+            "[job.n]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\nbackup = { volume = \"data\" }",
+            "7: `volume` names data, but the environment mounts no volume",
+        ),
+        (
+            "volumes = [\"data:/data\"]\n[job.n]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\nbackup = { volume = \"data\", folder = \"backups\" }",
+            "8: `folder` must be absolute in the path: abide does not expand ~, variables or relative paths",
+        ),
+        (
+            "volumes = [\"data:/data\"]\n[job.n]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\noverlap = \"allow\"\nbackup = { volume = \"data\" }",
+            "8: `overlap` must be \"forbid\" for a `backup`",
+        ),
+        (
+            "volumes = [\"data:/data\"]\n[job.n]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\ncommand = [\"a\"]\nbackup = { volume = \"data\" }",
+            "8: `command` does not go with `backup`: the command before a backup is `command` in it",
+        ),
+        ("restart = \"no\"", "4: `restart` must be \"always\" or \"on-failure\""),
     ]);
 }

@@ -80,6 +80,8 @@ impl World {
                 let joins = joins.as_ref().map(|holder| made.target(holder, true));
                 made.container = Some(self.create(name, spec, joins)?);
             }
+            Step::CreateOneOff { spec } => self.create_one_off(spec)?,
+            Step::StartOneOff { id, .. } => self.start_one_off(id)?,
             Step::Start { container, .. } => self.start(&made.target(container, false))?,
             step => self.change(step)?,
         }
@@ -178,6 +180,9 @@ impl World {
     pub(super) fn change(&mut self, step: &Step) -> Result<(), String> {
         let (now, ignores_limits) = (self.now, self.ignores_limits);
         match step {
+            Step::Stop { id } if self.is_one_off(id) => {
+                self.stop_command(id);
+            }
             Step::Stop { id } => {
                 self.may_leave(id);
                 let exit = Exit { code: 143, out_of_memory: false, at: now };
@@ -198,6 +203,7 @@ impl World {
                     ContainerState::Exited(Exit { code: 143, out_of_memory: false, at: now });
                 self.start(id)?;
             }
+            Step::Pause { id } => self.find(id)?.state = ContainerState::Paused,
             Step::Unpause { id } => self.find(id)?.state = ContainerState::Running,
             Step::Connect { id } => {
                 let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -217,6 +223,11 @@ impl World {
 
     /// Removes a container, and checks the law that a ready container stays until its replacement is ready.
     pub(super) fn remove(&mut self, id: &str) -> Result<(), String> {
+        if self.is_one_off(id) {
+            assert!(!self.is_running_command(id), "a running command is removed: {self:?}");
+            self.observed.one_offs.retain(|seen| seen.id != id);
+            return Ok(());
+        }
         self.may_leave(id);
         let was_good = self.memory.good.as_ref().is_some_and(|good| good.container == id);
         let is_dead = self.find(id)?.state == ContainerState::Dead;
@@ -242,7 +253,12 @@ impl World {
 }
 
 /// A container as an inspect shows it.
-fn project(id: String, name: &ContainerName, spec: &ContainerSpec, now: Timestamp) -> ObservedContainer {
+pub(super) fn project(
+    id: String,
+    name: &ContainerName,
+    spec: &ContainerSpec,
+    now: Timestamp,
+) -> ObservedContainer {
     let options = &spec.options;
     ObservedContainer {
         id,

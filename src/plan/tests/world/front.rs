@@ -15,7 +15,7 @@ pub(in crate::plan::tests) struct Front {
     /// The container that it passes traffic to.
     pub(in crate::plan::tests) serves: Option<String>,
     /// The last target that the daemon sent; `None`: none since the daemon started.
-    told: Option<Option<String>>,
+    sent: Option<Option<String>>,
     /// The next target, and the time of the switch.
     switch: Option<(Option<String>, Timestamp)>,
     /// How long a switch takes.
@@ -34,7 +34,7 @@ impl Front {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             serves: None,
-            told: None,
+            sent: None,
             switch: None,
             takes: Duration::ZERO,
             from: BTreeSet::new(),
@@ -52,13 +52,13 @@ impl Front {
     }
 
     /// The times of the next events in the proxy.
-    pub(super) fn bells(&self) -> [Option<Timestamp>; 3] {
+    pub(super) fn next_times(&self) -> [Option<Timestamp>; 3] {
         [Some(self.drained), Some(self.known_at), self.switch.as_ref().map(|(_, at)| *at)]
     }
 
     /// Switches to the sent target, once it is time. Returns whether that changed the target.
     fn turn(&mut self, now: Timestamp) -> bool {
-        let mut is_news = false;
+        let mut has_changed = false;
         if let Some((next, at)) = self.switch.take_if(|(_, at)| *at <= now) {
             if now >= self.drained {
                 self.from.clear();
@@ -66,14 +66,14 @@ impl Front {
             }
             self.from.extend(std::mem::replace(&mut self.serves, next));
             self.drained = at.after(LAST_REQUESTS);
-            is_news = true;
+            has_changed = true;
         }
-        let told = self.told.clone().filter(|told| *told != self.serves && self.switch.is_none());
-        if let Some(told) = told {
-            self.switch = Some((told, now.after(self.takes)));
-            return self.takes.is_zero() && self.turn(now) || is_news;
+        let sent = self.sent.clone().filter(|sent| *sent != self.serves && self.switch.is_none());
+        if let Some(sent) = sent {
+            self.switch = Some((sent, now.after(self.takes)));
+            return self.takes.is_zero() && self.turn(now) || has_changed;
         }
-        is_news
+        has_changed
     }
 
     fn seen(&self, now: Timestamp) -> Option<FrontSeen> {
@@ -84,28 +84,28 @@ impl Front {
         let reach = if is_draining && !self.is_drain_known {
             ProxyTargets::Any
         } else {
-            ProxyTargets::Only(self.reaches(now)).and(self.told.clone().flatten())
+            ProxyTargets::Only(self.reaches(now)).and(self.sent.clone().flatten())
         };
         let serves = self.serves.clone();
-        Some(FrontSeen { serves, since: now, is_draining, trouble: None, reach, has_drifted: false })
+        Some(FrontSeen { serves, since: now, is_draining, reach, ..FrontSeen::default() })
     }
 }
 
 impl World {
     /// Sends the target of a plan to the proxy.
-    pub(super) fn tell_front(&mut self, plan: &Plan) {
+    pub(super) fn update_front(&mut self, plan: &Plan) {
         let now = self.now;
         if let Some(front) = self.front.as_mut().filter(|front| now >= front.known_at) {
-            let is_news = front.told.as_ref() != Some(&plan.serving);
-            front.told = Some(plan.serving.clone());
-            self.rung |= is_news;
+            let has_changed = front.sent.as_ref() != Some(&plan.serving);
+            front.sent = Some(plan.serving.clone());
+            self.is_woken |= has_changed;
         }
     }
 
     /// Does the due work of the proxy, and sends a wakeup.
     pub(super) fn turn_front(&mut self) {
         let (now, always) = (self.now, self.always_served);
-        self.rung |= self.front.as_mut().is_some_and(|front| front.turn(now));
+        self.is_woken |= self.front.as_mut().is_some_and(|front| front.turn(now));
         assert!(!always || self.is_served(), "the front serves nothing that answers: {self:?}");
     }
 
@@ -113,7 +113,7 @@ impl World {
     pub(super) fn restart_front_worker(&mut self, is_switched: bool) {
         let now = self.now;
         let Some(front) = &mut self.front else { return };
-        front.told = None;
+        front.sent = None;
         if let Some((next, _)) = front.switch.take().filter(|_| is_switched) {
             front.switch = Some((next, now));
             front.turn(now);
@@ -139,6 +139,10 @@ impl World {
             container.id == id && !self.hung.contains_key(id) && self.is_connected(container)
         };
         let Some(container) = serving.iter().find(answers) else { return };
+        if self.is_restoring() {
+            // Somebody asked for the restore, and nothing may write to the volume meanwhile.
+            return;
+        }
         if crate::plan::is_start_first(&self.intent, &self.observed)
             && let Some(front) = &self.front
         {

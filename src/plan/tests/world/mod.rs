@@ -6,6 +6,7 @@
 mod engine;
 mod front;
 mod network;
+mod one_off;
 mod sight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,12 +25,14 @@ use crate::model::observed::{
     ContainerState, NameHolder, NetworkPresence, Observed, ObservedContainer, ObservedMounts, Owner,
     Readiness, SandboxState,
 };
-use crate::model::spec::{HealthSpec, Probe, Publish, RunOptions, Update};
+use crate::model::one_off::{CommandWords, HookSpec, Hooks, OneOffSpec};
+use crate::model::spec::{HealthSpec, Probe, Publish, RestartMode, RunOptions, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::explain::explain;
 use crate::plan::{
-    Intent, Need, Plan, RecordStep, Step, StepFailure, SupplyKind, Target, after_failure, is_news, plan,
+    ContainerTarget, Intent, Need, Plan, RecordStep, Step, StepFailure, SupplyKind, after_failure,
+    must_be_stored, plan,
 };
 pub(super) use front::Front;
 use network::Made;
@@ -159,13 +162,17 @@ pub(super) struct World {
     pub(super) always_served: bool,
     /// The engine cannot run sandboxes.
     pub(super) refuses_holders: bool,
-    rung: bool,
+    is_woken: bool,
     job: Option<Job>,
     pub(super) verdicts: BTreeMap<CommitId, Acquisition>,
     prober_since: Timestamp,
     /// By how much the clock was set forward.
     set_forward: Duration,
     containers_made: u32,
+    /// The commands that were started, by image.
+    pub(super) commands_run: Vec<Digest>,
+    /// The marks of the runs of jobs that were started.
+    pub(super) jobs_run: Vec<String>,
 }
 
 impl fmt::Debug for World {
@@ -223,12 +230,14 @@ impl World {
             forgets: false,
             always_served: false,
             refuses_holders: false,
-            rung: false,
+            is_woken: false,
             job: None,
             verdicts: BTreeMap::new(),
             prober_since: now,
             set_forward: Duration::ZERO,
             containers_made: 0,
+            commands_run: Vec::new(),
+            jobs_run: Vec::new(),
         }
     }
 
@@ -299,8 +308,13 @@ impl World {
         assert_ne!(failed.origin, Some(Origin::AutomaticRollback), "a rollback is rolled back");
         let image = failed.image.unwrap();
         assert!(!image.is_same(&to.image), "a rollback to what failed");
-        let is_back =
-            |seen: &ObservedContainer| seen.state == ContainerState::Running && seen.image == to.image.id;
+        let is_over = |seen: &ObservedContainer| {
+            self.intent.restart == RestartMode::OnFailure
+                && matches!(&seen.state, ContainerState::Exited(exit) if exit.code == 0)
+        };
+        let is_back = |seen: &ObservedContainer| {
+            (seen.state == ContainerState::Running || is_over(seen)) && seen.image == to.image.id
+        };
         assert!(
             self.observed.containers.iter().any(is_back),
             "the record moves before the service: {self:?}"
@@ -433,14 +447,14 @@ impl World {
     pub(super) fn pass(&mut self) -> Plan {
         let plan = self.plan();
         let before = std::mem::replace(&mut self.memory, plan.memory.clone());
-        self.is_ready_as_said(&plan);
-        self.tell_front(&plan);
+        self.assert_ready_status(&plan);
+        self.update_front(&plan);
         let mut made = Made::default();
         for planned in &plan.steps {
             match self.act(&planned.step, &mut made) {
                 Ok(true) => {}
                 Ok(false) => {
-                    if self.forgets && !is_news(&before, &plan.memory) {
+                    if self.forgets && !must_be_stored(&before, &plan.memory) {
                         self.memory = before;
                     }
                     break;
@@ -458,7 +472,7 @@ impl World {
     }
 
     /// Checks that a Ready status belongs to the recorded image, and names it.
-    fn is_ready_as_said(&self, plan: &Plan) {
+    fn assert_ready_status(&self, plan: &Plan) {
         if plan.verdict.reason == Reason::AsRecorded {
             let seen = self.seen();
             let serving =
@@ -472,10 +486,10 @@ impl World {
     pub(super) fn rest(&mut self) -> Plan {
         for _ in 0..400 {
             let plan = self.pass();
-            if !plan.steps.is_empty() || std::mem::take(&mut self.rung) {
+            if !plan.steps.is_empty() || std::mem::take(&mut self.is_woken) {
                 continue;
             }
-            match self.next_bell(&plan) {
+            match self.next_time(&plan) {
                 Some(at) => self.advance(at),
                 None => return plan,
             }
@@ -498,10 +512,10 @@ impl World {
     fn wait_until(&mut self, end: Timestamp) {
         for _ in 0..4_000 {
             let plan = self.pass();
-            if !plan.steps.is_empty() || std::mem::take(&mut self.rung) {
+            if !plan.steps.is_empty() || std::mem::take(&mut self.is_woken) {
                 continue;
             }
-            match self.next_bell(&plan).filter(|at| *at <= end) {
+            match self.next_time(&plan).filter(|at| *at <= end) {
                 Some(at) => self.advance(at),
                 None => return self.advance(end),
             }
@@ -509,14 +523,15 @@ impl World {
         panic!("a hot loop: {self:?}");
     }
 
-    fn next_bell(&self, plan: &Plan) -> Option<Timestamp> {
+    fn next_time(&self, plan: &Plan) -> Option<Timestamp> {
         let running =
             self.observed.containers.iter().filter(|container| container.state == ContainerState::Running);
         let events = running.flat_map(|container| [self.ends(container), self.answers(container)]);
-        let ripe = plan.look_again.filter(|at| *at > self.now);
+        let of_jobs = plan.jobs_requeue_at.filter(|at| *at > self.now);
+        let ripe = plan.requeue_at.filter(|at| *at > self.now);
         let job = self.job.as_ref().map(|job| job.ends);
-        let front = self.front.iter().flat_map(Front::bells);
-        events.chain([ripe, job]).chain(front).flatten().filter(|at| *at > self.now).min()
+        let front = self.front.iter().flat_map(Front::next_times);
+        events.chain([ripe, of_jobs, job]).chain(front).flatten().filter(|at| *at > self.now).min()
     }
 
     pub(super) fn advance(&mut self, to: Timestamp) {
@@ -571,6 +586,9 @@ fn intent() -> Intent {
         bad: Vec::new(),
         supply: SupplyKind::Named,
         options: Ok(options()),
+        needs: BTreeMap::new(),
+        hooks: Hooks::default(),
+        jobs: BTreeMap::new(),
         health: HealthSpec {
             probe: Probe::Tcp,
             interval: Duration::from_secs(1),
@@ -580,6 +598,7 @@ fn intent() -> Intent {
             ..HealthSpec::default()
         },
         update: Some(Update::StopFirst),
+        restart: RestartMode::Always,
         holder: false,
         drain: None,
         keeps_what_runs: false,
@@ -620,9 +639,12 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::Restart { .. } => "restart",
         Step::Create { .. } => "create",
         Step::Start { .. } => "start",
+        Step::CreateOneOff { .. } => "create command",
+        Step::StartOneOff { .. } => "start command",
         Step::Stop { .. } => "stop",
         Step::Remove { .. } => "remove",
         Step::Rename { .. } => "rename",
+        Step::Pause { .. } => "pause",
         Step::Unpause { .. } => "unpause",
         Step::Connect { .. } => "connect",
         Step::Adjust { .. } => "adjust",

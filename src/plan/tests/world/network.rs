@@ -12,11 +12,11 @@ pub(super) struct Made {
 }
 
 impl Made {
-    pub(super) fn target(&self, target: &Target, is_holder: bool) -> String {
+    pub(super) fn target(&self, target: &ContainerTarget, is_holder: bool) -> String {
         let made = if is_holder { &self.holder } else { &self.container };
         match target {
-            Target::Seen(id) => id.clone(),
-            Target::Created => made.clone().expect("a target that no step made"),
+            ContainerTarget::Seen(id) => id.clone(),
+            ContainerTarget::Created => made.clone().expect("a target that no step made"),
         }
     }
 }

@@ -14,29 +14,29 @@ fn vitals(health: EngineHealth, failures: u32, output: Option<&str>) -> Vitals {
 }
 
 #[test]
-fn a_healthcheck_that_has_not_decided_is_no_verdict_and_it_is_said_how_far_it_is() {
-    let told = |answer| match answer {
+fn an_undecided_healthcheck_is_inconclusive_and_its_progress_reported() {
+    let reason = |answer| match answer {
         ProbeResult::Unknown(Some(why)) => why,
         other => panic!("{other:?}"),
     };
-    let unasked = told(of_vitals(&vitals(EngineHealth::Starting, 0, None)));
+    let unasked = reason(of_vitals(&vitals(EngineHealth::Starting, 0, None)));
     assert_eq!(unasked, "its HEALTHCHECK, which runs every 30s, has no result yet");
-    let failing = told(of_vitals(&vitals(EngineHealth::Starting, 2, Some("one\ntwo\n\n"))));
+    let failing = reason(of_vitals(&vitals(EngineHealth::Starting, 2, Some("one\ntwo\n\n"))));
     assert_eq!(failing, "its HEALTHCHECK, which runs every 30s, failed 2 of 3 times: one | two");
 }
 
 #[test]
-fn what_a_healthcheck_has_decided_counts() {
+fn a_decided_healthcheck_is_a_hit_or_a_miss() {
     assert_eq!(of_vitals(&vitals(EngineHealth::Healthy, 0, None)), ProbeResult::Good);
     let bad = of_vitals(&vitals(EngineHealth::Unhealthy, 3, Some("no database")));
-    let said = "its HEALTHCHECK, which runs every 30s, failed 3 times in a row: no database";
-    assert_eq!(bad, ProbeResult::Miss(said.to_owned()));
+    let message = "its HEALTHCHECK, which runs every 30s, failed 3 times in a row: no database";
+    assert_eq!(bad, ProbeResult::Miss(message.to_owned()));
 }
 
 #[test]
-fn an_image_without_a_healthcheck_is_never_ready_by_it() {
+fn an_image_without_a_healthcheck_never_passes_its_healthcheck() {
     for (is_turned_off, words) in [(false, "has no HEALTHCHECK"), (true, "has its HEALTHCHECK turned off")] {
         let answer = of_vitals(&Vitals { is_turned_off, ..Vitals::default() });
-        assert!(matches!(&answer, ProbeResult::Miss(said) if said.contains(words)), "{answer:?}");
+        assert!(matches!(&answer, ProbeResult::Miss(message) if message.contains(words)), "{answer:?}");
     }
 }

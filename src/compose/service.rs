@@ -1,0 +1,461 @@
+//! One service as an environment.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::draft::EnvironmentDraft;
+use super::interpolate::is_variable;
+use super::project::ComposeProject;
+use super::secrets::is_secret;
+use super::time::{duration, whole_seconds, written};
+use super::yaml::{Node, Scalar, YamlKind};
+use super::{Checkout, ComposeInput};
+use super::{build, health, network, settings, storage};
+use crate::model::name::ContainerName;
+use crate::model::reference::{ImageRepository, TaggedImage};
+
+/// Everything that a service is converted with.
+pub(super) struct Context<'a> {
+    pub(super) input: &'a ComposeInput<'a>,
+    pub(super) project: &'a ComposeProject,
+    /// The repository of its builds.
+    pub(super) checkout: &'a Checkout,
+    /// Values of secrets to store before the start: name of the daemon's variable and where its value is.
+    pub(super) secrets: &'a mut BTreeMap<String, String>,
+    /// Files to write beside the manifest, by name.
+    pub(super) files: &'a mut BTreeMap<String, String>,
+    /// The sources that several services write.
+    pub(super) shared: &'a [String],
+}
+
+/// Keys that do nothing at run time, or nothing outside of Swarm.
+const WITHOUT_EFFECT: &[&str] = &["attach", "develop", "expose", "profiles", "scale", "annotations"];
+
+/// Keys that other functions of this module read.
+const READ: &[&str] = &[
+    "image",
+    "build",
+    "container_name",
+    "command",
+    "entrypoint",
+    "environment",
+    "env_file",
+    "ports",
+    "networks",
+    "network_mode",
+    "volumes",
+    "volumes_from",
+    "secrets",
+    "configs",
+    "healthcheck",
+    "restart",
+    "depends_on",
+    "deploy",
+    "links",
+    "hostname",
+    "extra_hosts",
+    "mem_limit",
+    "mem_reservation",
+    "memswap_limit",
+    "cpus",
+    "pids_limit",
+    "stop_grace_period",
+    "init",
+    "platform",
+    "pull_policy",
+    "logging",
+    "ulimits",
+    "labels",
+    "tmpfs",
+    "security_opt",
+    "devices",
+    "gpus",
+    "dns",
+    "dns_search",
+    "dns_opt",
+    "shm_size",
+    "external_links",
+];
+
+pub(super) fn convert(context: &mut Context<'_>, name: &str, service: &Node) -> EnvironmentDraft {
+    let mut draft = EnvironmentDraft {
+        service: name.to_owned(),
+        line: service.line,
+        environment: environment_name(context.project, name),
+        ..EnvironmentDraft::default()
+    };
+    restart(&mut draft, context.project, name, service);
+    container(&mut draft, context, name, service);
+    image(&mut draft, context, name, service);
+    network::convert(&mut draft, context, name, service);
+    command(&mut draft, service, "command");
+    command(&mut draft, service, "entrypoint");
+    environment(&mut draft, context, service);
+    env_files(&mut draft, context, service);
+    storage::convert(&mut draft, context, service);
+    health::convert(&mut draft, service);
+    limits(&mut draft, service);
+    settings::convert(&mut draft, context, service);
+    lifecycle(&mut draft, service);
+    order(&mut draft, service);
+    rest(&mut draft, service);
+    unset(&mut draft, service);
+    draft
+}
+
+/// Notes the variables without a value, of which compose warns: they are empty texts in the manifest.
+fn unset(draft: &mut EnvironmentDraft, service: &Node) {
+    let mut names = Vec::new();
+    // Variables of secrets become references, which need no value here.
+    for (_, value) in service.entries().iter().filter(|(key, _)| key != "environment") {
+        value.clone().each_text(&mut |scalar, _| names.append(&mut scalar.unset));
+    }
+    names.sort();
+    names.dedup();
+    for name in names {
+        draft.change(format!(
+            "`{name}` has no value, so it is empty here: set it in `.env` and run this again"
+        ));
+    }
+}
+
+/// A name that is unique among projects. A service of the same name as its project has the name of the group that
+/// it would be in, unless it is alone.
+fn environment_name(project: &ComposeProject, service: &str) -> String {
+    let is_alone = project.services.len() == 1;
+    let name = &project.name;
+    plain(&if is_alone && name == service { service.to_owned() } else { format!("{name}-{service}") })
+}
+
+/// A text in the grammar of environments and groups.
+pub(super) fn plain(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
+    text.chars().map(plain).take(63).collect()
+}
+
+/// When an ended container is started again. A program that runs once and ends is complete after exit code 0.
+fn restart(draft: &mut EnvironmentDraft, project: &ComposeProject, name: &str, service: &Node) {
+    let policy = service.get_text("restart").unwrap_or_default();
+    let deployed = service.get("deploy").and_then(|deploy| deploy.get("restart_policy"));
+    let condition = deployed.and_then(|policy| policy.get_text("condition")).unwrap_or_default();
+    let is_awaited = project.services.iter().any(|(_, other)| {
+        let needed = other.get("depends_on").and_then(|needs| needs.get(name));
+        needed.and_then(|need| need.get_text("condition")) == Some("service_completed_successfully")
+    });
+    let is_once = ["no", "false"].contains(&policy) || condition == "none";
+    if is_awaited || is_once || policy.starts_with("on-failure") || condition == "on-failure" {
+        draft.set("restart", "on-failure");
+    }
+    if is_once {
+        draft.change(
+            "it runs once for each new version: exit code 0 completes it. After any other exit code, abide tries it \
+             again, with a growing delay",
+        );
+    } else if let Some((_, most)) = policy.split_once(':') {
+        draft.change(format!("it is started again after a failure, also more than {most} times"));
+    }
+}
+
+/// The name of the container that compose runs. While that has it, the environment starts nothing, so two
+/// containers never write the same data.
+fn container(draft: &mut EnvironmentDraft, context: &Context<'_>, name: &str, service: &Node) {
+    let project = &context.project.name;
+    let running = context.input.running.iter().find(|it| it.project == *project && it.service == name);
+    let declared = service.get("container_name").and_then(Node::scalar);
+    // A variable without a value leaves a part of a name, which docker does not take either.
+    let is_broken = declared
+        .is_some_and(|name| !name.unset.is_empty() && ContainerName::new(name.text.as_str()).is_err());
+    if let (Some(name), true) = (declared, is_broken) {
+        draft.change(format!(
+            "`container_name` is left out: {} has no value. Set it in `.env` and run this again to keep the name",
+            name.unset.join(", ")
+        ));
+    }
+    let declared = declared.filter(|_| !is_broken).map(|name| name.text.clone());
+    let container = declared.or_else(|| running.map(|it| it.name.clone()));
+    draft.set("container", container.unwrap_or_else(|| format!("{project}-{name}-1")));
+}
+
+fn image(draft: &mut EnvironmentDraft, context: &mut Context<'_>, name: &str, service: &Node) {
+    platform(draft, context, service);
+    if let Some(build) = service.get("build") {
+        if service.get("image").is_some() {
+            draft.change("`image` is left out: abide names the images that it builds");
+        }
+        build::convert(draft, context, name, build);
+        return;
+    }
+    let Some(image) = service.get("image").and_then(Node::scalar) else {
+        draft.lose("it has neither `image` nor `build`");
+        return;
+    };
+    if let Some((builder, build)) = builder_of(context.project, &image.text) {
+        draft.change(format!("`image` is the one that `{builder}` builds, so abide builds it here too"));
+        build::convert(draft, context, &builder, &build);
+        return;
+    }
+    match service.get_text("pull_policy") {
+        Some("never" | "build") => {
+            draft.act(format!(
+                "the image {} is only on this host: after the start of the daemon, run `abide set {} IMAGE` \
+                 with the ID that `docker image ls --no-trunc` shows",
+                image.text, draft.environment
+            ));
+        }
+        policy => {
+            if let Some(policy) = policy.filter(|policy| *policy != "always") {
+                draft.change(format!(
+                    "`pull_policy: {policy}`: abide tracks the tag, and pulls each new image"
+                ));
+            }
+            tagged(draft, image);
+        }
+    }
+}
+
+/// The service that builds an image of this name.
+fn builder_of(project: &ComposeProject, image: &str) -> Option<(String, Node)> {
+    project.services.iter().find_map(|(name, service)| {
+        let build = service.get("build")?;
+        (service.get_text("image") == Some(image)).then(|| (name.clone(), build.clone()))
+    })
+}
+
+fn tagged(draft: &mut EnvironmentDraft, image: &Scalar) {
+    if image.text.parse::<TaggedImage>().is_ok() {
+        return draft.set("image", image.text.as_str());
+    }
+    if image.text.parse::<ImageRepository>().is_ok() {
+        return draft.set("image", format!("{}:latest", image.text));
+    }
+    match image.unset.as_slice() {
+        [] => draft.lose(format!("`{}` is not the name of an image", image.text)),
+        // The rest of the name may be there, such as `app:` of `app:${TAG}`.
+        unset => draft.lose(format!(
+            "the name of its image needs {}: set it in `.env` or name a file with --env-file",
+            unset.join(", ")
+        )),
+    }
+}
+
+fn platform(draft: &mut EnvironmentDraft, context: &Context<'_>, service: &Node) {
+    let Some(platform) = service.get_text("platform") else { return };
+    let own = context.input.platform;
+    if platform == own || own.starts_with(&format!("{platform}/")) || platform.trim_end_matches("/v8") == own
+    {
+        draft.change(format!("`platform: {platform}` is this host's, which abide uses anyway"));
+    } else {
+        draft.lose(format!("`platform: {platform}`: abide runs images of the host's platform, {own}"));
+    }
+}
+
+/// A list, or a text that is split as compose does.
+pub(super) fn words(node: &Node) -> Result<Vec<String>, String> {
+    match &node.kind {
+        YamlKind::Null => Ok(Vec::new()),
+        YamlKind::List(items) => {
+            Ok(items.iter().map(|item| item.text().unwrap_or_default().to_owned()).collect())
+        }
+        YamlKind::Text(scalar) => {
+            shell_words::split(&scalar.text).map_err(|_| "has a quote that is not closed".to_owned())
+        }
+        YamlKind::Map(_) => Err("must be a text or a list".to_owned()),
+    }
+}
+
+fn command(draft: &mut EnvironmentDraft, service: &Node, key: &str) {
+    let Some(node) = service.get(key) else { return };
+    match words(node) {
+        // The engine takes an empty command for the image's own.
+        Ok(words) if words.is_empty() && key == "command" => {}
+        Ok(words) => draft.set(key, words),
+        Err(problem) => draft.lose(format!("`{key}` {problem}")),
+    }
+}
+
+fn environment(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &Node) {
+    let Some(node) = service.get("environment") else { return };
+    let mut env = Map::new();
+    for (name, value) in node.entries() {
+        if let Some(value) = variable(draft, context, name, value) {
+            env.insert(name.clone(), value);
+        }
+    }
+    if !env.is_empty() {
+        draft.set("env", Value::from(env));
+    }
+}
+
+/// The value of a variable: a text, or a reference to a secret.
+fn variable(
+    draft: &mut EnvironmentDraft,
+    context: &mut Context<'_>,
+    name: &str,
+    value: &Node,
+) -> Option<Value> {
+    let line = value.line;
+    let Some(scalar) = value.scalar() else {
+        // Compose passes on a variable of its own environment, if there is one.
+        return match context.project.variables.get(name).cloned() {
+            Some(text) if is_secret(name, &text) => Some(reference(context, name, "`.env` or your shell")),
+            Some(text) => Some(Value::from(text)),
+            None => {
+                draft.change(format!("`{name}` is left out: it has no value"));
+                None
+            }
+        };
+    };
+    let of_variables = scalar.variables.iter().any(|variable| {
+        let text = context.project.variables.get(variable).map_or("", String::as_str);
+        is_secret(variable, if text.is_empty() { "x" } else { text }) && !scalar.text.is_empty()
+    });
+    if let [unset, ..] = scalar.unset.as_slice() {
+        let is_needed = context.project.required.iter().any(|required| required.name == *unset);
+        if is_variable(&scalar.raw) && (is_needed || is_secret(name, "x")) {
+            return Some(reference(context, unset, "nowhere yet: choose it"));
+        }
+        if is_needed {
+            let variable = secret_name(context.project, &draft.service, name);
+            let what = format!("line {line} of the compose file, with a value for {unset}");
+            return Some(reference(context, &variable, &what));
+        }
+    }
+    if !of_variables && !is_secret(name, &scalar.text) {
+        return Some(Value::from(scalar.text.as_str()));
+    }
+    match scalar.variables.as_slice() {
+        [variable] if is_variable(&scalar.raw) => {
+            let is_set = context.project.variables.contains_key(variable);
+            let place = if is_set {
+                "`.env` or your shell".to_owned()
+            } else {
+                format!("line {line} of the compose file")
+            };
+            Some(reference(context, variable, &place))
+        }
+        _ => {
+            let variable = secret_name(context.project, &draft.service, name);
+            Some(reference(context, &variable, &format!("line {line} of the compose file")))
+        }
+    }
+}
+
+fn reference(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
+    context.secrets.entry(variable.to_owned()).or_insert_with(|| place.to_owned());
+    json!({ "secret_env": variable })
+}
+
+/// The name of the daemon's variable for a secret that has no name of its own.
+pub(super) fn secret_name(project: &ComposeProject, service: &str, name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let name: String = format!("{}_{service}_{name}", project.name).chars().map(plain).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+fn env_files(draft: &mut EnvironmentDraft, context: &Context<'_>, service: &Node) {
+    let mut files = Vec::new();
+    for item in service.get("env_file").map(Node::items).unwrap_or_default() {
+        let Some(path) = item.text().or_else(|| item.get_text("path")) else { continue };
+        if item.get_text("format").is_some_and(|format| !format.is_empty()) {
+            draft.change(format!("`format` of {path}: abide reads quotes and variables in the file"));
+        }
+        let required = item.get("required").and_then(Node::flag).unwrap_or(true);
+        if required && !(context.input.exists)(path.as_ref()) {
+            draft.act(format!("create the file of variables {path}"));
+        }
+        let path = context.input.written_path(path);
+        files.push(if required { Value::from(path) } else { json!({ "path": path, "required": false }) });
+    }
+    if !files.is_empty() {
+        draft.set("env_file", files);
+    }
+}
+
+fn limits(draft: &mut EnvironmentDraft, service: &Node) {
+    let deploy = service.get("deploy").and_then(|deploy| deploy.get("resources"));
+    let limit = |key: &str| deploy.and_then(|resources| resources.get("limits")?.get(key)).cloned();
+    let reserved = |key: &str| deploy.and_then(|resources| resources.get("reservations")?.get(key)).cloned();
+    let text =
+        |node: Option<Node>| node.and_then(|node| node.text().map(str::to_owned)).filter(|text| text != "0");
+    if let Some(memory) = text(limit("memory").or_else(|| service.get("mem_limit").cloned())) {
+        draft.set("memory", memory);
+    }
+    if let Some(cpus) = text(limit("cpus").or_else(|| service.get("cpus").cloned())) {
+        match cpus.parse::<f64>() {
+            Ok(cpus) => draft.set("cpus", cpus),
+            Err(_) => draft.lose(format!("`cpus: {cpus}` is not a number")),
+        }
+    }
+    if let Some(pids) = text(limit("pids").or_else(|| service.get("pids_limit").cloned())) {
+        match pids.parse::<i64>() {
+            Ok(pids) if pids > 0 => draft.set("pids", pids),
+            _ => {}
+        }
+    }
+    if let Some(memory) = text(reserved("memory").or_else(|| service.get("mem_reservation").cloned())) {
+        draft.set("mem_reservation", memory);
+    }
+    if let Some(swap) = text(service.get("memswap_limit").cloned()) {
+        draft.set("memswap_limit", swap.parse::<i64>().map_or(Value::from(swap), Value::from));
+    }
+    if let Some(devices) = reserved("devices") {
+        settings::reserved_gpus(draft, &devices);
+    }
+    deployed(draft, service);
+}
+
+fn deployed(draft: &mut EnvironmentDraft, service: &Node) {
+    let deploy = service.get("deploy");
+    let replicas =
+        deploy.and_then(|deploy| deploy.get_text("replicas")).or_else(|| service.get_text("scale"));
+    match replicas.map(str::parse::<u32>) {
+        None | Some(Ok(1)) => {}
+        Some(Ok(0)) => draft.lose("it has no replicas, so compose does not run it"),
+        Some(Ok(count)) => {
+            draft.lose(format!("{count} replicas: abide runs one container of an environment"));
+        }
+        Some(Err(_)) => draft.lose("`replicas` is not a number"),
+    }
+    let keys = deploy.map(Node::entries).unwrap_or_default();
+    let ignored = ["update_config", "rollback_config", "placement", "endpoint_mode", "mode", "labels"];
+    let ignored: Vec<&str> =
+        keys.iter().map(|(key, _)| key.as_str()).filter(|key| ignored.contains(key)).collect();
+    if !ignored.is_empty() {
+        draft.change(format!("`deploy` has {}, which only Swarm uses", ignored.join(", ")));
+    }
+}
+
+fn lifecycle(draft: &mut EnvironmentDraft, service: &Node) {
+    // abide's default is true, and compose's is false: some images must run as process 1 themselves.
+    draft.set("init", service.get("init").and_then(Node::flag).unwrap_or(false));
+    if let Some(period) = service.get_text("stop_grace_period") {
+        match duration(period) {
+            Some(period) => draft.set("stop_timeout", written(whole_seconds(period))),
+            None => draft.lose(format!("`stop_grace_period: {period}` is not a duration")),
+        }
+    }
+}
+
+/// What it waits for. Whether the others are in the manifest is known once all services are converted.
+fn order(draft: &mut EnvironmentDraft, service: &Node) {
+    for (needed, options) in service.get("depends_on").map(Node::entries).unwrap_or_default() {
+        let condition = match options.get_text("condition") {
+            // A program that has completed is ready.
+            Some("service_healthy" | "service_completed_successfully") => "healthy",
+            _ => "started",
+        };
+        draft.needs.push((needed.clone(), condition.to_owned()));
+    }
+}
+
+/// Everything that nothing reads.
+fn rest(draft: &mut EnvironmentDraft, service: &Node) {
+    for (key, value) in service.entries() {
+        let is_read = READ.contains(&key.as_str()) || settings::is_setting(key) || key.starts_with("x-");
+        if is_read || value.is_null() || WITHOUT_EFFECT.contains(&key.as_str()) {
+            continue;
+        }
+        draft.lose(format!("`{key}` (line {}) has no counterpart in abide", value.line));
+    }
+}

@@ -1,0 +1,404 @@
+//! Tests of reading compose files and writing manifests from them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Files by path, and the project that they make.
+struct Case {
+    files: Vec<(&'static str, &'static str)>,
+    environment: BTreeMap<String, String>,
+    profiles: Vec<String>,
+    named: Vec<&'static str>,
+}
+
+fn case(text: &'static str) -> Case {
+    Case {
+        files: vec![("/srv/shop/compose.yaml", text)],
+        environment: BTreeMap::new(),
+        profiles: Vec::new(),
+        named: vec!["/srv/shop/compose.yaml"],
+    }
+}
+
+impl Case {
+    fn with(mut self, path: &'static str, text: &'static str) -> Self {
+        self.files.push((path, text));
+        self
+    }
+
+    fn named(mut self, path: &'static str) -> Self {
+        self.named.push(path);
+        self
+    }
+
+    fn converted(&self) -> Result<Converted, String> {
+        let read = |path: &Path| {
+            let found = self.files.iter().find(|(known, _)| Path::new(known) == path);
+            found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| io::Error::other("no such file"))
+        };
+        let named: Vec<PathBuf> = self.named.iter().map(PathBuf::from).collect();
+        let input = ComposeInput {
+            files: &named,
+            env_files: &[],
+            environment: &self.environment,
+            profiles: &self.profiles,
+            project: None,
+            out: Path::new("/srv/shop/desired-state"),
+            checkout: Checkout {
+                root: "/srv/shop".into(),
+                url: "https://example.com/shop.git".to_owned(),
+                branch: "main".to_owned(),
+                is_known: true,
+            },
+            running: &[],
+            platform: "linux/amd64",
+            read: &read,
+            exists: &|path| read(path).is_ok(),
+        };
+        convert(&input).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn manifest(&self) -> String {
+        let converted = self.converted().unwrap();
+        let lost: Vec<_> = converted.services.iter().filter(|service| !service.lost.is_empty()).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+        converted.manifest
+    }
+}
+
+#[track_caller]
+fn holds(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.lines().any(|it| it.trim().trim_end_matches(',') == *line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_service_keeps_its_names_ports_data_and_check() {
+    let manifest = case(
+        "services:\n  web:\n    image: nginx\n    ports: ['127.0.0.1:8080:80']\n    volumes: ['data:/data', './site:/www:ro']\n\
+         \x20   depends_on: {db: {condition: service_healthy}}\n    command: sh -c \"echo 'a b' $$HOME\"\n\
+         \x20 db:\n    image: postgres:16\n    container_name: shop_db\n    environment: [POSTGRES_PASSWORD=pw, POSTGRES_DB=shop]\n\
+         \x20   healthcheck: {test: pg_isready -U x, interval: 5s, timeout: 3s, retries: 5, start_period: 1m}\n\
+         volumes: {data: }\n",
+    )
+    .with("/srv/shop/site", "")
+    .manifest();
+    holds(
+        &manifest,
+        &[
+            "[environment.shop-web]",
+            "container = \"shop-web-1\"",
+            "image = \"nginx:latest\"",
+            "port = 80",
+            "publish = \"127.0.0.1:8080\"",
+            "volumes = [\"shop_data:/data\", \"../site:/www:ro\"]",
+            "command = [\"sh\", \"-c\", \"echo 'a b' $HOME\"]",
+            "init = false",
+            "group = \"shop\"",
+            "needs = { db = \"healthy\" }",
+            "[environment.shop-db]",
+            "container = \"shop_db\"",
+            "networks = { shop_default = { aliases = [\"db\", \"shop_db\"] } }",
+            "env = { POSTGRES_DB = \"shop\", POSTGRES_PASSWORD = { secret_env = \"SHOP_DB_POSTGRES_PASSWORD\" } }",
+            "health = { command = [\"/bin/sh\", \"-c\", \"pg_isready -U x\"], interval = \"5s\", start_deadline = \"1m 40s\", timeout = \"3s\" }",
+        ],
+    );
+    assert!(!manifest.contains("pw"), "{manifest}");
+}
+
+#[test]
+fn environment_variables_take_precedence_over_the_env_file() {
+    let mut shop = case(
+        "services:\n  a:\n    image: app:${TAG:-1}\n    environment:\n      KEY: ${API_TOKEN}\n      LEVEL: ${LEVEL}\n      URL: redis://:${REDIS_PASSWORD:-x}@r\n      NAMED:\n      GONE:\n",
+    )
+    .with("/srv/shop/.env", "TAG=2\nLEVEL=debug\nAPI_TOKEN=t0k3n\nNAMED=yes-it-is\n");
+    shop.environment.insert("LEVEL".to_owned(), "info".to_owned());
+    let converted = shop.converted().unwrap();
+    holds(&converted.manifest, &["image = \"app:2\""]);
+    for part in [
+        "LEVEL = \"info\"",
+        "KEY = { secret_env = \"API_TOKEN\" }",
+        "URL = { secret_env = \"SHOP_A_URL\" }",
+        "NAMED = \"yes-it-is\"",
+    ] {
+        assert!(converted.manifest.contains(part), "{part}: {}", converted.manifest);
+    }
+    assert!(!converted.manifest.contains("t0k3n") && !converted.manifest.contains("GONE ="));
+    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["API_TOKEN", "SHOP_A_URL"]);
+}
+
+#[test]
+fn extends_includes_anchors_and_overrides_are_resolved_as_compose_does() {
+    let shop = case(
+        "x-log: &log {driver: json-file, options: {max-size: 10m}}\ninclude: [tools/more.yaml]\nservices:\n  a:\n    extends: {file: base/common.yaml, service: app}\n    logging: *log\n    environment: {B: own}\n  b:\n    extends: a\n    container_name: bb\n",
+    )
+    .with("/srv/shop/base/common.yaml", "services:\n  app:\n    image: app:1\n    env_file: app.env\n    volumes: ['./conf:/conf']\n    environment: {A: base, B: base}\n    profiles: [never]\n")
+    .with("/srv/shop/tools/more.yaml", "services:\n  tool:\n    image: tool:1\n    volumes: ['./x:/x']\n")
+    .with("/srv/shop/over.yaml", "services:\n  a:\n    image: app:2\n    environment: {C: more}\n    ports: !override ['1:1']\n")
+    .with("/srv/shop/base/app.env", "")
+    .with("/srv/shop/base/conf", "")
+    .with("/srv/shop/tools/x", "")
+    .named("/srv/shop/over.yaml");
+    let manifest = shop.manifest();
+    holds(
+        &manifest,
+        &[
+            "image = \"app:2\"",
+            "env = { A = \"base\", B = \"own\", C = \"more\" }",
+            "env_file = [\"../base/app.env\"]",
+            // `b` extends `a`, so both write it.
+            "volumes = [{ shared = true, source = \"../base/conf\", target = \"/conf\" }]",
+            "volumes = [\"../tools/x:/x\"]",
+            "logging = { driver = \"json-file\", options = { max-size = \"10m\" } }",
+            "container = \"bb\"",
+        ],
+    );
+    assert_eq!(manifest.matches("source = \"../base/conf\"").count(), 2, "{manifest}");
+    let circle = case("services:\n  a:\n    extends: b\n    image: x\n  b:\n    extends: a\n");
+    assert!(circle.converted().unwrap_err().contains("extends itself"));
+}
+
+#[test]
+fn profiles_builds_secrets_and_configs_are_converted() {
+    let mut shop = case(
+        "services:\n  web:\n    build: {context: ./web, dockerfile: ./Dockerfile.prod, args: {A: 1}, target: run}\n    image: shop/web\n    secrets: [db, {source: key, target: /k, mode: 0400}]\n    configs: [{source: app, target: /app.conf}]\n  worker:\n    image: shop/web\n    command: [work]\n  debug:\n    image: debug:1\n    profiles: [tools]\n\
+         secrets: {db: {file: ./db.txt}, key: {environment: KEY}}\nconfigs: {app: {content: \"a=1\\n\"}}\n",
+    );
+    let converted = shop.converted().unwrap();
+    holds(
+        &converted.manifest,
+        &[
+            "[repository.shop]",
+            "source = { branch = \"main\", repository = \"shop\" }",
+            "[environment.shop-web.build]",
+            "context = \"web\"",
+            "dockerfile = \"Dockerfile.prod\"",
+            "target = \"run\"",
+            "[environment.shop-worker.build]",
+            "secrets = { db = { secret_file = \"/srv/shop/db.txt\" }, key = { mode = \"0400\", secret_env = \"KEY\", target = \"/k\" } }",
+            "volumes = [\"./shop.files/app:/app.conf:ro\"]",
+        ],
+    );
+    assert_eq!(converted.files["shop.files/app"], "a=1\n");
+    assert_eq!(converted.off["debug"], "tools");
+    shop.profiles.push("tools".to_owned());
+    assert!(shop.manifest().contains("[environment.shop-debug]"));
+}
+
+#[test]
+fn a_variable_without_a_value_is_reported_once() {
+    let shop = case(
+        "services:\n  a:\n    image: a:1\n    labels: {x: 'a.${DOMAIN}', y: '${DOMAIN}', z: '${Z:-1}'}\n",
+    );
+    let converted = shop.converted().unwrap();
+    let notes = &converted.services[0].notes;
+    assert!(notes.len() == 1 && notes[0].contains("`DOMAIN` has no value"), "{notes:?}");
+}
+
+#[test]
+fn secrets_of_a_read_only_service_are_mounted_as_compose_does() {
+    let text = "services:\n  web:\n    image: a:1\n    read_only: true\n    secrets: [db, {source: key, target: /k}, {source: db, target: other}]\n\
+                secrets: {db: {file: ./db.txt}, key: {file: /etc/key}}\n";
+    let converted = case(text).with("/etc/key", "").converted().unwrap();
+    let mounts = "volumes = [\"../db.txt:/run/secrets/db:ro\", \"/etc/key:/k:ro\", \"../db.txt:/run/secrets/other:ro\"]";
+    holds(&converted.manifest, &[mounts]);
+    assert_eq!(converted.services[0].first, ["put the secret /srv/shop/db.txt in place"]);
+    let writable = case(
+        "services:\n  web:\n    image: a:1\n    secrets: [db, {source: db, target: other}]\nsecrets: {db: {file: /db}}\n",
+    );
+    let both =
+        "secrets = { db = { secret_file = \"/db\" }, db-2 = { secret_file = \"/db\", target = \"other\" } }";
+    holds(&writable.manifest(), &[both]);
+    // Nothing can write the value of a variable into a read-only container.
+    let of_env = case(
+        "services:\n  web:\n    image: a:1\n    read_only: true\n    secrets: [key]\nsecrets: {key: {environment: KEY}}\n",
+    );
+    assert!(of_env.converted().unwrap().services[0].lost.join("; ").contains("`read_only`"));
+}
+
+#[test]
+fn unsupported_services_are_reported_and_the_rest_is_written() {
+    let converted = case(
+        "services:\n  ok:\n    image: a:1\n  vpn:\n    image: a:1\n    network_mode: service:ok\n  three:\n    image: a:1\n    deploy: {replicas: 3}\n  odd:\n    image: a:1\n    blkio_config: {weight: 300}\n  bad:\n    image: a:1\n    ports: ['http']\n  net:\n    image: a:1\n    networks: [in]\nnetworks: {in: {internal: true}}\n",
+    )
+    .converted()
+    .unwrap();
+    let of = |name: &str| converted.services.iter().find(|it| it.service == name).unwrap();
+    assert!(of("ok").environment.is_some());
+    for (name, word) in [
+        ("vpn", "network of another container"),
+        ("three", "3 replicas"),
+        ("odd", "blkio_config"),
+        ("bad", "`http` of `ports`"),
+        ("net", "internal"),
+    ] {
+        let service = of(name);
+        assert!(service.environment.is_none() && service.lost.join("; ").contains(word), "{service:?}");
+        assert!(converted.manifest.contains(&format!("# Service {name} ")), "{}", converted.manifest);
+    }
+}
+
+#[test]
+fn programs_that_end_are_complete_after_exit_code_0() {
+    let converted = case(
+        "services:\n  once:\n    image: a:1\n    restart: \"no\"\n  retried:\n    image: a:1\n    restart: on-failure:3\n  migrate:\n    image: a:1\n  web:\n    image: a:1\n    restart: always\n    depends_on: {migrate: {condition: service_completed_successfully}}\n",
+    )
+    .converted()
+    .unwrap();
+    let part = |name: &str| {
+        let rest = converted.manifest.split(&format!("# Service {name} ")).nth(1).unwrap();
+        rest.split("# Service ").next().unwrap().to_owned()
+    };
+    for name in ["once", "retried", "migrate"] {
+        assert!(part(name).contains("restart = \"on-failure\""), "{}", converted.manifest);
+    }
+    assert!(!part("web").contains("restart ="), "{}", converted.manifest);
+    assert!(part("once").contains("# note: it runs once for each new version"), "{}", part("once"));
+    assert!(part("retried").contains("more than 3 times"), "{}", part("retried"));
+}
+
+#[test]
+fn a_container_name_with_an_unset_variable_is_left_out() {
+    let manifest = case("services:\n  web:\n    image: a:1\n    container_name: ${UNSET}-web\n").manifest();
+    assert!(manifest.contains("container = \"shop-web-1\""), "{manifest}");
+    assert!(manifest.contains("# note: `container_name` is left out: UNSET has no value"), "{manifest}");
+}
+
+#[test]
+fn volumes_of_several_writers_are_shared_and_external_things_listed() {
+    let converted = case(
+        "services:\n  a:\n    image: a:1\n    volumes: [up:/up, nfs:/nfs]\n    networks: {front: {ipv4_address: 10.9.0.5, aliases: [x]}}\n    links: ['b:other']\n  b:\n    image: a:1\n    volumes: [up:/up]\n    ports: ['53:53/udp', '8000-8001:8000-8001', ':443:443']\nvolumes: {up: {name: uploads}, nfs: {driver_opts: {type: nfs}}}\nnetworks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}\n",
+    )
+    .converted()
+    .unwrap();
+    let manifest = &converted.manifest;
+    for part in [
+        "{ shared = true, source = \"uploads\", target = \"/up\" }",
+        "external = true",
+        "shop_front = { aliases = [\"a\", \"x\"], ipv4_address = \"10.9.0.5\" }",
+        "aliases = [\"b\", \"other\"]",
+        "ports = [\"53:53/udp\", \"8000-8001:8000-8001\", \":443:443\"]",
+        "docker network create --subnet 10.9.0.0/24 shop_front",
+        "docker volume create --opt type='nfs' shop_nfs",
+    ] {
+        assert!(manifest.contains(part), "{part} is not in\n{manifest}");
+    }
+}
+
+#[test]
+fn files_that_compose_rejects_are_rejected_with_a_line_number() {
+    for (text, word) in [
+        ("services: {}", "declares no service"),
+        ("services:\n  a:\n    image: ${A", "/srv/shop/compose.yaml:3: a value of `services` opens `${`"),
+        ("a: [", "is not YAML"),
+        ("services:\n  a: x", ":2: the service `a` must be a table"),
+        ("- a", "must be a table"),
+    ] {
+        let error = case(text).converted().unwrap_err();
+        assert!(error.contains(word), "{text}: {error}");
+    }
+    assert!(
+        case("services:\n  a: {extends: {file: none.yaml, service: x}}")
+            .converted()
+            .unwrap_err()
+            .contains("none.yaml")
+    );
+}
+
+/// Files of the corpus that compose itself rejects as they are: variables, secrets or files that belong to them are
+/// not part of the corpus. Checked with `docker-compose config`.
+const INCOMPLETE: [&str; 5] = ["040.yaml", "098.yaml", "099.yaml", "109.yaml", "120.yaml"];
+
+/// The share of a corpus: files and services, and those of them that are expressed.
+#[allow(clippy::print_stdout, reason = "the share is what a reader of the test wants to see")]
+fn share(folder: &Path) -> [usize; 4] {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    paths.retain(|path| !INCOMPLETE.iter().any(|name| path.ends_with(name)));
+    paths.sort();
+    let [mut files, mut services, mut complete, mut expressed] = [0; 4];
+    for path in &paths {
+        let dir = path.parent().unwrap();
+        let input = ComposeInput {
+            files: std::slice::from_ref(path),
+            env_files: &[],
+            environment: &BTreeMap::new(),
+            profiles: &["*".to_owned()],
+            project: Some("shop"),
+            out: &dir.join("desired-state"),
+            checkout: Checkout {
+                root: dir.into(),
+                url: "/srv/shop".into(),
+                branch: "main".into(),
+                is_known: false,
+            },
+            running: &[],
+            platform: "linux/amd64",
+            read: &|path| std::fs::read_to_string(path),
+            exists: &|path| path.exists(),
+        };
+        files += 1;
+        let converted = match convert(&input) {
+            Ok(converted) => converted,
+            Err(error) => {
+                println!("{error}");
+                continue;
+            }
+        };
+        let lost = converted.services.iter().filter(|service| !service.lost.is_empty());
+        lost.for_each(|service| {
+            println!("{}: {}: {}", path.display(), service.service, service.lost.join("; "));
+        });
+        let good = converted.services.iter().filter(|service| service.environment.is_some()).count();
+        services += converted.services.len();
+        expressed += good;
+        complete += usize::from(good == converted.services.len());
+        if good > 0 {
+            let file = SourceFile { name: "m.toml".to_owned(), text: converted.manifest };
+            manifest::parse_with_places(&[file], input.out.to_str()).unwrap();
+        }
+    }
+    println!("{}: {expressed} of {services} services, {complete} of {files} files", folder.display());
+    [files, services, complete, expressed]
+}
+
+#[test]
+fn nearly_all_services_in_public_compose_files_convert() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [files, services, complete, expressed] = share(&here.join("tests/compose"));
+    assert_eq!((complete, expressed), (files, services), "the files of this repository");
+    // Not everybody who builds abide has the files of others.
+    let shared = ["../shared/compose-corpus", "../../shared/compose-corpus"].map(|path| here.join(path));
+    let Some(corpus) = shared.iter().find(|path| path.is_dir()) else { return };
+    let [files, services, complete, expressed] = share(corpus);
+    assert!(expressed * 100 >= services * 95, "{expressed} of {services} services");
+    assert!(complete * 100 >= files * 85, "{complete} of {files} files");
+}
+
+#[test]
+fn services_become_one_group_that_starts_in_the_order_of_the_file() {
+    let shop = case(
+        "services:\n  shop: {image: app, depends_on: {Cache: {condition: service_started}, migrate: {}, db: {}, once: {condition: service_completed_successfully}}}\n  Cache: {image: redis}\n\
+         \x20 db: {image: postgres:16, depends_on: {Cache: {condition: service_started}}}\n\
+         \x20 migrate: {restart: always}\n  once: {image: app, restart: 'no'}\n",
+    );
+    let converted = shop.converted().unwrap();
+    holds(
+        &converted.manifest,
+        &[
+            "[environment.shop-shop]",
+            "needs = { cache = \"started\", db = \"started\", once = \"healthy\" }",
+            "[environment.shop-cache]",
+            "# note: it does not wait for migrate (`depends_on`), which is not in this manifest",
+        ],
+    );
+    assert_eq!(converted.manifest.matches("group = \"shop\"").count(), 4, "{}", converted.manifest);
+    let web = converted.services.iter().find(|service| service.service == "shop").unwrap();
+    assert!(web.notes.iter().any(|note| note.contains("migrate")), "{web:?}");
+    let alone = case("services: {shop: {image: app}}\n").manifest();
+    assert!(alone.contains("[environment.shop]") && !alone.contains("group"), "{alone}");
+}

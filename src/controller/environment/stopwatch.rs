@@ -1,0 +1,114 @@
+//! Measures how long deployments and repairs take.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::reconciler::Planned;
+use crate::metrics::{MeasuredResult, Metrics};
+use crate::model::desired::Outcome;
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::observed::{ContainerState, ObservedContainer};
+use crate::model::status::{Condition, Status};
+use crate::model::time::Timestamp;
+
+/// Measures the environments of this host.
+pub(in crate::controller) struct Stopwatch {
+    metrics: Metrics,
+    outages: Mutex<HashMap<EnvironmentName, Outage>>,
+}
+
+/// An environment that served and does not now, although nobody wanted another version of it.
+struct Outage {
+    generation: Generation,
+    declaration: Option<String>,
+    since: Timestamp,
+}
+
+impl Outage {
+    /// Whether the environment at `status` is still to run the same.
+    fn is_of(&self, status: &Status) -> bool {
+        (self.generation, &self.declaration) == (status.observed_generation, &status.observed_declaration)
+    }
+}
+
+impl Stopwatch {
+    pub(in crate::controller) fn new(metrics: Metrics) -> Self {
+        Self { metrics, outages: Mutex::default() }
+    }
+
+    pub(in crate::controller) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Begins an outage if the status changes from well to another one for the same version, and ends it once the
+    /// status is well again. A deployment is no outage.
+    pub(in crate::controller) fn status_changed(
+        &self,
+        planned: &Planned,
+        before: Option<&Status>,
+        after: &Status,
+    ) {
+        let environment = &after.environment;
+        if is_well(after.condition) {
+            let ended = self.outages().remove(environment).filter(|outage| outage.is_of(after));
+            if let Some(Outage { since, .. }) = ended {
+                self.metrics.heal(environment, crate::controller::clock::now().since(since));
+            }
+            return;
+        }
+        let Some(before) = before.filter(|before| is_well(before.condition)) else { return };
+        let outage = Outage {
+            generation: before.observed_generation,
+            declaration: before.observed_declaration.clone(),
+            since: lost_at(planned).unwrap_or_else(crate::controller::clock::now),
+        };
+        if outage.is_of(after) {
+            // A later reconcile of the same outage may still know the status before it.
+            self.outages().entry(environment.clone()).or_insert(outage);
+        }
+    }
+
+    /// Measures a generation that became ready or failed.
+    pub(in crate::controller) fn generation_ended(
+        &self,
+        planned: &Planned,
+        generation: Generation,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) {
+        let entry = &planned.desired.entry;
+        let result = match outcome {
+            Outcome::Ready => MeasuredResult::Ready,
+            Outcome::Failed(_) => MeasuredResult::Failed,
+            Outcome::Superseded => return,
+        };
+        if entry.generation == generation {
+            self.metrics.deploy(&planned.desired.environment, result, at.since(entry.at));
+        }
+    }
+
+    /// Removes an environment that this host no longer runs.
+    pub(in crate::controller) fn forget(&self, environment: &EnvironmentName) {
+        self.outages().remove(environment);
+        self.metrics.forget(environment);
+    }
+
+    fn outages(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Outage>> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an environment with this status serves its users.
+pub(in crate::controller) fn is_well(condition: Condition) -> bool {
+    matches!(condition, Condition::Ready | Condition::RolledBack | Condition::Held)
+}
+
+/// The end of the serving container, by the engine's clock; `None` if it did not end.
+fn lost_at(planned: &Planned) -> Option<Timestamp> {
+    let good = &planned.memory.good.as_ref()?.container;
+    let end = |seen: &ObservedContainer| match &seen.state {
+        ContainerState::Exited(exit) => Some(exit.at),
+        _ => None,
+    };
+    planned.observed.containers.iter().find(|seen| seen.id == *good).and_then(end)
+}

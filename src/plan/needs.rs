@@ -1,0 +1,53 @@
+//! Needs: a new version waits until other members of the group have reached a state with their current versions.
+//!
+//! Only a version that was never ready waits. Healing does not: what ran together before may start in any order,
+//! and a program that comes too early is started again.
+
+use super::serve::hooks;
+use super::target;
+use super::{Intent, PartialPlan, generation_words};
+use crate::model::group::NeedCondition;
+use crate::model::memory::Memory;
+use crate::model::name::EnvironmentName;
+use crate::model::observed::Observed;
+use crate::model::status::{Condition, Reason};
+
+/// Whether the recorded version must wait for other members.
+pub(super) fn is_awaited(intent: &Intent, observed: &Observed, memory: &Memory) -> bool {
+    unmet(intent, observed).next().is_some()
+        && !was_ready(intent, memory)
+        && target::wanted(intent, observed, memory)
+            .is_some_and(|wanted| !hooks::exists(&wanted, intent, observed, memory))
+}
+
+/// The status while the recorded version waits.
+pub(super) fn plan(intent: &Intent, observed: &Observed, memory: &Memory) -> PartialPlan {
+    if !is_awaited(intent, observed, memory) {
+        return PartialPlan::default();
+    }
+    let clause = |(member, condition): (&EnvironmentName, NeedCondition)| match condition {
+        NeedCondition::Started => format!("{member} runs"),
+        NeedCondition::Healthy => format!("{member} is ready"),
+    };
+    let clauses: Vec<String> = unmet(intent, observed).map(clause).collect();
+    let entry = &intent.entry;
+    let who = generation_words(entry.generation, entry.revision.as_ref());
+    let message = format!("{who} waits until {}", clauses.join(" and "));
+    PartialPlan::with_status(Condition::Progressing, Reason::AwaitingNeeds, message)
+}
+
+fn unmet<'a>(
+    intent: &'a Intent,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a EnvironmentName, NeedCondition)> {
+    let needs = intent.needs.iter().map(|(member, condition)| (member, *condition));
+    needs.filter(|(member, condition)| {
+        !observed.members.get(*member).is_some_and(|state| state.meets(*condition))
+    })
+}
+
+/// Whether the version was ready as it is declared now.
+fn was_ready(intent: &Intent, memory: &Memory) -> bool {
+    let good = memory.good.as_ref();
+    good.is_some_and(|good| good.generation == intent.entry.generation && good.declared == intent.declared)
+}

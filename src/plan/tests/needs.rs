@@ -1,0 +1,83 @@
+//! Needs: a new version waits for other members of its group.
+
+use super::world::{World, digest};
+use crate::model::container::Exit;
+use crate::model::group::{MemberState, NeedCondition};
+use crate::model::name::EnvironmentName;
+use crate::model::observed::ContainerState;
+use crate::model::status::{Condition, Reason};
+
+fn db() -> EnvironmentName {
+    EnvironmentName::new("shop-db").unwrap()
+}
+
+fn needing(condition: NeedCondition) -> World {
+    let mut world = World::empty();
+    world.intent.needs.insert(db(), condition);
+    world
+}
+
+fn is(world: &mut World, is_started: bool, is_healthy: bool) {
+    world.observed.members.insert(db(), MemberState { is_started, is_healthy });
+}
+
+#[test]
+fn a_first_version_starts_once_what_it_needs_is_there() {
+    for (condition, started, healthy) in
+        [(NeedCondition::Started, true, false), (NeedCondition::Healthy, true, true)]
+    {
+        let mut world = needing(condition);
+        world.release("migrate");
+        world.set(1);
+        let plan = world.rest();
+        assert_eq!(
+            (plan.verdict.condition, plan.verdict.reason),
+            (Condition::Progressing, Reason::AwaitingNeeds)
+        );
+        assert!(plan.verdict.message.starts_with("generation 1 waits until shop-db"), "{plan:?}");
+        assert!(world.observed.containers.is_empty() && world.commands_run.is_empty(), "{world:?}");
+        is(&mut world, started, healthy);
+        world.wait(1);
+        assert!(world.is_command_running(), "the release command waits too, and runs now: {world:?}");
+        world.end_command(0);
+        world.rest();
+        assert!(world.is_ready_with(1), "{world:?}");
+    }
+}
+
+#[test]
+fn a_new_version_waits_while_the_current_one_serves_and_is_healed() {
+    let mut world = needing(NeedCondition::Healthy);
+    is(&mut world, true, true);
+    world.set(1);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+    is(&mut world, true, false);
+    world.set(2);
+    let plan = world.rest();
+    assert_eq!(plan.verdict.reason, Reason::AwaitingNeeds);
+    assert!(plan.verdict.message.contains("generation 1 keeps serving"), "{plan:?}");
+    assert_eq!(world.only().image, Some(digest(1)));
+    let at = world.now;
+    world.observed.containers[0].state = ContainerState::Exited(Exit { code: 1, out_of_memory: false, at });
+    world.rest();
+    assert_eq!(
+        (world.only().state.clone(), world.only().image.clone()),
+        (ContainerState::Running, Some(digest(1)))
+    );
+    is(&mut world, true, true);
+    world.rest();
+    assert!(world.is_ready_with(2), "{world:?}");
+}
+
+#[test]
+fn a_version_that_was_ready_is_made_again_without_waiting() {
+    let mut world = needing(NeedCondition::Healthy);
+    is(&mut world, true, true);
+    world.set(1);
+    world.rest();
+    is(&mut world, false, false);
+    world.observed.containers.clear();
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+}
