@@ -134,6 +134,7 @@ impl DeliveryLane {
         metrics: Metrics,
     ) -> Self {
         let closed_until = Timestamp::default();
+        outbox.pause(&target, closed_until);
         Self { target, outbox, deliver, clock, metrics, failures: 0, closed_until }
     }
 
@@ -239,7 +240,8 @@ impl DeliveryLane {
         if self.failures >= BREAKS_AFTER {
             info!(target = %self.target, "deliveries succeed again");
         }
-        (self.failures, self.closed_until) = (0, Timestamp::default());
+        self.failures = 0;
+        self.close_until(Timestamp::default());
         self.metrics.attempt(&self.target, true);
     }
 
@@ -267,15 +269,21 @@ impl DeliveryLane {
             Then::Retry => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= BREAKS_AFTER {
-                    self.closed_until = now.after(backoff(self.failures));
+                    self.close_until(now.after(backoff(self.failures)));
                 }
             }
-            Then::Wait(_) | Then::WaitLonger(_) => self.closed_until = attempts.next,
-            Then::Denied => self.closed_until = now.after(AFTER_DENIAL),
+            Then::Wait(_) | Then::WaitLonger(_) => self.close_until(attempts.next),
+            Then::Denied => self.close_until(now.after(AFTER_DENIAL)),
         }
         let gave_up = attempts.dead.is_some();
         warn!(target = %self.target, attempt = attempts.count, gave_up, error = %refusal.why, "not delivered");
         attempts
+    }
+
+    /// Sends nothing before this time, and shows it with the items.
+    fn close_until(&mut self, until: Timestamp) {
+        self.closed_until = until;
+        self.outbox.pause(&self.target, until);
     }
 
     fn later(&self, next: Option<Timestamp>) -> NextRun {

@@ -128,6 +128,7 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         tokens,
         outgoing,
         rules: RwLock::default(),
+        pauses: RwLock::default(),
         written,
         _owner,
         _lock: lock,

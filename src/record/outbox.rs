@@ -1,7 +1,7 @@
 //! The handle of the deliverer: outgoing items, and what became of their delivery.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -286,17 +286,30 @@ impl Outbox {
     /// # Errors
     /// Returns [`RecordError`] if the store cannot be read.
     pub fn items(&self) -> Result<Vec<OutboxItem>, RecordError> {
-        let messages = documents::<Message>(&self.shared.store, DocumentKind::Messages, b"");
-        let mut items: Vec<OutboxItem> =
-            messages.map(|message| Ok(OutboxItem::from(&message?))).collect::<Result<_, RecordError>>()?;
+        let pauses = self.shared.pauses.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = |item: OutboxItem, attempts: &DeliveryAttempts| {
+            let pause = pauses.get(&item.target).filter(|_| !attempts.asked).copied();
+            OutboxItem { next: item.next.map(|next| next.max(pause.unwrap_or_default())), ..item }
+        };
+        let mut items = Vec::new();
+        for message in documents::<Message>(&self.shared.store, DocumentKind::Messages, b"") {
+            let message = message?;
+            items.push(shown(OutboxItem::from(&message), &message.attempts));
+        }
         for row in documents::<Projection>(&self.shared.store, DocumentKind::Projections, b"") {
             let row = row?;
             if !row.is_shown() {
-                items.push(OutboxItem::from(&row));
+                items.push(shown(OutboxItem::from(&row), &row.attempts));
             }
         }
         items.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(items)
+    }
+
+    /// Notes until when nothing is sent to `target`, unless a person asks for it. The items then show that time.
+    pub fn pause(&self, target: &OutboxTarget, until: Timestamp) {
+        let mut pauses = self.shared.pauses.write().unwrap_or_else(PoisonError::into_inner);
+        pauses.insert(target.clone(), until);
     }
 
     /// The number of messages that were dropped because a channel had too many.

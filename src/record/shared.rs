@@ -1,5 +1,6 @@
 //! The state that all handles share: the store, the wakeups and the backup file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use super::store::{BatchLine, DocumentKind, RecordStore};
 use super::wakeup::Wakeups;
 use crate::failpoint::{self, Point};
 use crate::model::error::chain;
-use crate::model::outbox::OutboxRules;
+use crate::model::outbox::{OutboxRules, OutboxTarget};
+use crate::model::time::Timestamp;
 
 /// The result of a test write is reused for this long, because any client may ask for it.
 const TRIED_FOR: Duration = Duration::from_secs(1);
@@ -51,6 +53,8 @@ pub(super) struct RecordInner {
     pub(super) outgoing: watch::Sender<u64>,
     /// What goes where; `None` until the daemon sets it.
     pub(super) rules: RwLock<Option<Arc<OutboxRules>>>,
+    /// Until when nothing is sent to a target. Not on disk: a restarted daemon tries again.
+    pub(super) pauses: RwLock<BTreeMap<OutboxTarget, Timestamp>>,
     /// The time and the result of the last test write.
     pub(super) written: Mutex<Option<(Instant, Result<(), WriteTrouble>)>>,
     pub(super) _owner: OwnershipGuard,

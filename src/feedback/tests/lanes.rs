@@ -625,6 +625,7 @@ async fn a_rejected_message_is_dead_and_visible_until_it_is_retried() {
     world.push("dev", 1).await;
     world.report("dev", Condition::Ready, Reason::AsRecorded).await;
     world.remote.lock().unwrap().fates.push(Fate::Denied);
+    let denied = world.at();
     world.step(0).await;
     let items = world.handles().outbox.items().unwrap();
     let dead = items.iter().find(|item| item.target == channel()).unwrap();
@@ -634,6 +635,10 @@ async fn a_rejected_message_is_dead_and_visible_until_it_is_retried() {
     world.report("prod", Condition::Ready, Reason::AsRecorded).await;
     world.step(0).await;
     assert_eq!(world.remote.lock().unwrap().messages.len(), 0, "the channel is left alone");
+    let items = world.handles().outbox.items().unwrap();
+    let waiting = items.iter().find(|item| item.target == channel() && item.dead.is_none()).unwrap();
+    let next = waiting.next.unwrap();
+    assert!(next >= denied.after(Duration::from_secs(600)), "the list shows when it is tried: {waiting:?}");
     assert_eq!(world.handles().outbox.retry(Some(channel()), world.at()).await.unwrap(), 2);
     world.step(0).await;
     assert_eq!(world.remote.lock().unwrap().messages.len(), 1, "it is sent at once");
@@ -655,6 +660,12 @@ async fn deliveries_to_a_failing_target_back_off() {
     }
     let tried = 50 - world.remote.lock().unwrap().fates.len();
     assert!(tried <= 3, "{tried} requests to a service that fails");
+    // The next failure is the third in a row, which closes the whole target.
+    world.now.fetch_add(60_000, Relaxed);
+    world.step(0).await;
+    let (items, now) = (world.handles().outbox.items().unwrap(), world.at());
+    let untried = items.iter().find(|item| item.target == channel() && item.attempts == 0).unwrap();
+    assert!(untried.next.is_some_and(|next| next > now), "it waits for the target: {untried:?}");
     world.settle().await;
     assert!(world.waiting().is_empty());
 }
