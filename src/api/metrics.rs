@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::ApiState;
 use super::error::ApiError;
 use crate::metrics::MetricSnapshot;
-use crate::model::job::JobView;
+use crate::model::job::{JobResult, JobRunView, JobView};
 use crate::model::name::AgentName;
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
@@ -112,6 +112,15 @@ fn jobs(page: &mut MetricSnapshot, jobs: &[JobView]) {
         let (name, environment) = (job.name.as_str(), job.environment.as_str());
         for (result, count) in [("succeeded", job.successes), ("failed", job.failures)] {
             page.value(&[("job", name), ("environment", environment), ("result", result)], count);
+        }
+    }
+    page.gauge("abide_job_failed", "1 if the last ended run of a job failed or was missed.");
+    for job in jobs {
+        // A skipped run has no result of its own: an earlier run goes on.
+        let ended = |run: &&JobRunView| run.result.is_settled() && run.result != JobResult::Skipped;
+        if let Some(run) = job.runs.iter().find(ended) {
+            let labels = [("job", job.name.as_str()), ("environment", job.environment.as_str())];
+            page.value(&labels, u64::from(run.result.is_bad()));
         }
     }
     type Value = fn(&JobView) -> Option<Timestamp>;
