@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Finding;
 use crate::model::spec::{CertificateFiles, FrontSpec, Manifest};
-use crate::tls::certificate::check_pair;
+use crate::tls::certificate::check_files;
 use crate::tls::expiry;
 
 /// How long before the end of a certificate it is warned of, in days.
@@ -29,10 +29,8 @@ pub(super) fn judge(manifest: &Manifest, desired_state: &Path) -> Vec<Finding> {
 /// Checks that a certificate and its key belong together; `None`: they do, or cannot be read, which is another finding.
 fn judge_pair(files: &CertificateFiles) -> Option<Finding> {
     let (chain, key) = (std::fs::read(&files.certificate).ok()?, std::fs::read(&files.key).ok()?);
-    let why = check_pair(&chain, &key).err()?;
-    let (certificate, key) = (files.certificate.display(), files.key.display());
-    let message = format!("{certificate} and {key} are no certificate with its key: {why}");
-    Some(Finding::problem("certificate", message, "replace them with a pair that belongs together"))
+    let mismatch = check_files(files, &chain, &key).err()?;
+    Some(Finding::problem("certificate", mismatch, "replace them with a pair that belongs together"))
 }
 
 fn judge_one(file: &Path, ends: Result<i64, String>, now: i64) -> Finding {

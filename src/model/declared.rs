@@ -38,36 +38,21 @@ impl Declared {
     /// name, two environments could claim it, and each would rename the other's container forever.
     #[must_use]
     pub fn kept_beside(&self, now: &Self) -> Self {
-        let EnvironmentSpec {
-            container,
-            group,
-            needs,
-            supply,
-            checks,
-            build,
-            push,
-            host,
-            hostnames,
-            https,
-            site,
-            jobs,
-            mark,
-            ..
-        } = now.spec.clone();
+        let now = now.spec.clone();
         let spec = EnvironmentSpec {
-            container,
-            group,
-            needs,
-            supply,
-            checks,
-            build,
-            push,
-            host,
-            hostnames,
-            https,
-            site,
-            jobs,
-            mark,
+            container: now.container,
+            group: now.group,
+            needs: now.needs,
+            supply: now.supply,
+            checks: now.checks,
+            build: now.build,
+            push: now.push,
+            host: now.host,
+            hostnames: now.hostnames,
+            https: now.https,
+            site: now.site,
+            jobs: now.jobs,
+            mark: now.mark,
             ..self.spec.clone()
         };
         Self { spec, ..self.clone() }

@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::provider;
 use crate::model::name::SiteName;
+use crate::model::spec::CertificateFiles;
 use crate::model::time::Timestamp;
 
 /// The validity of self-signed certificates. Nobody checks it, but some clients refuse to look at longer ones.
@@ -161,6 +162,16 @@ pub fn check_pair(chain: &[u8], key: &[u8]) -> Result<(), CertificateError> {
     let key = PrivateKeyDer::from_pem_slice(key).map_err(wrong)?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(wrong)?;
     Ok(())
+}
+
+/// Checks that the contents of two files of the manifest belong together.
+///
+/// # Errors
+/// A sentence that names both files and contains nothing of their content.
+pub fn check_files(files: &CertificateFiles, chain: &[u8], key: &[u8]) -> Result<(), String> {
+    let (certificate, key_file) = (files.certificate.display(), files.key.display());
+    check_pair(chain, key)
+        .map_err(|why| format!("{certificate} and {key_file} are not a certificate and its key: {why}"))
 }
 
 #[cfg(test)]

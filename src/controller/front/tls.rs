@@ -13,7 +13,7 @@ use crate::controller::docker::PlacedFile;
 use crate::controller::host_file;
 use crate::model::name::SiteName;
 use crate::model::spec::{CertificateFiles, EnvironmentSpec, FrontSpec, Manifest};
-use crate::tls::certificate::{check_pair, facts};
+use crate::tls::certificate::{check_files, facts};
 
 /// A certificate and its key. The name depends on their content, so a configuration keeps referring to the
 /// pair that it was checked with. Neither can be printed: the type has no `Debug`.
@@ -56,13 +56,7 @@ async fn read(spec: &CertificateFiles) -> Result<CertificatePair, String> {
     let certificate = host_file::read("the proxy's certificate", &spec.certificate).await?;
     let key = host_file::read("the proxy's key", &spec.key).await?;
     // nginx accepts a key of another type than the certificate's, and then every handshake fails.
-    check_pair(&certificate, &key).map_err(|why| {
-        format!(
-            "{} and {} are no certificate with its key: {why}",
-            spec.certificate.display(),
-            spec.key.display()
-        )
-    })?;
+    check_files(spec, &certificate, &key)?;
     Ok(CertificatePair::new(certificate, key))
 }
 

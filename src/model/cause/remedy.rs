@@ -5,48 +5,49 @@ use super::{Cause, OF_NETWORK, of_build, of_transfer};
 
 /// The message about a failed pull or push, from the engine's error text.
 pub fn transfer_words(words: &str) -> String {
-    sentence(of_transfer(words), words).map_or_else(|| words.to_owned(), |told| format!("{told} ({words})"))
+    sentence(of_transfer(words), words)
+        .map_or_else(|| words.to_owned(), |remedy| format!("{remedy} ({words})"))
 }
 
 /// The message about a failed build, from the engine's error text: the registry is that of a base image.
 pub fn build_words(words: &str) -> String {
     let cause = of_build(words);
-    let Some(told) = sentence(cause, words) else { return words.to_owned() };
+    let Some(remedy) = sentence(cause, words) else { return words.to_owned() };
     match image(words).filter(|_| cause != Cause::Host) {
-        Some(image) => format!("cannot get the base image {image}: {told} ({words})"),
-        None => format!("{told} ({words})"),
+        Some(image) => format!("cannot get the base image {image}: {remedy} ({words})"),
+        None => format!("{remedy} ({words})"),
     }
 }
 
 /// What happened and what to do; `None`: the engine's own text must do.
 fn sentence(cause: Cause, words: &str) -> Option<String> {
     let lower = words.to_lowercase();
-    let says = |any: &[&str]| any.iter().any(|of| lower.contains(of));
+    let contains = |any: &[&str]| any.iter().any(|of| lower.contains(of));
     let host = host(words);
     let registry = host.map_or("the registry".to_owned(), |host| format!("the registry {host}"));
     Some(match cause {
-        Cause::Network if says(&["no such host", "server misbehaving"]) => format!(
+        Cause::Network if contains(&["no such host", "server misbehaving"]) => format!(
             "cannot resolve the host name of {registry}: check its spelling, and the DNS servers of the \
             engine's host (/etc/resolv.conf)"
         ),
-        Cause::Network if says(&["connection refused"]) => {
+        Cause::Network if contains(&["connection refused"]) => {
             format!("nothing listens at the address of {registry}: check the address, and start the registry")
         }
-        Cause::Network if says(&["http response to https", "first record does not look like a tls"]) => {
+        Cause::Network if contains(&["http response to https", "first record does not look like a tls"]) => {
             format!(
                 "{registry} has no TLS: add it to `insecure-registries` in /etc/docker/daemon.json and restart \
             Docker, or give the registry a certificate"
             )
         }
-        Cause::Network if says(&["x509: ", "tls: failed to verify"]) => format!(
+        Cause::Network if contains(&["x509: ", "tls: failed to verify"]) => format!(
             "the engine does not trust the certificate of {registry}: store the certificate of its authority \
             as /etc/docker/certs.d/{}/ca.crt",
             host.unwrap_or("HOST")
         ),
-        Cause::Network if says(&["500 internal", "502 bad", "503 service", "504 gateway"]) => {
+        Cause::Network if contains(&["500 internal", "502 bad", "503 service", "504 gateway"]) => {
             format!("{registry} fails at the moment: abide tries again; look at the registry's own log")
         }
-        Cause::Network if says(&OF_NETWORK) => format!(
+        Cause::Network if contains(&OF_NETWORK) => format!(
             "{registry} does not respond: check the network of the engine's host, and the proxy that \
             `docker info` shows"
         ),
@@ -58,7 +59,7 @@ fn sentence(cause: Cause, words: &str) -> Option<String> {
             "{registry} denies access, or has no such image: check the image's name, run `docker login` as the \
             daemon's user, or declare `registry_access`"
         ),
-        Cause::Host if says(&["no space left on device", "disk quota exceeded"]) => {
+        Cause::Host if contains(&["no space left on device", "disk quota exceeded"]) => {
             "the engine's disk is full: free some space; `docker system df` shows what Docker uses".to_owned()
         }
         _ => return None,
@@ -95,10 +96,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_registries_are_told_with_a_remedy_and_the_engines_words() {
+    fn errors_of_registries_get_a_remedy_and_keep_the_engines_words() {
         let lookup = "Get \"https://nosuch.example/v2/\": dial tcp: lookup nosuch.example on 10.0.0.2:53: no \
                       such host";
-        for (words, told) in [
+        for (words, remedy) in [
             (lookup, "cannot resolve the host name of the registry nosuch.example: "),
             (
                 "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
@@ -122,7 +123,7 @@ mod tests {
             ("write /var/lib/docker/x: no space left on device", "the engine's disk is full: "),
         ] {
             for message in [transfer_words(words), build_words(words)] {
-                assert!(message.contains(told), "{message}");
+                assert!(message.contains(remedy), "{message}");
                 assert!(message.ends_with(&format!("({words})")), "{message}");
                 assert_eq!(of_transfer(&message), of_transfer(words), "{message}");
                 assert_eq!(of_build(&message), of_build(words), "{message}");
@@ -141,13 +142,13 @@ mod tests {
         let words = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do \
                      request: Head \"https://registry-1.docker.io/v2/library/nosuchbase/manifests/1\": dial tcp: \
                      lookup registry-1.docker.io on 10.0.0.2:53: no such host";
-        let told = build_words(words);
+        let message = build_words(words);
         assert!(
-            told.starts_with(
+            message.starts_with(
                 "cannot get the base image docker.io/library/nosuchbase:1: cannot resolve the host name of \
                  the registry registry-1.docker.io: "
             ),
-            "{told}"
+            "{message}"
         );
     }
 }

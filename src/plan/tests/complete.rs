@@ -29,14 +29,14 @@ fn complete() -> World {
     world.rest();
     world.wait(5);
     world.rest();
-    assert_eq!(said(&world), (Condition::Ready, Reason::Completed), "{world:?}");
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::Completed), "{world:?}");
     world.done.clear();
     world
 }
 
-fn said(world: &World) -> (Condition, Reason) {
-    let verdict = world.plan().verdict;
-    (verdict.condition, verdict.reason)
+fn status_of(world: &World) -> (Condition, Reason) {
+    let planned = world.plan().verdict;
+    (planned.condition, planned.reason)
 }
 
 #[test]
@@ -45,13 +45,13 @@ fn exit_code_0_completes_the_generation_and_nothing_starts_it_again() {
     world.program(1, ends(0));
     world.set(1);
     world.wait(2);
-    assert_eq!(said(&world), (Condition::Progressing, Reason::AwaitingHealth));
+    assert_eq!(status_of(&world), (Condition::Progressing, Reason::AwaitingHealth));
     world.wait(2);
     assert_eq!(world.plan().outcome, Some((Generation(1), Outcome::Ready)));
     world.rest();
     world.done.clear();
     world.wait(24 * 60 * 60);
-    assert_eq!(said(&world), (Condition::Ready, Reason::Completed));
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::Completed));
     assert!(world.done.is_empty(), "{world:?}");
     assert_eq!(world.memory.crashes.exits, 0);
 }
@@ -66,7 +66,7 @@ fn a_failure_is_retried_with_backoff() {
     assert!((4..9).contains(&starts), "{starts} in a minute");
     world.program(1, ends(0));
     world.wait(600);
-    assert_eq!(said(&world), (Condition::Ready, Reason::Completed), "{world:?}");
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::Completed), "{world:?}");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_stop_by_hand_is_no_end_by_itself() {
     world.set(1);
     world.rest();
     world.wait(60);
-    assert_eq!(said(&world), (Condition::Ready, Reason::AsRecorded));
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::AsRecorded));
     for (by, restarted) in [(EndedBy::Hand, true), (EndedBy::Absence, false)] {
         world.done.clear();
         world.exit(0, 0, false);
@@ -84,7 +84,7 @@ fn a_stop_by_hand_is_no_end_by_itself() {
         world.wait(60);
         assert_eq!(!world.take_done().is_empty(), restarted, "{by:?}: {world:?}");
     }
-    assert_eq!(said(&world), (Condition::Ready, Reason::Completed));
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::Completed));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_new_version_replaces_the_complete_one() {
     world.rest();
     world.wait(10);
     world.rest();
-    assert_eq!(said(&world), (Condition::Ready, Reason::Completed), "{world:?}");
+    assert_eq!(status_of(&world), (Condition::Ready, Reason::Completed), "{world:?}");
     assert_eq!(world.observed.containers.len(), 1);
     assert_eq!(world.observed.containers[0].image, Some(digest(2)));
 }
@@ -122,7 +122,7 @@ fn a_new_version_that_fails_three_times_is_given_up_and_the_complete_one_does_no
     world.set(2);
     world.wait(120);
     assert_eq!(world.intent.entry.origin, Some(Origin::AutomaticRollback), "{world:?}");
-    assert_eq!(said(&world).0, Condition::RolledBack, "{world:?}");
+    assert_eq!(status_of(&world).0, Condition::RolledBack, "{world:?}");
     assert_eq!(world.observed.containers.len(), 1);
     let first = &world.observed.containers[0];
     assert!(first.image == Some(digest(1)) && matches!(first.state, ContainerState::Exited(_)));

@@ -1,8 +1,9 @@
 //! A failed store that is reopened, and readers that leave its files alone.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::super::owner::explain;
 use super::super::{OpenError, open_to_read};
 use super::*;
 
@@ -60,11 +61,10 @@ async fn opening_the_record_read_only_changes_nothing() {
 fn an_inaccessible_record_file_is_reported_with_a_remedy() {
     let home = tempfile::tempdir().unwrap();
     drop(open(home.path()).unwrap());
-    let lock = home.path().join("lock");
-    std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o000)).unwrap();
-    // Root may use every file.
-    if let Err(error) = open(home.path()) {
-        let words = error.to_string();
-        assert!(words.contains("lock") && words.contains("chown"), "{words}");
-    }
+    let (dir, path) = (home.path().display(), home.path().join("lock"));
+    // Root may use every file, so the system's refusal is made up.
+    let refused = OpenError::Io { doing: "locking", path, source: ErrorKind::PermissionDenied.into() };
+    let words = explain(home.path(), refused).to_string();
+    assert!(words.starts_with(&format!("permission denied: `{dir}/lock`")), "{words}");
+    assert!(words.contains(&format!("chown -R --reference={dir} {dir}")), "{words}");
 }

@@ -151,7 +151,7 @@ async fn a_bad_certificate_does_not_affect_other_names() {
     let warning = eventually("it is told", || async {
         rig.front.warnings().into_iter().find(|warning| warning.contains("other.example"))
     });
-    assert!(warning.await.unwrap().contains("are no certificate with its key"));
+    assert!(warning.await.unwrap().contains("are not a certificate and its key"));
     for name in ["dev", "other"] {
         let page = client.get(&format!("{name}.example"), "/").await.unwrap();
         assert_eq!(page.body.lines().next(), Some(name), "the old certificate goes on");
