@@ -49,6 +49,14 @@ pub mod label {
 }
 
 /// A value that is never printed.
+///
+/// ```
+/// use abide::model::container::Secret;
+///
+/// let secret = Secret::new("hunter2");
+/// assert_eq!(format!("{secret:?}"), "[redacted]");
+/// assert_eq!(secret.expose(), "hunter2");
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Secret(String);
 

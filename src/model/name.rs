@@ -2,6 +2,18 @@
 //!
 //! Each of them may end up as an argument of git, a label, a file name or a path of a URL, so each has its
 //! own allow-list grammar.
+//!
+//! ```
+//! use abide::model::name::{Digest, EnvironmentName};
+//!
+//! assert_eq!(EnvironmentName::new("shop-prod")?.as_str(), "shop-prod");
+//! let error = EnvironmentName::new("--force").unwrap_err().to_string();
+//! assert!(error.starts_with("invalid environment name `--force`: must be "), "{error}");
+//!
+//! let digest: Digest = format!("sha256:{}", "0f".repeat(32)).parse()?;
+//! assert_eq!(digest.short(), "0f0f0f0f0f0f");
+//! # Ok::<(), abide::model::name::InvalidName>(())
+//! ```
 
 use std::fmt;
 

@@ -94,6 +94,15 @@ impl PortMapping {
 
     /// Parses a text of compose's short form, with all ports of a range.
     ///
+    /// ```
+    /// use abide::model::ports::{HostPort, PortMapping, TransportProtocol};
+    ///
+    /// let mappings = PortMapping::parse_all("127.0.0.1:9000-9001:8000-8001/udp").unwrap();
+    /// let ports: Vec<_> = mappings.iter().map(|mapping| (mapping.host, mapping.container)).collect();
+    /// assert_eq!(ports, [(HostPort::Is(9000), 8000), (HostPort::Is(9001), 8001)]);
+    /// assert_eq!(mappings[0].protocol, TransportProtocol::Udp);
+    /// ```
+    ///
     /// # Errors
     /// Returns [`InvalidPorts`], which states the rule.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, InvalidPorts> {

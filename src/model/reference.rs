@@ -190,6 +190,19 @@ impl fmt::Display for ImageRepository {
 text_form!(ImageRepository);
 
 /// A repository and a tag in it. A tag may change its image, unless a digest pins it.
+///
+/// ```
+/// use abide::model::reference::TaggedImage;
+///
+/// let image: TaggedImage = "registry.example.com:5000/keepwork/prod:stable".parse()?;
+/// assert_eq!(image.repository.host().port(), Some(5000));
+/// assert_eq!((image.repository.path(), image.tag(), image.pinned()), ("keepwork/prod", "stable", None));
+///
+/// // As for Docker, a name without a host belongs to Docker Hub.
+/// let image: TaggedImage = "nginx:1.29".parse()?;
+/// assert_eq!(image.to_string(), "docker.io/library/nginx:1.29");
+/// # Ok::<(), abide::model::name::InvalidName>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaggedImage {

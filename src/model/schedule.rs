@@ -32,6 +32,20 @@ const SOME_DAY: &str = "2024-01-01T00:00:00Z";
 const MOST_STEPS: usize = 4_000;
 
 /// When a job runs.
+///
+/// ```
+/// use abide::model::gates::Zone;
+/// use abide::model::schedule::Schedule;
+/// use abide::model::time::Timestamp;
+///
+/// let nightly = Schedule::new("30 2 * * *", Zone::named("Europe/Berlin").unwrap()).unwrap();
+/// // On this day the clocks go from 02:00 to 03:00, so 02:30 does not exist.
+/// let before = Timestamp::parse("2026-03-29T00:00:00Z").unwrap();
+/// assert_eq!(nightly.next_after(before), Some(Timestamp::parse("2026-03-29T01:00:00Z").unwrap()));
+///
+/// let error = Schedule::new("61 2 * * *", Zone::named("UTC").unwrap()).unwrap_err();
+/// assert!(error.starts_with("has a wrong minute `61`"), "{error}");
+/// ```
 #[derive(Clone, Serialize)]
 pub struct Schedule {
     /// The expression, with single spaces.

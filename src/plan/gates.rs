@@ -103,6 +103,23 @@ pub fn shares(one: &Image, other: &Image) -> bool {
 
 /// Judges every gate. The answers come in a fixed order; a gate that is not declared has none, and rejections
 /// have one only if there is a rejection.
+///
+/// ```
+/// use abide::model::desired::{Entry, Image};
+/// use abide::model::gates::Gates;
+/// use abide::model::name::EnvironmentName;
+/// use abide::model::spec::Manifest;
+/// use abide::model::time::Timestamp;
+/// use abide::plan::gates::{Candidate, are_open, judge, sentence};
+///
+/// let [test, prod] = ["test", "prod"].map(|name| EnvironmentName::new(name).unwrap());
+/// let image = Image { reference: None, digest: None, id: None };
+/// let candidate = Candidate::new((&test, &prod), &Entry::default(), &image, &[], &Manifest::default());
+/// let gates = Gates { approvals: 2, ..Gates::default() };
+/// let answers = judge(&gates, &candidate, &[], Timestamp::default());
+/// assert!(!are_open(&answers));
+/// assert_eq!(sentence(&prod, &answers), "prod is waiting: 0 of 2 approvals");
+/// ```
 pub fn judge(gates: &Gates, candidate: &Candidate, evidence: &[Evidence], now: Timestamp) -> Vec<GateAnswer> {
     let mut answers = Vec::new();
     answers.extend(rejection(candidate, evidence));

@@ -22,6 +22,17 @@ const HEALTHY: Duration = Duration::from_secs(600);
 
 /// The delay after `count` failures in a row: none after the first, then doubling. `seed` spreads
 /// containers that fail together by up to a quarter; the same seed gives the same delay.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use abide::plan::backoff;
+///
+/// assert_eq!(backoff(1, "dev-server"), Duration::ZERO);
+/// let second = backoff(2, "dev-server");
+/// assert!(second >= Duration::from_secs(1) && second <= Duration::from_millis(1250));
+/// assert_eq!(backoff(30, "dev-server"), Duration::from_secs(300));
+/// ```
 pub fn backoff(count: u32, seed: &str) -> Duration {
     let Some(doublings) = count.checked_sub(2) else { return Duration::ZERO };
     let base = FIRST.saturating_mul(1_u32.checked_shl(doublings.min(20)).unwrap_or(u32::MAX));

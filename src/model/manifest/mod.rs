@@ -63,6 +63,19 @@ pub struct ParsedManifest {
 
 /// Reads the manifest that `files` declare together.
 ///
+/// ```
+/// use abide::model::manifest::{SourceFile, parse};
+///
+/// let file = |text: &str| SourceFile { name: "shop.toml".to_owned(), text: text.to_owned() };
+/// let good = "[environment.dev]\ncontainer = \"dev-server\"\nport = 8900\n";
+/// let manifest = parse(&[file(good)]).unwrap();
+/// let (name, dev) = manifest.environments.first_key_value().unwrap();
+/// assert_eq!((name.as_str(), dev.port), ("dev", Some(8900)));
+///
+/// let problems = parse(&[file(&good.replace("port", "prot"))]).unwrap_err();
+/// assert!(problems.to_string().starts_with("shop.toml:3: "), "{problems}");
+/// ```
+///
 /// # Errors
 /// Returns all [`Problems`], ordered by file and line.
 pub fn parse(files: &[SourceFile]) -> Result<Manifest, Problems> {
