@@ -133,6 +133,7 @@ pub(super) fn table() -> Vec<ApiRoute> {
         post("/api/v1/login", Local, page::login_link),
         get("/", Look, page::board).page(),
         get("/environments/{environment}", Look, page::environment).page(),
+        get("/groups/{environment}", Look, page::group).page(),
         post("/environments/{environment}/promote", Move, page::promote).page(),
         post("/environments/{environment}/rollback", Move, page::rollback).page(),
         post("/environments/{environment}/hold", Move, page::hold).page(),

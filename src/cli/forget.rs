@@ -36,6 +36,8 @@ pub(crate) struct ForgetArgs {
     /// Stop and remove its container first
     #[arg(long)]
     stop: bool,
+    #[command(flatten)]
+    seen: result::SeenGeneration,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
@@ -53,7 +55,7 @@ pub(crate) async fn run(args: &ForgetArgs, session: &mut CliSession) -> Result<C
     if !args.yes && !session.console.agreed_on_a_terminal(&format!("Remove {what}?"))? {
         return Err(CliError::No("nothing was removed".to_owned()));
     }
-    let moved = client.act(name, "forget", &json!({ "stop": args.stop })).await?;
+    let moved = client.act(name, "forget", &args.seen.with(json!({ "stop": args.stop }))).await?;
     if client.overview().await?.daemon {
         until_gone(&client, name).await?;
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::client::ApiClient;
 use super::exit::{CliError, CliExit};
 use super::output::style;
 use super::output::table::{Cell, TextTable};
@@ -13,7 +12,7 @@ use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::desired::Image;
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
-use crate::model::view::EnvironmentView;
+use crate::model::view::{EnvironmentView, SeenGenerations};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,9 +48,9 @@ pub(crate) struct PromoteArgs {
     /// Reason to record for passing the gates
     #[arg(long, value_name = "TEXT", requires = "overrides")]
     reason: Option<String>,
-    /// Refuse unless TO is still at this generation
+    /// Refuse unless TO is still at this generation; for a group: MEMBER=GENERATION,...
     #[arg(long, value_name = "GENERATION")]
-    seen: Option<u64>,
+    seen: Option<SeenGenerations>,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
@@ -68,7 +67,7 @@ pub(crate) struct PromoteArgs {
 #[derive(Serialize)]
 struct PromoteBody<'a> {
     from: &'a EnvironmentName,
-    /// The generation of TO that the user looked at; without one, the image that the question shows.
+    /// The generations of TO that the user looked at; without them, the image that the question shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen: Option<SeenPromotion<'a>>,
     /// That image, beside a generation.
@@ -90,29 +89,30 @@ struct PromoteBody<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum SeenPromotion<'a> {
-    Target(u64),
+    Target(&'a SeenGenerations),
     Image(&'a Digest),
 }
 
 pub(crate) async fn run(args: &PromoteArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(args.see.need("promote --wait")).await?;
     let source = client.overview_of(&args.from).await?;
-    if source.groups.iter().any(|group| group.group.as_str() == args.from.as_str()) {
-        return of_groups(args, &source.environments, session, &client).await;
-    }
-    let from = client.environment(&args.from).await?;
-    let to = client.environment(&args.to).await?;
-    let seen = digest(args, &from)?;
-    session.console.talk_block(&comparison(std::slice::from_ref(&from), std::slice::from_ref(&to)));
-    let question = format!("Promote {} from {} to {}?", seen.short(), args.from, args.to);
+    let is_group = source.groups.iter().any(|group| group.group.as_str() == args.from.as_str());
+    let (from, to) = (source.environments, client.overview_of(&args.to).await?.environments);
+    let image = if is_group { None } else { Some(digest(args, &from)?) };
+    session.console.talk_block(&comparison(&from, &to));
+    let question = match &image {
+        Some(image) => format!("Promote {} from {} to {}?", image.short(), args.from, args.to),
+        None => format!("Promote the group {} to {}?", args.from, args.to),
+    };
     if !args.yes && !agreed(&question, session)? {
         return Err(CliError::No("nothing was changed".to_owned()));
     }
+    let seen_image = image.as_ref().map(SeenPromotion::Image);
     let request = PromoteBody {
         from: &args.from,
-        seen: Some(args.seen.map_or(SeenPromotion::Image(&seen), SeenPromotion::Target)),
-        image: args.seen.map(|_| &seen),
-        images: BTreeMap::new(),
+        seen: args.seen.as_ref().map(SeenPromotion::Target).or(seen_image),
+        image: image.as_ref().filter(|_| args.seen.is_some()),
+        images: if is_group { digests(&from) } else { BTreeMap::new() },
         digest: args.digest.as_ref(),
         note: args.note.as_deref(),
         overrides: args.overrides,
@@ -121,47 +121,19 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut CliSession) -> Result<
     let moved = client.act(&args.to, "promote", &request).await?;
     result::report(&mut session.console, &moved)?;
     let generation = args.generation.map_or(moved.generation, Generation);
-    let (commit, digest) = (args.commit.clone(), Some(seen));
-    let goal = Goal { commit, digest, generation: Some(generation), held: false };
-    args.see.to(session, &client, &args.to, &goal).await
-}
-
-/// Promotes every member of a group, or none.
-async fn of_groups(
-    args: &PromoteArgs,
-    from: &[EnvironmentView],
-    session: &mut CliSession,
-    client: &ApiClient,
-) -> Result<CliExit, CliError> {
-    let to = client.overview_of(&args.to).await?.environments;
-    session.console.talk_block(&comparison(from, &to));
-    let question = format!("Promote the group {} to {}?", args.from, args.to);
-    if !args.yes && !agreed(&question, session)? {
-        return Err(CliError::No("nothing was changed".to_owned()));
-    }
-    let shown = |view: &EnvironmentView| view.image.as_ref()?.shown_digest().cloned();
-    let digests: BTreeMap<_, _> =
-        from.iter().filter_map(|view| Some((&view.environment, shown(view)?))).collect();
-    let request = PromoteBody {
-        from: &args.from,
-        seen: args.seen.map(SeenPromotion::Target),
-        image: None,
-        images: digests.iter().map(|(name, digest)| (*name, digest)).collect(),
-        digest: args.digest.as_ref(),
-        note: args.note.as_deref(),
-        overrides: args.overrides,
-        reason: args.reason.as_deref(),
-    };
-    let moved = client.act(&args.to, "promote", &request).await?;
-    result::report(&mut session.console, &moved)?;
-    let goal = Goal { generation: Some(moved.generation), ..Goal::default() };
-    args.see.through(session, client, &moved, &goal).await
+    let goal = Goal { commit: args.commit.clone(), digest: image, generation: Some(generation), held: false };
+    args.see.through(session, &client, &moved, &goal).await
 }
 
 /// The digest to compare and record: the argument if given, else the one that FROM runs.
-fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, CliError> {
-    let shown = from.image.as_ref().and_then(Image::shown_digest);
-    args.digest.clone().or_else(|| shown.cloned()).ok_or_else(|| {
+fn digest(args: &PromoteArgs, from: &[EnvironmentView]) -> Result<Digest, CliError> {
+    if let Some(digest) = &args.digest {
+        return Ok(digest.clone());
+    }
+    let Some(from) = from.first() else {
+        return Err(CliError::No(format!("cannot promote {}: its state is unknown", args.from)));
+    };
+    shown(from).cloned().ok_or_else(|| {
         CliError::No(format!(
             "cannot promote {}: its status is {}: {}",
             from.environment,
@@ -169,6 +141,15 @@ fn digest(args: &PromoteArgs, from: &EnvironmentView) -> Result<Digest, CliError
             from.message
         ))
     })
+}
+
+/// The images that the members of a group run.
+fn digests(from: &[EnvironmentView]) -> BTreeMap<&EnvironmentName, &Digest> {
+    from.iter().filter_map(|view| Some((&view.environment, shown(view)?))).collect()
+}
+
+fn shown(view: &EnvironmentView) -> Option<&Digest> {
+    view.image.as_ref().and_then(Image::shown_digest)
 }
 
 /// The versions of both sides.
@@ -182,7 +163,7 @@ fn comparison(from: &[EnvironmentView], to: &[EnvironmentView]) -> String {
             view.generation.to_string().into(),
             Cell::styled(view.status.as_str(), style::condition(view.status)),
             Cell::or_dash(view.revision.as_ref().map(CommitId::short)),
-            Cell::or_dash(view.image.as_ref().and_then(Image::shown_digest).map(Digest::short)),
+            Cell::or_dash(shown(view).map(Digest::short)),
         ]);
     }
     table.render(None)

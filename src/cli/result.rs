@@ -2,23 +2,25 @@
 
 use std::io;
 
+use serde_json::json;
+
 use super::output::console::Console;
 use super::output::text::one_line;
-use crate::model::view::RecordChange;
+use crate::model::view::{RecordChange, SeenGenerations};
 
-/// The generation that the user looked at before the command.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+/// The generations that the user looked at before the command.
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct SeenGeneration {
-    /// Refuse unless the environment is still at this generation
+    /// Refuse unless the environment is still at this generation; for a group: MEMBER=GENERATION,...
     #[arg(long, value_name = "GENERATION")]
-    pub(crate) seen: Option<u64>,
+    pub(crate) seen: Option<SeenGenerations>,
 }
 
 impl SeenGeneration {
-    /// Adds the generation to a request, if one was given. An earlier daemon does not know the key.
-    pub(crate) fn with(self, mut request: serde_json::Value) -> serde_json::Value {
-        if let (Some(seen), Some(fields)) = (self.seen, request.as_object_mut()) {
-            fields.insert("seen".to_owned(), seen.into());
+    /// Adds the generations to a request, if they were given. An earlier daemon does not know the key.
+    pub(crate) fn with(&self, mut request: serde_json::Value) -> serde_json::Value {
+        if let (Some(seen), Some(fields)) = (&self.seen, request.as_object_mut()) {
+            fields.insert("seen".to_owned(), json!(seen));
         }
         request
     }

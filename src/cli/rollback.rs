@@ -7,6 +7,7 @@ use super::result;
 use super::session::CliSession;
 use super::wait::{Goal, GoalArgs, SeeThrough};
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::view::SeenGenerations;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,12 +48,12 @@ struct RollbackBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seen: Option<u64>,
+    seen: Option<&'a SeenGenerations>,
 }
 
 pub(crate) async fn run(args: &RollbackArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
-    let request =
-        RollbackBody { to: args.to.map(Generation), reason: args.reason.as_deref(), seen: args.seen.seen };
+    let (to, reason, seen) = (args.to.map(Generation), args.reason.as_deref(), args.seen.seen.as_ref());
+    let request = RollbackBody { to, reason, seen };
     let client = session.client(args.see.need("rollback --wait")).await?;
     let environment = &args.environment;
     let to = args.to.map_or_else(|| "its last good generation".to_owned(), |to| format!("generation {to}"));

@@ -9,6 +9,7 @@ use super::result;
 use super::session::CliSession;
 use super::wait::{Goal, SeeThrough};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::view::SeenGenerations;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,7 +77,7 @@ struct SetBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seen: Option<u64>,
+    seen: Option<&'a SeenGenerations>,
 }
 
 pub(crate) async fn run(args: &SetArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: &SetArgs, session: &mut CliSession) -> Result<CliE
         image: args.image.as_ref(),
         commit: args.commit.as_ref(),
         reason: args.reason.as_deref(),
-        seen: args.seen.seen,
+        seen: args.seen.seen.as_ref(),
     };
     let client = session.client(args.see.need("set --wait")).await?;
     let moved = client.act(&args.environment, "set", &request).await?;

@@ -7,6 +7,7 @@ use super::result;
 use super::session::{CliSession, Requirement};
 use super::wait::{self, GoalArgs, SeeThrough};
 use crate::model::name::EnvironmentName;
+use crate::model::view::SeenGenerations;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +25,7 @@ pub(crate) struct SyncArgs {
     environment: Option<EnvironmentName>,
     /// Refuse unless the environment is still at this generation
     #[arg(long, value_name = "GENERATION", requires = "environment")]
-    seen: Option<u64>,
+    seen: Option<SeenGenerations>,
     #[command(flatten)]
     see: SeeThrough,
     #[command(flatten)]
@@ -34,9 +35,8 @@ pub(crate) struct SyncArgs {
 pub(crate) async fn run(args: &SyncArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Daemon("sync")).await?;
     let moved = if let Some(environment) = &args.environment {
-        let moved = client
-            .act(environment, "sync", &result::SeenGeneration { seen: args.seen }.with(json!({})))
-            .await?;
+        let seen = result::SeenGeneration { seen: args.seen.clone() };
+        let moved = client.act(environment, "sync", &seen.with(json!({}))).await?;
         result::report(&mut session.console, &moved)?;
         vec![moved]
     } else {

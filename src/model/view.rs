@@ -1,6 +1,7 @@
 //! The answers of the API and the output of `-o json`: stable formats for scripts.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -181,6 +182,49 @@ pub struct RecordChange {
     /// The answers for the members, if `environment` is a group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<RecordChange>,
+}
+
+/// The generations that a client looked at before it sent a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SeenGenerations {
+    /// That of an environment.
+    One(Generation),
+    /// Those of the members of a group.
+    Members(BTreeMap<EnvironmentName, Generation>),
+}
+
+impl FromStr for SeenGenerations {
+    type Err = String;
+
+    /// Parses `12`, or `shop-web=3,shop-db=4`.
+    ///
+    /// ```
+    /// use abide::model::name::Generation;
+    /// use abide::model::view::SeenGenerations;
+    ///
+    /// assert_eq!("12".parse(), Ok(SeenGenerations::One(Generation(12))));
+    /// let members: SeenGenerations = "shop-web=3,shop-db=4".parse()?;
+    /// assert_eq!(serde_json::to_string(&members).unwrap(), r#"{"shop-db":4,"shop-web":3}"#);
+    /// # Ok::<(), String>(())
+    /// ```
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || {
+            format!(
+                "invalid generation `{text}`: must be a number, or MEMBER=NUMBER for each member of a group, \
+                 separated by commas"
+            )
+        };
+        let number = |text: &str| text.parse().map(Generation).map_err(|_| problem());
+        if !text.contains('=') {
+            return number(text).map(Self::One);
+        }
+        let member = |pair: &str| {
+            let (name, generation) = pair.split_once('=').ok_or_else(problem)?;
+            Ok((EnvironmentName::new(name).map_err(|error| error.to_string())?, number(generation)?))
+        };
+        text.split(',').map(member).collect::<Result<_, String>>().map(Self::Members)
+    }
 }
 
 /// The progress of a wait.

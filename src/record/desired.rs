@@ -18,8 +18,8 @@ use crate::model::time::Timestamp;
 #[derive(Clone)]
 pub struct DesiredWriter {
     pub(super) shared: Arc<RecordInner>,
-    /// The generation that the environment to change must still have.
-    pub(super) seen: Option<Generation>,
+    /// The conditions of its changes.
+    pub(super) seen: Vec<Precondition>,
 }
 
 /// A change by an operator or a promotion.
@@ -54,10 +54,9 @@ pub struct Precondition {
 }
 
 impl DesiredWriter {
-    /// A writer whose next changes of an environment are refused unless its record is at this generation.
-    /// `None`: at any.
+    /// A writer whose changes are refused unless every one of these conditions holds.
     #[must_use]
-    pub fn seeing(&self, seen: Option<Generation>) -> Self {
+    pub fn seeing(&self, seen: Vec<Precondition>) -> Self {
         Self { shared: Arc::clone(&self.shared), seen }
     }
 
@@ -138,10 +137,9 @@ impl DesiredWriter {
         holds: BTreeMap<EnvironmentName, Hold>,
         guards: &[Precondition],
     ) -> Result<Vec<Desired>, WriteError> {
-        let (seen, guards) = (self.seen, guards.to_vec());
+        let guards = [self.seen.as_slice(), guards].concat();
         let work = move |draft: &mut RecordDraft<'_>| {
             check(draft, &guards)?;
-            check_seen(draft, changes.keys(), seen)?;
             let mut all = together::begin(draft, changes)?;
             for (environment, hold) in holds {
                 let mut desired = draft.desired(&environment)?;
@@ -275,9 +273,9 @@ impl DesiredWriter {
         environment: &EnvironmentName,
         change: impl FnOnce(&mut RecordDraft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<Desired, WriteError> {
-        let (environment, seen) = (environment.clone(), self.seen);
+        let (environment, seen) = (environment.clone(), self.seen.clone());
         let work = move |draft: &mut RecordDraft<'_>| {
-            check_seen(draft, [&environment], seen)?;
+            check(draft, &seen)?;
             edit(draft, &environment, change)
         };
         self.shared.write(work).await
@@ -289,9 +287,9 @@ impl DesiredWriter {
         environments: Vec<EnvironmentName>,
         change: impl Fn(&mut RecordDraft<'_>, &mut Desired) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<Vec<Desired>, WriteError> {
-        let seen = self.seen;
+        let seen = self.seen.clone();
         let work = move |draft: &mut RecordDraft<'_>| {
-            check_seen(draft, &environments, seen)?;
+            check(draft, &seen)?;
             environments.iter().map(|environment| edit(draft, environment, &change)).collect()
         };
         self.shared.write(work).await
@@ -392,17 +390,6 @@ fn edit(
         draft.put_desired(&desired)?;
     }
     Ok(desired)
-}
-
-/// Checks the generation that the writer saw.
-fn check_seen<'e>(
-    draft: &RecordDraft<'_>,
-    environments: impl IntoIterator<Item = &'e EnvironmentName>,
-    seen: Option<Generation>,
-) -> Result<(), WriteError> {
-    let Some(generation) = seen else { return Ok(()) };
-    let guard = |environment: &EnvironmentName| Precondition { environment: environment.clone(), generation };
-    check(draft, &environments.into_iter().map(guard).collect::<Vec<_>>())
 }
 
 pub(super) fn check(draft: &RecordDraft<'_>, guards: &[Precondition]) -> Result<(), WriteError> {

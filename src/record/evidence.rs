@@ -85,16 +85,17 @@ impl DesiredWriter {
     /// there were.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// Returns [`WriteError`] if nothing was recorded.
     pub async fn withdraw(
         &self,
         environment: &EnvironmentName,
         is_meant: impl Fn(&Evidence) -> bool + Send + 'static,
         withdrawal: Withdrawal,
         message: String,
-    ) -> Result<usize, RecordError> {
-        let environment = environment.clone();
+    ) -> Result<usize, WriteError> {
+        let (environment, seen) = (environment.clone(), self.seen.clone());
         let work = move |draft: &mut RecordDraft<'_>| {
+            check(draft, &seen)?;
             let stored = of(draft.store(), DocumentKind::Rejections, &environment)?;
             let meant: Vec<_> =
                 stored.into_iter().filter(|found| found.is_rejection() && is_meant(found)).collect();

@@ -1,8 +1,8 @@
 //! Forgets an environment: an operator requests it, and the loop carries it out.
 
-use super::desired::DesiredWriter;
+use super::desired::{DesiredWriter, check};
 use super::draft::RecordDraft;
-use super::error::RecordError;
+use super::error::{RecordError, WriteError};
 use super::keys;
 use super::resolver::Resolver;
 use super::store::DocumentKind;
@@ -34,14 +34,15 @@ impl DesiredWriter {
     /// Records the request to forget an environment. The loop removes it.
     ///
     /// # Errors
-    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    /// Returns [`WriteError`] if nothing was recorded.
     pub async fn forget(
         &self,
         environment: &EnvironmentName,
         request: Forget,
-    ) -> Result<Desired, RecordError> {
-        let environment = environment.clone();
+    ) -> Result<Desired, WriteError> {
+        let (environment, seen) = (environment.clone(), self.seen.clone());
         let work = move |draft: &mut RecordDraft<'_>| {
+            check(draft, &seen)?;
             let mut desired = draft.desired(&environment)?;
             desired.forget = Some(request);
             draft.put_desired(&desired)?;

@@ -149,7 +149,7 @@ fn deal(id: String, instance: String, shared: RecordInner, notices: Vec<String>)
     Handles {
         id,
         instance,
-        writer: DesiredWriter { shared: Arc::clone(&shared), seen: None },
+        writer: DesiredWriter { shared: Arc::clone(&shared), seen: Vec::new() },
         resolver: Resolver { shared: Arc::clone(&shared), proposes: false },
         replica: Replica { shared: Arc::clone(&shared) },
         reports: ReportWriter { shared: Arc::clone(&shared) },

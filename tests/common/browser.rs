@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::ports::free_ports;
@@ -186,6 +188,15 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": colours }] });
         self.devtools("Emulation.setEmulatedMedia", &features);
+    }
+
+    /// Stores a picture of the whole page as `NAME.png` in the folder of `ABIDE_TEST_PICTURES`, if that is set.
+    pub(crate) fn picture(&self, name: &str) {
+        let Some(folder) = std::env::var_os("ABIDE_TEST_PICTURES") else { return };
+        let shot = self
+            .devtools("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));
+        let image = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+        std::fs::write(Path::new(&folder).join(format!("{name}.png")), image).unwrap();
     }
 
     fn devtools(&self, command: &str, parameters: &Value) -> Value {

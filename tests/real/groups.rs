@@ -5,13 +5,13 @@ use serde_json::Value;
 use crate::common::{Daemon, PATIENCE, Ran, Space, abide, busybox, docker, eventually_some, try_docker};
 
 /// `shop-test` and `shop-prod`, each a database and a site that asks it.
-struct Shops {
+pub(crate) struct Shops {
     desired_state: std::path::PathBuf,
-    space: Space,
+    pub(crate) space: Space,
 }
 
 impl Shops {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let space = Space::new()?;
         let desired_state = space.dir().join("desired-state");
         std::fs::create_dir(&desired_state).unwrap();
@@ -47,7 +47,7 @@ impl Shops {
         self.space.name(&format!("{group}-{member}"))
     }
 
-    fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         Daemon::start(&self.desired_state, &[])
     }
 
@@ -56,20 +56,20 @@ impl Shops {
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let ran = self.abide(arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
         ran
     }
 
-    fn view(&self, environment: &str) -> Option<Value> {
+    pub(crate) fn view(&self, environment: &str) -> Option<Value> {
         let ran = self.abide(&["status", environment, "-o", "json"]);
         serde_json::from_str::<Vec<Value>>(&ran.stdout).ok()?.pop()
     }
 
     /// Waits for a status of an environment.
     #[track_caller]
-    fn until(&self, environment: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, environment: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             eventually_some(what, PATIENCE, || {
@@ -160,7 +160,7 @@ fn two_groups_have_a_db_each_and_start_in_the_order_of_their_needs() {
 
 impl Shops {
     /// Both groups run version one, prod by a promotion.
-    fn both_run(&self, shell: &str) -> [String; 2] {
+    pub(crate) fn both_run(&self, shell: &str) -> [String; 2] {
         let images = [self.version(shell, "one", "db", ""), self.version(shell, "one", "web", "")];
         self.set_test(&images);
         self.promote(&["--wait", "--timeout", "60s"]);
@@ -168,11 +168,11 @@ impl Shops {
         images
     }
 
-    fn version(&self, shell: &str, number: &str, member: &str, more: &str) -> String {
+    pub(crate) fn version(&self, shell: &str, number: &str, member: &str, more: &str) -> String {
         version(&self.space, shell, number, &format!("ENV MEMBER={member} {more}"))
     }
 
-    fn set_test(&self, [db, web]: &[String; 2]) {
+    pub(crate) fn set_test(&self, [db, web]: &[String; 2]) {
         self.run(&["set", "shop-test-db", db]);
         self.run(&["set", "shop-test-web", web]);
         self.await_group("shop-test", &[db.clone(), web.clone()]);
@@ -183,7 +183,7 @@ impl Shops {
     }
 
     #[track_caller]
-    fn await_group(&self, group: &str, [db, web]: &[String; 2]) {
+    pub(crate) fn await_group(&self, group: &str, [db, web]: &[String; 2]) {
         self.await_ready(&format!("{group}-db"), db);
         self.await_ready(&format!("{group}-web"), web);
     }

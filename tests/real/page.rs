@@ -1,5 +1,6 @@
 //! The web page in a real browser, as developers, testers and operators use it.
 
+mod groups;
 mod proxied;
 mod walks;
 
@@ -131,15 +132,7 @@ fn an_open_page_detects_the_end_of_its_session_or_the_daemon() {
     browser.until("the board is live", LIVE, |text| text == "Live");
     browser.open(&format!("{root}/environments/dev"));
     assert!(browser.try_text("#hold").is_none(), "a viewer sees no form");
-    browser.until("the page is live", LIVE, |text| text == "Live");
-
-    let Scene { daemon, site, space } = scene;
-    let listen = format!("127.0.0.1:{}", daemon.port());
-    assert!(daemon.terminate().success());
-    browser.until("the page says that it is cut off", LIVE, |text| text == "Not live");
-    let daemon = site.daemon_at(&listen);
-    let scene = Scene { daemon, site, space };
-    browser.until("the page is live again, with the same session", LIVE, |text| text == "Live");
+    let scene = proxied::outlives_a_restart(scene, &browser);
     assert!(browser.url().ends_with("/environments/dev"), "{}", browser.url());
 
     scene.abide(&["token", "revoke", "screen"]);

@@ -1,4 +1,4 @@
-//! The board: trouble first, then one lane for each group of environments, then those on their own.
+//! The board: trouble first, then one lane for each chain of promotions, then what is on its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,25 +14,24 @@ use super::card::{Card, CardPlace};
 use super::environment;
 use super::frame::Frame;
 use super::guard::Visit;
-use super::lanes::{Group, LaneStage, groups};
+use super::lanes::{Lane, LaneStage, lanes};
 use super::promotion::{ahead, pair};
 use super::status::urgency;
 use super::text::{PageClock, sentence};
 use super::timeline;
+use super::trouble::{MOST_TROUBLED, Trouble, troubled};
+use super::unit::{BoardCard, BoardUnit, GroupCard};
 use crate::api::ApiState;
 use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
-use crate::model::desired::{Desired, HistoryEntry, Outcome};
-use crate::model::name::{CommitId, EnvironmentName, Generation};
+use crate::model::desired::{Desired, HistoryEntry};
+use crate::model::name::{CommitId, EnvironmentName, GroupName};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
-use crate::model::time::Timestamp;
-use crate::model::view::EnvironmentView;
+use crate::model::view::{EnvironmentView, GroupView};
 use crate::record::RecordError;
 
 /// Above this number of environments, lanes have one row each, and the board has a search field.
 const MANY: usize = 30;
-/// The most environments in trouble that are shown with a sentence; the others are named.
-const MOST_TROUBLED: usize = 20;
 /// The cards in one row of a lane.
 const IN_A_ROW: usize = 3;
 
@@ -52,16 +51,13 @@ impl BoardQuery {
         [&self.q, &self.status, &self.host].into_iter().flatten().any(|text| !text.trim().is_empty())
     }
 
-    fn takes(&self, card: &Card) -> bool {
+    fn takes(&self, card: &BoardCard<'_>) -> bool {
         let given = |text: &Option<String>| {
             text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_lowercase)
         };
-        let has = |text: &str, part: &str| text.to_lowercase().contains(part);
-        let host = card.host.as_deref().unwrap_or_default();
-        given(&self.q).is_none_or(|q| {
-            has(&card.name, &q) || has(&card.source, &q) || has(&card.subject, &q) || has(host, &q)
-        }) && given(&self.status).is_none_or(|status| status == card.badge.look)
-            && given(&self.host).is_none_or(|wanted| host == wanted)
+        given(&self.q).is_none_or(|q| card.has(&q))
+            && given(&self.status).is_none_or(|status| status == card.badge().look)
+            && given(&self.host).is_none_or(|wanted| card.host() == wanted)
     }
 }
 
@@ -69,9 +65,10 @@ impl BoardQuery {
 pub(super) struct BoardOverview {
     pub(super) manifest: Arc<crate::api::ManifestState>,
     pub(super) views: Vec<EnvironmentView>,
+    groups: BTreeMap<GroupName, GroupView>,
     pub(super) recorded: BTreeMap<EnvironmentName, Desired>,
     /// The history of those in trouble, newest first.
-    histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>>,
+    pub(super) histories: BTreeMap<EnvironmentName, Vec<HistoryEntry>>,
     /// The first lane and its environments, for the timeline.
     first: Option<(String, Vec<EnvironmentName>)>,
 }
@@ -98,7 +95,9 @@ impl BoardOverview {
                     histories.insert(name.clone(), api.status.history(name)?);
                 }
             }
-            Ok(Self { manifest, views, recorded, histories, first })
+            let groups =
+                GroupView::all(&views).into_iter().map(|group| (group.group.clone(), group)).collect();
+            Ok(Self { manifest, views, groups, recorded, histories, first })
         })
         .await
     }
@@ -106,10 +105,11 @@ impl BoardOverview {
 
 /// The first lane, else the only environment.
 fn first_lane(manifest: &Manifest, views: &[EnvironmentView]) -> Option<(String, Vec<EnvironmentName>)> {
-    let groups = groups(manifest, views.iter().map(|view| &view.environment));
+    let lanes = lanes(manifest, views.iter().map(|view| &view.environment));
     let is_single = views.len() == 1;
-    let lane = groups.into_iter().find(|group| group.steps.len() > 1 || is_single)?;
-    Some((lane.title, lane.steps.into_iter().map(|step| step.name).take(timeline::MOST_LANES).collect()))
+    let lane = lanes.into_iter().find(|lane| lane.steps.len() > 1 || is_single)?;
+    let names = lane.steps.iter().flat_map(|step| step.environments(manifest));
+    Some((lane.title.clone(), names.take(timeline::MOST_LANES).collect()))
 }
 
 /// `GET /?q=&status=&host=`
@@ -142,8 +142,14 @@ pub(in crate::api) async fn board(
         (name.clone(), Card { ahead, ..Card::new(view, spec, desired, commit, &place) })
     };
     let cards: BTreeMap<EnvironmentName, Card> = overview.views.iter().map(card).collect();
+    let version =
+        |name: &EnvironmentName| cards.get(name).map(|card| (card.version.clone(), card.generation));
+    let group = |(name, group): (&GroupName, &GroupView)| {
+        (name.clone(), GroupCard::new(manifest, group, &overview.views, version))
+    };
+    let cards = BoardCards { groups: overview.groups.iter().map(group).collect(), environments: &cards };
 
-    let troubled = troubled(&overview);
+    let troubled = troubled(&overview.views, &overview.groups);
     let title = match troubled.len() {
         0 => "Board".to_owned(),
         count => format!("({count}!) Board"),
@@ -151,10 +157,10 @@ pub(in crate::api) async fn board(
     let frame = Frame::new(&visit, &api, &title, "board").live(None).troubled(!troubled.is_empty());
     let mut parts = Vec::new();
     parts.push(part(&Notices { notices: notices(&api, &overview) })?);
-    parts.push(part(&Trouble::new(&visit, clock, &overview, &cards, &troubled))?);
-    let is_large = cards.len() > MANY;
+    parts.push(part(&Trouble::new(&visit, clock, &overview, &troubled))?);
+    let is_large = cards.environments.len() > MANY;
     if query.is_set() {
-        let found: Vec<&Card> = cards.values().filter(|card| query.takes(card)).collect();
+        let found: Vec<BoardCard<'_>> = cards.all().filter(|card| query.takes(card)).collect();
         parts.push(part(&Rows {
             root: &visit.site.prefix,
             clock,
@@ -164,22 +170,14 @@ pub(in crate::api) async fn board(
             cards: found,
         })?);
     } else {
-        parts.extend(lanes(&visit, clock, manifest, &cards, is_large)?);
+        parts.extend(shown_lanes(&visit, clock, manifest, &cards, is_large)?);
         if let [only] = overview.views.as_slice() {
             parts.extend(environment::alone(&api, &visit.site.prefix, clock, &only.environment).await?);
         }
         parts.extend(drawn(&overview, clock)?);
     }
-    let page = Board { frame, query, is_large, is_empty: cards.is_empty(), parts };
+    let page = Board { frame, query, is_large, is_empty: cards.environments.is_empty(), parts };
     answer::page(&visit, &page)
-}
-
-/// The environments that someone should look at, the most urgent first, then the oldest trouble.
-fn troubled(overview: &BoardOverview) -> Vec<&EnvironmentView> {
-    let mut troubled: Vec<_> =
-        overview.views.iter().filter_map(|view| Some((urgency(view)?, view))).collect();
-    troubled.sort_by_key(|(urgency, view)| (*urgency, view.since.unwrap_or_default()));
-    troubled.into_iter().map(|(_, view)| view).collect()
 }
 
 /// The timeline of the first lane.
@@ -221,36 +219,54 @@ fn notices(api: &ApiState, overview: &BoardOverview) -> Vec<String> {
     notices
 }
 
-fn lanes(
+/// The cards of all environments and groups.
+struct BoardCards<'a> {
+    environments: &'a BTreeMap<EnvironmentName, Card>,
+    groups: BTreeMap<GroupName, GroupCard>,
+}
+
+impl BoardCards<'_> {
+    fn of(&self, unit: &BoardUnit) -> Option<BoardCard<'_>> {
+        match unit {
+            BoardUnit::Environment(name) => self.environments.get(name).map(BoardCard::Environment),
+            BoardUnit::Group(name) => self.groups.get(name).map(BoardCard::Group),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = BoardCard<'_>> {
+        let groups = self.groups.values().map(BoardCard::Group);
+        groups.chain(self.environments.values().map(BoardCard::Environment))
+    }
+}
+
+fn shown_lanes(
     visit: &Visit,
     clock: PageClock,
     manifest: &Manifest,
-    cards: &BTreeMap<EnvironmentName, Card>,
+    cards: &BoardCards<'_>,
     is_large: bool,
 ) -> Result<Vec<Safe<String>>, ApiError> {
     let mut parts = Vec::new();
     let mut alone = Vec::new();
     let root = visit.site.prefix.as_str();
-    for group in groups(manifest, cards.keys()) {
-        if let [step] = group.steps.as_slice() {
-            alone.push(&cards[&step.name]);
-            continue;
-        }
-        let cards_of: Vec<&Card> = group.steps.iter().map(|step| &cards[&step.name]).collect();
-        if is_large {
-            let is_calm = cards_of.iter().all(|card| card.badge.look == "ready");
-            let heading =
-                format!("{} · {}", group.title, counted(cards_of.len(), "environment", "environments"));
+    for lane in lanes(manifest, cards.environments.keys()) {
+        let cards_of: Vec<_> = lane.steps.iter().filter_map(|step| cards.of(&step.unit)).collect();
+        if lane.steps.len() == 1 {
+            alone.extend(cards_of);
+        } else if is_large {
+            let is_calm = cards_of.iter().all(|card| card.badge().look == "ready");
+            let count = lane.steps.iter().map(|step| step.environments(manifest).len()).sum();
+            let heading = format!("{} · {}", lane.title, counted(count, "environment", "environments"));
             parts.push(part(&Rows {
                 root,
                 clock,
-                id: &format!("lane-{}", group.id),
+                id: &format!("lane-{}", lane.id),
                 heading,
                 open: !is_calm,
                 cards: cards_of,
             })?);
         } else {
-            parts.push(part(&BoardLane::new(root, clock, &group, cards))?);
+            parts.push(part(&BoardLane::new(root, clock, &lane, cards))?);
         }
     }
     if alone.is_empty() {
@@ -258,7 +274,8 @@ fn lanes(
     }
     let heading = if parts.is_empty() { "Environments" } else { "On their own" };
     if is_large {
-        let (calm, other): (Vec<_>, Vec<_>) = alone.into_iter().partition(|card| card.badge.look == "ready");
+        let (calm, other): (Vec<_>, Vec<_>) =
+            alone.into_iter().partition(|card| card.badge().look == "ready");
         if !other.is_empty() {
             let heading = format!("{heading} · {} not Ready", other.len());
             parts.push(part(&Rows { root, clock, id: "alone", heading, open: true, cards: other })?);
@@ -317,76 +334,6 @@ struct Notices {
 }
 
 #[derive(Template)]
-#[template(path = "trouble.html")]
-struct Trouble<'a> {
-    root: &'a str,
-    clock: PageClock,
-    heading: String,
-    rows: Vec<TroubleRow<'a>>,
-    /// Further names.
-    others: Vec<&'a Card>,
-}
-
-struct TroubleRow<'a> {
-    card: &'a Card,
-    since: Option<Timestamp>,
-    host: Option<String>,
-    message: String,
-    next_retry: Option<Timestamp>,
-    /// The generation to roll back to, if the visitor may.
-    rollback: Option<Generation>,
-}
-
-impl<'a> Trouble<'a> {
-    fn new(
-        visit: &'a Visit,
-        clock: PageClock,
-        overview: &'a BoardOverview,
-        cards: &'a BTreeMap<EnvironmentName, Card>,
-        troubled: &[&'a EnvironmentView],
-    ) -> Self {
-        let heading = match troubled.len() {
-            1 => "1 environment needs a look".to_owned(),
-            count => format!("{count} environments need a look"),
-        };
-        let row = |view: &&'a EnvironmentView| {
-            let name = &view.environment;
-            let may_move = visit.may_move(name) && overview.manifest.manifest.environments.contains_key(name);
-            let good = overview.histories.get(name).and_then(|history| last_good(history, view.generation));
-            TroubleRow {
-                card: &cards[name],
-                since: view.since,
-                host: view.host.clone(),
-                message: sentence(&view.message),
-                next_retry: view.next_retry,
-                rollback: good.filter(|_| may_move),
-            }
-        };
-        Self {
-            root: &visit.site.prefix,
-            clock,
-            heading,
-            rows: troubled.iter().take(MOST_TROUBLED).map(row).collect(),
-            others: troubled.iter().skip(MOST_TROUBLED).map(|view| &cards[&view.environment]).collect(),
-        }
-    }
-}
-
-/// The newest earlier generation that became ready with another image than the current one.
-pub(super) fn last_good(history: &[HistoryEntry], current: Generation) -> Option<Generation> {
-    let now = history.iter().find(|kept| kept.entry.generation == current);
-    let image = now.and_then(|kept| kept.entry.image.as_ref());
-    let earlier = history.iter().filter(|kept| kept.entry.generation < current);
-    let good = earlier.filter(|kept| kept.outcome == Some(Outcome::Ready));
-    good.filter(|kept| {
-        let other = kept.entry.image.as_ref();
-        other.is_some_and(|other| image.is_none_or(|image| !image.is_same(other)))
-    })
-    .map(|kept| kept.entry.generation)
-    .next()
-}
-
-#[derive(Template)]
 #[template(path = "lane.html")]
 struct BoardLane<'a> {
     root: &'a str,
@@ -398,7 +345,7 @@ struct BoardLane<'a> {
 }
 
 struct LaneStep<'a> {
-    card: &'a Card,
+    card: BoardCard<'a>,
     /// What leads to this card within the row.
     between: Between,
 }
@@ -413,32 +360,28 @@ enum Between {
 }
 
 impl<'a> BoardLane<'a> {
-    fn new(
-        root: &'a str,
-        clock: PageClock,
-        group: &'a Group,
-        cards: &'a BTreeMap<EnvironmentName, Card>,
-    ) -> Self {
+    fn new(root: &'a str, clock: PageClock, lane: &'a Lane, cards: &'a BoardCards<'a>) -> Self {
         let mut rows: Vec<Vec<LaneStep<'a>>> = Vec::new();
         let mut before: Option<&LaneStage> = None;
-        for step in &group.steps {
-            let follows = before.is_some_and(|before| step.from.as_ref() == Some(&before.name));
+        for step in &lane.steps {
+            let Some(card) = cards.of(&step.unit) else { continue };
+            let follows = before.is_some_and(|before| step.from.as_ref() == Some(&before.unit));
             let is_full = rows.last().is_none_or(|row| row.len() >= IN_A_ROW);
             // A new chain begins a new row, if everything does not fit into one row anyway.
-            let begins = is_full || (!follows && group.steps.len() > IN_A_ROW);
+            let begins = is_full || (!follows && lane.steps.len() > IN_A_ROW);
             let between = match (begins, follows) {
                 (true, _) => Between::Nothing,
                 (false, true) => Between::Promotion,
                 (false, false) => Between::Apart,
             };
-            let step_of = LaneStep { card: &cards[&step.name], between };
+            let step_of = LaneStep { card, between };
             match rows.last_mut().filter(|_| !begins) {
                 Some(row) => row.push(step_of),
                 None => rows.push(vec![step_of]),
             }
             before = Some(step);
         }
-        Self { root, clock, id: &group.id, title: &group.title, about: &group.about, rows }
+        Self { root, clock, id: &lane.id, title: &lane.title, about: &lane.about, rows }
     }
 }
 
@@ -448,7 +391,7 @@ struct Free<'a> {
     root: &'a str,
     clock: PageClock,
     heading: &'a str,
-    cards: Vec<&'a Card>,
+    cards: Vec<BoardCard<'a>>,
 }
 
 #[derive(Template)]
@@ -459,5 +402,5 @@ struct Rows<'a> {
     id: &'a str,
     heading: String,
     open: bool,
-    cards: Vec<&'a Card>,
+    cards: Vec<BoardCard<'a>>,
 }

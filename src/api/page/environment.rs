@@ -11,7 +11,6 @@ use futures::StreamExt as _;
 
 use super::act::{self, Act, ActionForm, Noted, Notice, Typed};
 use super::answer::{self, part};
-use super::board::last_good;
 use super::card::{CardAddress, CardPlace, address, moved, short_name};
 use super::evidence;
 use super::frame::Frame;
@@ -19,18 +18,19 @@ use super::guard::Visit;
 use super::lanes::shown;
 use super::status::{Badge, urgency};
 use super::text::{PageClock, cut, sentence};
+use super::trouble::last_good;
 use super::why;
 use crate::api::ApiState;
 use crate::api::body::QueryParams;
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::{CommandTarget, FoundEnvironment};
 use crate::metrics::{RECENT, RecentRequests};
 use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::event::{Event, EventKind};
 use crate::model::job::JobView;
 use crate::model::link::Question;
 use crate::model::logs::LogOptions;
-use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, GroupName};
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
@@ -53,9 +53,13 @@ const LONGEST_LINE: usize = 2_000;
 pub(in crate::api) async fn environment(
     visit: Visit,
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     QueryParams(noted): QueryParams<Noted>,
 ) -> Result<Response, ApiError> {
+    if let Some(group) = &target.group {
+        return Ok(answer::see_other(&visit.site.path(&format!("/groups/{group}"))));
+    }
+    let found = api.find(target.name.as_str())?;
     let name = found.name.clone();
     let (causes, tail) = tokio::join!(why::evidence(&api, &name), tail(&api, &found));
     let seen = SeenEnvironment::read(&api, &name).await?;
@@ -122,7 +126,8 @@ pub(in crate::api) async fn environment(
     };
     let notice = act::notice(&noted, view, &seen.history)
         .or_else(|| evidence::notice(&noted, view, &seen.evidence.evidence));
-    answer::page(&visit, &EnvironmentPage { may_move: visit.may_move(&name), frame, notice, parts })
+    let may_move = visit.may_move(&name) && view.group.is_none();
+    answer::page(&visit, &EnvironmentPage { may_move, frame, notice, parts })
 }
 
 /// The causes and the last output of the only environment, for the board.
@@ -247,6 +252,9 @@ impl<'a> Banner<'a> {
 #[derive(Template)]
 #[template(path = "acts.html")]
 struct Acts {
+    root: String,
+    /// The group that has the other forms.
+    group: Option<GroupName>,
     acts: Vec<ActionForm>,
     /// Whether the first form is the remedy.
     is_bad: bool,
@@ -262,11 +270,17 @@ fn acts(
     if !visit.may_move(&found.name) || found.spec().is_none() {
         return Ok(None);
     }
-    let all = [Act::Resume, Act::Rollback, Act::Hold, Act::Set, Act::Sync];
+    let group = found.spec().and_then(|spec| spec.group.clone());
+    let all: &[Act] = match group {
+        // A member is held, resumed and rolled back with its group.
+        Some(_) => &[Act::Set, Act::Sync],
+        None => &[Act::Resume, Act::Rollback, Act::Hold, Act::Set, Act::Sync],
+    };
     let (view, root) = (&seen.view, visit.site.prefix.as_str());
     let form = |act| ActionForm::new(act, root, view, &seen.history, found.spec(), Typed::default());
-    let acts = all.into_iter().map(form).filter(|form| form.is_possible(view)).collect();
-    part(&Acts { acts, is_bad }).map(Some)
+    let acts = all.iter().copied().map(form).filter(|form| form.is_possible(view)).collect();
+    let is_bad = is_bad && group.is_none();
+    part(&Acts { root: root.to_owned(), group, acts, is_bad }).map(Some)
 }
 
 #[derive(Template)]
@@ -348,12 +362,9 @@ pub(super) fn rows(
         let entry = &kept.entry;
         let is_current = entry.generation == view.generation;
         let by = entry.by.as_deref().map(|by| format!(" by {}", short_name(by)));
-        let (badge, detail) = match &kept.outcome {
-            Some(Outcome::Ready) if is_current => (Badge { look: "ready", word: "ready" }, None),
-            Some(Outcome::Ready) => (Badge { look: "ready", word: "was ready" }, None),
-            Some(Outcome::Failed(why)) => (Badge { look: "degraded", word: "failed" }, Some(cut(why, 200))),
-            Some(Outcome::Superseded) => (Badge { look: "unsure", word: "overtaken" }, None),
-            None => (Badge { look: "progress", word: "in progress" }, None),
+        let detail = match &kept.outcome {
+            Some(Outcome::Failed(why)) => Some(cut(why, 200)),
+            Some(Outcome::Ready | Outcome::Superseded) | None => None,
         };
         HistoryRow {
             generation: entry.generation.0,
@@ -363,7 +374,7 @@ pub(super) fn rows(
                 .as_ref()
                 .and_then(|id| api.pages.history.line(id))
                 .map(|line| line.subject),
-            badge,
+            badge: outcome_badge(kept.outcome.as_ref(), is_current),
             version: entry.revision.as_ref().map_or_else(String::new, |id| id.short().to_owned()),
             image: entry.image.as_ref().and_then(Image::shown_digest).map(|digest| digest.short().to_owned()),
             how: format!("{}{}", moved(entry.origin), by.unwrap_or_default()),
@@ -373,6 +384,18 @@ pub(super) fn rows(
         }
     };
     history.iter().take(most).map(row).collect()
+}
+
+/// The badge of the outcome of a generation.
+pub(super) fn outcome_badge(outcome: Option<&Outcome>, is_current: bool) -> Badge {
+    let (look, word) = match outcome {
+        Some(Outcome::Ready) if is_current => ("ready", "ready"),
+        Some(Outcome::Ready) => ("ready", "was ready"),
+        Some(Outcome::Failed(_)) => ("degraded", "failed"),
+        Some(Outcome::Superseded) => ("unsure", "overtaken"),
+        None => ("progress", "in progress"),
+    };
+    Badge { look, word }
 }
 
 #[derive(Template)]
@@ -394,7 +417,6 @@ fn facts(
     view: &EnvironmentView,
 ) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
-    rows.extend(view.group.as_ref().map(|group| ("Group", group.to_string())));
     let needed: Vec<_> =
         view.needs.iter().map(|(name, state)| format!("{name} {}", state.as_str())).collect();
     rows.extend((!needed.is_empty()).then(|| ("Needs", needed.join(", "))));

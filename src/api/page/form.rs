@@ -19,6 +19,13 @@ impl Fields {
         self.0.get(name).map(String::as_str)
     }
 
+    /// The values of the fields whose names begin with `prefix`, by the rest of their names.
+    pub(super) fn of(&self, prefix: &str) -> BTreeMap<String, String> {
+        let named =
+            |(name, value): (&String, &String)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone()));
+        self.0.iter().filter_map(named).collect()
+    }
+
     /// The value of a field that is not empty.
     pub(super) fn filled(&self, name: &str) -> Option<String> {
         self.get(name).map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)

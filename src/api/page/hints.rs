@@ -28,7 +28,7 @@ const GATHER: Duration = Duration::from_millis(100);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct HintsQuery {
-    /// Only this environment.
+    /// Only this environment, or the members of this group.
     environment: Option<EnvironmentName>,
 }
 
@@ -66,11 +66,18 @@ impl Hints {
         Some(names.into_iter().collect::<Vec<_>>().join(" "))
     }
 
+    fn is_shown(&self, name: &EnvironmentName) -> bool {
+        let Some(only) = &self.only else { return true };
+        let state = self.manifest.borrow();
+        let group = state.manifest.environments.get(name).and_then(|spec| spec.group.as_ref());
+        only == name || group.is_some_and(|group| group.as_str() == only.as_str())
+    }
+
     async fn receive(&mut self, names: &mut BTreeSet<String>) -> Option<()> {
         tokio::select! {
             wakeup = self.wakeups.recv() => match wakeup {
                 Ok(Wakeup::Desired(name) | Wakeup::Status(name) | Wakeup::Evidence(name) | Wakeup::Event(name)) => {
-                    if self.only.as_ref().is_none_or(|only| *only == name) {
+                    if self.is_shown(&name) {
                         names.insert(name.to_string());
                     }
                 }

@@ -1,46 +1,88 @@
-//! Groups of environments: those of one repository, and those that are promoted from each other.
+//! Lanes of the board: units of one repository, and units that are promoted from each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::name::EnvironmentName;
+use super::unit::BoardUnit;
+use crate::model::name::{EnvironmentName, GroupName};
 use crate::model::remote_url::RemoteUrl;
 use crate::model::spec::{Manifest, Supply};
 
-/// Environments that belong together, in the order of promotion.
+/// Units that belong together, in the order of promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
+pub(super) struct Lane {
     /// A word for `id` attributes.
     pub(super) id: String,
     /// Its name.
     pub(super) title: String,
-    /// The repository without credentials, or nothing.
+    /// The repositories without credentials, or nothing.
     pub(super) about: String,
     pub(super) steps: Vec<LaneStage>,
 }
 
-/// One environment of a group.
+/// One unit of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LaneStage {
-    pub(super) name: EnvironmentName,
-    /// The environment that it is promoted from.
-    pub(super) from: Option<EnvironmentName>,
+    pub(super) unit: BoardUnit,
+    /// The unit that it is promoted from.
+    pub(super) from: Option<BoardUnit>,
 }
 
-/// Returns the groups of `names`, ordered by title. An environment that belongs to nothing is a group of its own.
-pub(super) fn groups<'a>(
+impl LaneStage {
+    /// Its environments.
+    pub(super) fn environments(&self, manifest: &Manifest) -> Vec<EnvironmentName> {
+        match &self.unit {
+            BoardUnit::Environment(name) => vec![name.clone()],
+            BoardUnit::Group(group) => manifest.members(group).cloned().collect(),
+        }
+    }
+}
+
+/// Where the versions of a lane come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LaneSource {
+    Repository(String),
+    Environment(String),
+    Group(GroupName),
+}
+
+/// Returns the lanes of `names`, ordered by title: those of repositories first, those of groups last. A unit that
+/// belongs to nothing is a lane of its own.
+pub(super) fn lanes<'a>(
     manifest: &Manifest,
     names: impl IntoIterator<Item = &'a EnvironmentName>,
-) -> Vec<Group> {
-    let mut by_source: BTreeMap<(u8, String), Vec<EnvironmentName>> = BTreeMap::new();
-    for name in names {
-        by_source.entry(source(manifest, name)).or_default().push(name.clone());
+) -> Vec<Lane> {
+    let units: BTreeSet<BoardUnit> = names.into_iter().map(|name| BoardUnit::of(manifest, name)).collect();
+    let mut by_source: BTreeMap<LaneSource, Vec<BoardUnit>> = BTreeMap::new();
+    for unit in units {
+        by_source.entry(source(manifest, &unit)).or_default().push(unit);
     }
-    let group = |((kind, title), names): ((u8, String), Vec<EnvironmentName>)| {
-        let repository = manifest.repositories.iter().find(|(name, _)| kind == 0 && name.as_str() == title);
-        let about = repository.map_or_else(String::new, |(_, spec)| shown(&spec.url));
-        Group { id: format!("{kind}-{title}"), title, about, steps: in_order(manifest, &names) }
+    let lane = |(source, units): (LaneSource, Vec<BoardUnit>)| {
+        let steps = in_order(manifest, &units);
+        match source {
+            LaneSource::Repository(title) => {
+                let repository = manifest.repositories.iter().find(|(name, _)| name.as_str() == title);
+                let about = repository.map_or_else(String::new, |(_, spec)| shown(&spec.url));
+                Lane { id: format!("0-{title}"), title, about, steps }
+            }
+            LaneSource::Environment(title) => {
+                Lane { id: format!("1-{title}"), title, about: String::new(), steps }
+            }
+            LaneSource::Group(group) => {
+                let about = repositories(manifest, &group).join(", ");
+                Lane { id: format!("2-{group}"), title: group.to_string(), about, steps }
+            }
+        }
     };
-    by_source.into_iter().map(group).collect()
+    by_source.into_iter().map(lane).collect()
+}
+
+/// The repositories that the members of a group are built from.
+fn repositories(manifest: &Manifest, group: &GroupName) -> Vec<String> {
+    let of = |name: &EnvironmentName| match &manifest.environments.get(name)?.supply {
+        Supply::Branch { repository, .. } => Some(shown(&manifest.repositories.get(repository)?.url)),
+        _ => None,
+    };
+    manifest.members(group).filter_map(of).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// A repository's URL without credentials and scheme.
@@ -50,60 +92,80 @@ pub(super) fn shown(url: &str) -> String {
     shown.trim_end_matches(".git").to_owned()
 }
 
-/// The name of the repository that an environment is built from, else of the first environment of its chain.
-fn source(manifest: &Manifest, name: &EnvironmentName) -> (u8, String) {
-    let mut at = name;
+/// The source of a unit, else of the first unit of its chain.
+fn source(manifest: &Manifest, unit: &BoardUnit) -> LaneSource {
+    let mut at = unit.clone();
     // Declared promotions could form a cycle.
     for _ in 0..=manifest.environments.len() {
-        match manifest.environments.get(at).map(|spec| &spec.supply) {
-            Some(Supply::Promotion { from }) if manifest.environments.contains_key(from) => at = from,
-            Some(Supply::Branch { repository, .. }) => return (0, repository.to_string()),
+        match at.promoted_from(manifest) {
+            Some(from) if from.is_declared(manifest) => at = from,
             _ => break,
         }
     }
-    (1, at.to_string())
+    match at {
+        BoardUnit::Group(group) => LaneSource::Group(group),
+        BoardUnit::Environment(name) => match manifest.environments.get(&name).map(|spec| &spec.supply) {
+            Some(Supply::Branch { repository, .. }) => LaneSource::Repository(repository.to_string()),
+            _ => LaneSource::Environment(name.to_string()),
+        },
+    }
 }
 
 /// Roots without followers first, then each root with everything that is promoted from it.
-fn in_order(manifest: &Manifest, names: &[EnvironmentName]) -> Vec<LaneStage> {
-    let known: BTreeSet<&EnvironmentName> = names.iter().collect();
-    let from = |name: &EnvironmentName| manifest.promoted_from(name).filter(|from| known.contains(from));
-    let mut followers: BTreeMap<&EnvironmentName, Vec<&EnvironmentName>> = BTreeMap::new();
-    for name in names {
-        if let Some(from) = from(name) {
-            followers.entry(from).or_default().push(name);
+fn in_order(manifest: &Manifest, units: &[BoardUnit]) -> Vec<LaneStage> {
+    let known: BTreeSet<&BoardUnit> = units.iter().collect();
+    let from = |unit: &BoardUnit| unit.promoted_from(manifest).filter(|from| known.contains(from));
+    let mut followers: BTreeMap<BoardUnit, Vec<&BoardUnit>> = BTreeMap::new();
+    for unit in units {
+        if let Some(from) = from(unit) {
+            followers.entry(from).or_default().push(unit);
         }
     }
-    let mut roots: Vec<&EnvironmentName> = names.iter().filter(|name| from(name).is_none()).collect();
-    roots.sort_by_key(|name| (followers.contains_key(name), name.as_str()));
+    let mut roots: Vec<&BoardUnit> = units.iter().filter(|unit| from(unit).is_none()).collect();
+    roots.sort_by_key(|unit| (followers.contains_key(*unit), unit.as_str()));
     let (mut order, mut placed) = (Vec::new(), BTreeSet::new());
     // A cycle of promotions has no root.
-    for begin in roots.into_iter().chain(names) {
+    for begin in roots.into_iter().chain(units) {
         let mut open = vec![begin];
-        while let Some(name) = open.pop() {
-            if placed.insert(name) {
-                order.push(name);
-                open.extend(followers.get(name).into_iter().flatten().rev());
+        while let Some(unit) = open.pop() {
+            if placed.insert(unit) {
+                order.push(unit);
+                open.extend(followers.get(unit).into_iter().flatten().rev());
             }
         }
     }
-    order.into_iter().map(|name| LaneStage { name: name.clone(), from: from(name).cloned() }).collect()
+    order.into_iter().map(|unit| LaneStage { unit: unit.clone(), from: from(unit) }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::manifest;
+    use crate::api::tests::{manifest, shops};
+
+    fn units(lane: &Lane) -> Vec<&str> {
+        lane.steps.iter().map(|step| step.unit.as_str()).collect()
+    }
+
+    #[test]
+    fn the_groups_of_a_chain_form_one_lane_in_promotion_order() {
+        let manifest = shops().manifest;
+        let lanes = lanes(&manifest, manifest.environments.keys());
+        let [shop] = lanes.iter().filter(|lane| lane.id.starts_with("2-")).collect::<Vec<_>>()[..] else {
+            panic!("{lanes:?}")
+        };
+        assert_eq!((shop.title.as_str(), units(shop)), ("shop-test", vec!["shop-test", "shop-prod"]));
+        assert_eq!(shop.steps[1].from.as_ref().map(BoardUnit::as_str), Some("shop-test"));
+        let members = ["shop-prod-db", "shop-prod-web"].map(|name| EnvironmentName::new(name).unwrap());
+        assert_eq!(shop.steps[1].environments(&manifest), members);
+    }
 
     #[test]
     fn environments_of_a_repository_form_one_lane_in_promotion_order() {
         let manifest = manifest().manifest;
-        let groups = groups(&manifest, manifest.environments.keys());
-        let names = |group: &Group| group.steps.iter().map(|step| step.name.to_string()).collect::<Vec<_>>();
-        let all: Vec<_> = groups.iter().map(|group| (group.title.as_str(), names(group))).collect();
-        let lane = ["dev", "test", "prod"].map(str::to_owned).to_vec();
-        assert_eq!(all, [("keepwork", lane), ("lab", vec!["lab".to_owned()])]);
-        assert_eq!(groups[0].steps[2].from.as_ref().map(ToString::to_string), Some("test".to_owned()));
+        let lanes = lanes(&manifest, manifest.environments.keys());
+        let all: Vec<_> = lanes.iter().map(|lane| (lane.title.as_str(), units(lane))).collect();
+        assert_eq!(all, [("keepwork", vec!["dev", "test", "prod"]), ("lab", vec!["lab"])]);
+        assert_eq!(lanes[0].steps[2].from.as_ref().map(BoardUnit::as_str), Some("test"));
     }
 
     #[test]
@@ -114,8 +176,8 @@ mod tests {
         for (one, other) in [("dev", "prod"), ("test", "dev"), ("prod", "test")] {
             manifest.environments.get_mut(&name(one)).unwrap().supply = from(other);
         }
-        let steps = in_order(&manifest, &["dev", "prod", "test"].map(name));
-        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+        let steps = in_order(&manifest, &["dev", "prod", "test"].map(name).map(BoardUnit::Environment));
+        let names: Vec<_> = steps.iter().map(|step| step.unit.as_str()).collect();
         assert_eq!(names, ["dev", "test", "prod"]);
     }
 

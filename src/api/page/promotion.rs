@@ -15,6 +15,7 @@ use super::card::{CardAddress, CardPlace, address};
 use super::commits::ForgeWeb;
 use super::evidence::{self, EvidenceRow};
 use super::frame::Frame;
+use super::group_promotion::group_promotion;
 use super::guard::Visit;
 use super::status::Badge;
 use super::text::{PageClock, sentence};
@@ -26,7 +27,7 @@ use crate::model::commits::{CommitLine, Comparison};
 use crate::model::declared;
 use crate::model::desired::Image;
 use crate::model::evidence::Evidence;
-use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, GroupName};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::Condition;
 use crate::model::time::Timestamp;
@@ -58,6 +59,11 @@ pub(in crate::api) async fn promotion(
     Path(PromotionPath { environment: text }): Path<PromotionPath>,
     QueryParams(noted): QueryParams<Noted>,
 ) -> Result<Response, ApiError> {
+    if let Ok(target) = api.target(&text)
+        && let Some(group) = &target.group
+    {
+        return group_promotion(&visit, &api, &target, group).await;
+    }
     let found = match (api.find(&text), named_by_both(&api, &text)) {
         (Ok(found), _) => found,
         (Err(_), Some(to)) => return Ok(answer::see_other(&visit.site.path(&format!("/promotions/{to}")))),
@@ -91,7 +97,9 @@ pub(in crate::api) async fn promotion(
     let site = from_spec.and_then(|spec| address(spec, &place));
     let side = |view: &EnvironmentView| VersionSide::new(&api, view);
     let is_same = promotion.there || is_same(&source, &target);
-    let may_begin = source.status == Condition::Ready && promotion.problem.is_none() && !is_same;
+    let group = target.group.clone();
+    let may_begin =
+        source.status == Condition::Ready && promotion.problem.is_none() && !is_same && group.is_none();
     let can = may_begin && promotion.open;
     let sides = part(&Sides { clock, root, now: side(&target), next: side(&source), site })?;
     let parts = vec![
@@ -115,6 +123,7 @@ pub(in crate::api) async fn promotion(
         now: shown_image(target.image.as_ref()),
         deadline: humantime::format_duration(spec.health.start_deadline).to_string(),
         obstacle: obstacle(&source, is_same, &target, &promotion),
+        group,
         held: target.held.is_some(),
         may_move: visit.may_move(&to),
         can,
@@ -139,16 +148,16 @@ pub(in crate::api) async fn promotion(
 }
 
 /// Both environments of a promotion at one moment.
-struct BothSides {
-    source: EnvironmentView,
-    target: EnvironmentView,
-    promotion: PromotionView,
+pub(super) struct BothSides {
+    pub(super) source: EnvironmentView,
+    pub(super) target: EnvironmentView,
+    pub(super) promotion: PromotionView,
     /// The evidence about the images of the source.
-    evidence: Vec<Evidence>,
+    pub(super) evidence: Vec<Evidence>,
 }
 
 impl BothSides {
-    async fn read(
+    pub(super) async fn read(
         api: &ApiState,
         from: &EnvironmentName,
         to: &EnvironmentName,
@@ -169,7 +178,7 @@ impl BothSides {
 }
 
 /// Whether the target has the image already.
-fn is_same(source: &EnvironmentView, target: &EnvironmentView) -> bool {
+pub(super) fn is_same(source: &EnvironmentView, target: &EnvironmentView) -> bool {
     match (&source.image, &target.image) {
         (Some(source), Some(target)) => source.is_same(target),
         _ => false,
@@ -177,7 +186,7 @@ fn is_same(source: &EnvironmentView, target: &EnvironmentView) -> bool {
 }
 
 /// Why nothing can be promoted now.
-fn obstacle(
+pub(super) fn obstacle(
     source: &EnvironmentView,
     is_same: bool,
     target: &EnvironmentView,
@@ -253,18 +262,18 @@ struct PromotionPage {
 }
 
 /// One of two versions.
-struct VersionSide {
-    name: String,
-    badge: Badge,
-    subject: String,
-    version: String,
-    image: String,
-    generation: Generation,
+pub(super) struct VersionSide {
+    pub(super) name: String,
+    pub(super) badge: Badge,
+    pub(super) subject: String,
+    pub(super) version: String,
+    pub(super) image: String,
+    pub(super) generation: Generation,
     since: Option<Timestamp>,
 }
 
 impl VersionSide {
-    fn new(api: &ApiState, view: &EnvironmentView) -> Self {
+    pub(super) fn new(api: &ApiState, view: &EnvironmentView) -> Self {
         let line = view.revision.as_ref().and_then(|commit| api.pages.history.line(commit));
         let reference = view.image.as_ref().and_then(|image| image.reference.clone());
         Self {
@@ -434,6 +443,8 @@ struct PromoteForm<'a> {
     now: String,
     deadline: String,
     obstacle: Option<String>,
+    /// The group that it is promoted with.
+    group: Option<GroupName>,
     held: bool,
     may_move: bool,
     can: bool,

@@ -1,6 +1,8 @@
 //! The forms that were sent: each calls the function of the API's command, in process, and is guarded by the generation
 //! that its sender looked at.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::Json;
 use axum::extract::State;
@@ -14,189 +16,81 @@ use super::answer;
 use super::card::{moved, short_name};
 use super::form::Fields;
 use super::frame::Frame;
+use super::group_form::GroupForm;
 use super::guard::Visit;
 use super::status::Badge;
 use super::text::{PageClock, cut, sentence};
 use crate::api::ApiState;
+use crate::api::access::Access;
 use crate::api::body::{By, Caller, JsonBody};
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::CommandTarget;
 use crate::api::verbs;
 use crate::model::desired::{Desired, HistoryEntry};
-use crate::model::name::{EnvironmentName, Generation};
+use crate::model::name::{EnvironmentName, Generation, GroupName};
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, RecordChange};
+use crate::record::RecordError;
 
-// The handlers, by the last part of their paths. The generation that the sender saw is added to the options of each.
-
-/// `POST /environments/{environment}/rollback`
-pub(in crate::api) async fn rollback(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Rollback, &found, fields);
-    let options = json!({ "to": sent.number("to"), "reason": sent.fields.filled("reason") });
-    let verb = |api, options| verbs::rollback(api, found.into(), Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
+/// The handlers, by the last part of their paths.
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $name:ident: $act:expr;)*) => {$(
+        $(#[$doc])*
+        pub(in crate::api) async fn $name(
+            visit: Visit,
+            State(api): State<ApiState>,
+            target: CommandTarget,
+            Caller(caller): Caller,
+            fields: Fields,
+        ) -> Result<Response, ApiError> {
+            let sent = SentForm::new($act, &target, fields);
+            let done = sent.carry_out(api.clone(), target, caller).await;
+            sent.answer(&visit, &api, done).await
+        }
+    )*};
 }
 
-/// `POST /environments/{environment}/hold`
-pub(in crate::api) async fn hold(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    By(by): By,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Hold, &found, fields);
-    let options = json!({ "reason": sent.fields.get("reason").unwrap_or_default() });
-    let verb = |api, options| verbs::hold(api, found.into(), By(by), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/resume`
-pub(in crate::api) async fn resume(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    By(by): By,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Resume, &found, fields);
-    let options = json!({});
-    let verb = |api, options| verbs::resume(api, found.into(), By(by), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/set`
-pub(in crate::api) async fn set(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Set, &found, fields);
-    let options = json!({
-        "image": sent.fields.filled("image"),
-        "commit": sent.fields.filled("commit"),
-        "reason": sent.fields.filled("reason"),
-    });
-    let verb = |api, options| verbs::set(api, found, Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/sync`
-pub(in crate::api) async fn sync(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Sync, &found, fields);
-    let options = json!({});
-    let verb = |api, options| verbs::sync(api, found, options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/promote`
-pub(in crate::api) async fn promote(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Promote, &found, fields);
-    let options = json!({
-        "from": sent.fields.get("from").unwrap_or_default(),
-        "image": sent.fields.filled("digest"),
-        "note": sent.fields.filled("note"),
-        "override": sent.fields.filled("override").map(|_| true),
-        "reason": sent.fields.filled("reason"),
-    });
-    let verb = |api, options| verbs::promote(api, found.into(), Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/approve`
-pub(in crate::api) async fn approve(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Approve, &found, fields);
-    let options = sent.judgement("note");
-    let verb = |api, options| verbs::approve(api, found, Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/reject`
-pub(in crate::api) async fn reject(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Reject, &found, fields);
-    let options = sent.judgement("reason");
-    let verb = |api, options| verbs::reject(api, found, Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// `POST /environments/{environment}/withdraw`
-pub(in crate::api) async fn withdraw(
-    visit: Visit,
-    State(api): State<ApiState>,
-    found: FoundEnvironment,
-    Caller(caller): Caller,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let sent = SentForm::new(Act::Withdraw, &found, fields);
-    let options = sent.judgement("reason");
-    let verb = |api, options| verbs::withdraw(api, found, Caller(caller), options);
-    sent.carry_out(&visit, api, options, verb).await
-}
-
-/// The options of a command. Its own type decides what is valid.
-fn body<T: DeserializeOwned>(mut options: Value) -> Result<JsonBody<T>, ApiError> {
-    if let Some(options) = options.as_object_mut() {
-        options.retain(|_, value| !value.is_null());
-    }
-    let options = serde_json::from_value(options);
-    options
-        .map(JsonBody)
-        .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
+handlers! {
+    /// `POST /environments/{environment}/rollback`
+    rollback: Act::Rollback;
+    /// `POST /environments/{environment}/hold`
+    hold: Act::Hold;
+    /// `POST /environments/{environment}/resume`
+    resume: Act::Resume;
+    /// `POST /environments/{environment}/set`
+    set: Act::Set;
+    /// `POST /environments/{environment}/sync`
+    sync: Act::Sync;
+    /// `POST /environments/{environment}/promote`
+    promote: Act::Promote;
+    /// `POST /environments/{environment}/approve`
+    approve: Act::Approve;
+    /// `POST /environments/{environment}/reject`
+    reject: Act::Reject;
+    /// `POST /environments/{environment}/withdraw`
+    withdraw: Act::Withdraw;
 }
 
 /// A form that was sent.
 struct SentForm {
     act: Act,
+    /// The name of the environment or of the group.
     name: EnvironmentName,
+    /// The group; `None`: it is about an environment.
+    group: Option<GroupName>,
+    /// The environments that it changes.
+    members: Vec<EnvironmentName>,
     fields: Fields,
 }
 
 impl SentForm {
-    fn new(act: Act, found: &FoundEnvironment, fields: Fields) -> Self {
-        Self { act, name: found.name.clone(), fields }
+    fn new(act: Act, target: &CommandTarget, fields: Fields) -> Self {
+        let members = target.environments().cloned().collect();
+        Self { act, name: target.name.clone(), group: target.group.clone(), members, fields }
     }
 
     fn number(&self, field: &str) -> Option<u64> {
         self.fields.filled(field)?.parse().ok()
-    }
-
-    /// The options of a judgement, whose text is in the field `words`.
-    fn judgement(&self, words: &str) -> Value {
-        json!({
-            words: self.fields.filled(words),
-            "digest": self.fields.filled("digest"),
-        })
     }
 
     /// The environment whose promotion page the form was on.
@@ -204,51 +98,112 @@ impl SentForm {
         EnvironmentName::new(self.fields.get("back")?).ok()
     }
 
+    /// The path of the page of the environment or the group.
+    fn home(&self) -> String {
+        let kind = if self.group.is_some() { "groups" } else { "environments" };
+        format!("/{kind}/{}", self.name)
+    }
+
     /// The page that the form was on.
     fn page(&self) -> String {
         match (self.act, self.back(), self.fields.filled("from")) {
             (act, Some(back), _) if act.is_judgement() => format!("/promotions/{back}"),
             (Act::Promote, _, Some(_)) => format!("/promotions/{}", self.name),
-            _ => format!("/environments/{}", self.name),
+            _ => self.home(),
         }
     }
 
-    /// Checks that the record still is what the sender looked at.
-    fn check(&self, api: &ApiState) -> Result<(), ApiError> {
-        let seen =
-            self.number("seen").ok_or_else(|| ApiError::bad_request("the form has no `seen` generation"))?;
-        let now = api.desired.get(&self.name)?.entry.generation;
-        if now.0 == seen {
-            return Ok(());
-        }
-        Err(ApiError::conflict(format!(
-            "`{}` was at generation {seen} when you looked at it, and is at {now} now",
-            self.name
-        )))
+    /// The generation of a member that the sender saw.
+    fn seen_of(&self, member: &EnvironmentName) -> Option<Generation> {
+        let field = if self.group.is_some() { format!("seen.{member}") } else { "seen".to_owned() };
+        self.number(&field).map(Generation)
     }
 
-    /// Sends the form's options to the function of the API's command, unless the record has moved since the sender saw
-    /// it, and answers with a page.
-    async fn carry_out<T: DeserializeOwned, F>(
+    /// What the sender saw, as an option of the command: the generations of all members of a group.
+    fn seen(&self) -> Result<Value, ApiError> {
+        let missing = || ApiError::bad_request("the form has no `seen` generation");
+        if self.group.is_none() {
+            return self.number("seen").map(|seen| json!(seen)).ok_or_else(missing);
+        }
+        let seen = self.fields.of("seen.");
+        if seen.is_empty() {
+            return Err(missing());
+        }
+        let number = |(name, text): (String, String)| Some((name, text.trim().parse::<u64>().ok()?));
+        let seen: Option<BTreeMap<String, u64>> = seen.into_iter().map(number).collect();
+        seen.map(|seen| json!(seen)).ok_or_else(missing)
+    }
+
+    /// The options of a command, with what the sender saw. The type of the options decides what is valid.
+    fn body<T: DeserializeOwned>(&self, mut options: Value) -> Result<JsonBody<T>, ApiError> {
+        // A check of everything changes nothing in the record.
+        if self.act != Act::Sync {
+            options["seen"] = self.seen()?;
+        }
+        if let Some(options) = options.as_object_mut() {
+            options.retain(|_, value| !value.is_null());
+        }
+        let options = serde_json::from_value(options);
+        options
+            .map(JsonBody)
+            .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
+    }
+
+    /// Calls the function of the API's command with the form's options. It refuses them if the record has moved since
+    /// the sender saw it.
+    async fn carry_out(
         &self,
-        visit: &Visit,
         api: ApiState,
-        mut options: Value,
-        verb: impl FnOnce(State<ApiState>, JsonBody<T>) -> F,
-    ) -> Result<Response, ApiError>
-    where
-        F: Future<Output = Result<Json<RecordChange>, ApiError>>,
-    {
-        let done = async {
-            // A check of everything changes nothing in the record.
-            if self.act != Act::Sync {
-                self.check(&api)?;
-                options["seen"] = json!(self.number("seen"));
+        target: CommandTarget,
+        caller: Access,
+    ) -> Result<Json<RecordChange>, ApiError> {
+        let filled = |field: &str| self.fields.filled(field);
+        let by = By(caller.by().to_owned());
+        let found = || api.find(target.name.as_str());
+        let state = State(api.clone());
+        match self.act {
+            Act::Rollback => {
+                let options = self.body(json!({ "to": self.number("to"), "reason": filled("reason") }))?;
+                verbs::rollback(state, target, Caller(caller), options).await
             }
-            verb(State(api.clone()), body(options)?).await
-        };
-        let done = done.await;
-        self.answer(visit, &api, done).await
+            Act::Hold => {
+                let reason = self.fields.get("reason").unwrap_or_default();
+                verbs::hold(state, target, by, self.body(json!({ "reason": reason }))?).await
+            }
+            Act::Resume => verbs::resume(state, target, by, self.body(json!({}))?).await,
+            Act::Set => {
+                let options = json!({
+                    "image": filled("image"),
+                    "commit": filled("commit"),
+                    "reason": filled("reason"),
+                });
+                verbs::set(state, found()?, Caller(caller), self.body(options)?).await
+            }
+            Act::Sync => verbs::sync(state, found()?, self.body(json!({}))?).await,
+            Act::Promote => {
+                let options = json!({
+                    "from": self.fields.get("from").unwrap_or_default(),
+                    "image": filled("digest"),
+                    "images": self.fields.of("image."),
+                    "note": filled("note"),
+                    "override": filled("override").map(|_| true),
+                    "reason": filled("reason"),
+                });
+                verbs::promote(state, target, Caller(caller), self.body(options)?).await
+            }
+            Act::Approve => {
+                let options = json!({ "note": filled("note"), "digest": filled("digest") });
+                verbs::approve(state, found()?, Caller(caller), self.body(options)?).await
+            }
+            Act::Reject => {
+                let options = json!({ "reason": filled("reason"), "digest": filled("digest") });
+                verbs::reject(state, found()?, Caller(caller), self.body(options)?).await
+            }
+            Act::Withdraw => {
+                let options = json!({ "reason": filled("reason"), "digest": filled("digest") });
+                verbs::withdraw(state, found()?, Caller(caller), self.body(options)?).await
+            }
+        }
     }
 
     async fn answer(
@@ -257,15 +212,16 @@ impl SentForm {
         api: &ApiState,
         done: Result<Json<RecordChange>, ApiError>,
     ) -> Result<Response, ApiError> {
-        let path = match self.act {
-            act if act.is_judgement() => self.page(),
-            _ => format!("/environments/{}", self.name),
-        };
+        let path = if self.act.is_judgement() { self.page() } else { self.home() };
         match done {
             Ok(Json(RecordChange { generation, changed, .. })) => {
                 let query = match self.act {
                     Act::Hold | Act::Resume | Act::Sync => format!("did={}", self.act.word()),
                     act if act.is_judgement() => format!("did={}", act.word()),
+                    // Each member has a generation of its own.
+                    Act::Promote | Act::Rollback if changed && self.group.is_some() => {
+                        format!("did={}", self.act.word())
+                    }
                     Act::Promote | Act::Rollback | Act::Set if changed => format!("moved={generation}"),
                     _ => "did=same".to_owned(),
                 };
@@ -277,48 +233,103 @@ impl SentForm {
 
     /// Nothing was changed: shows what the sender saw, what is true now, and the form as it was typed.
     async fn refused(&self, visit: &Visit, api: &ApiState, error: &ApiError) -> Result<Response, ApiError> {
-        let name = self.name.clone();
-        let seen = self.number("seen").map(Generation);
-        let state = api
-            .apart(move |api| Ok((api.view(&name)?, api.status.history(&name)?, api.desired.get(&name)?)))
-            .await;
+        let members = self.members.clone();
+        let state = api.apart(move |api| {
+            let of = |name: &EnvironmentName| {
+                Ok::<_, RecordError>((api.view(name)?, api.status.history(name)?, api.desired.get(name)?))
+            };
+            members.iter().map(of).collect::<Result<Vec<_>, _>>()
+        });
         // Without the record, the error alone is all there is to show.
-        let Ok((view, history, desired)) = state else { return Err(error.clone()) };
-        let found = api.find(self.name.as_str())?;
+        let Ok(state) = state.await else { return Err(error.clone()) };
+        let sides: Vec<_> = state
+            .iter()
+            .map(|(view, history, desired)| RefusedSide::new(self, visit, view, history, desired))
+            .collect();
+        let may_send =
+            if self.act.is_judgement() { visit.may_judge(&self.name) } else { visit.may_move(&self.name) };
+        let is_stale = sides.iter().any(|side| side.saw.is_some());
+        // The other forms keep their text in their fields.
+        let note = if self.act == Act::Promote { self.fields.filled("note") } else { None };
+        let note = note.or(self.fields.filled("reason").filter(|_| self.act == Act::Promote));
+        let note = note.unwrap_or_default();
+        let frame = Frame::new(visit, api, &format!("Nothing was changed: {}", self.name), "");
+        let page = RefusedForm {
+            clock: frame.clock,
+            frame,
+            heading: format!("{} {}", self.act.title(), self.name),
+            message: Some(sentence(&error.view.message)).filter(|_| !is_stale).unwrap_or_default(),
+            is_group: self.group.is_some(),
+            again: format!("{}{}", visit.site.prefix, self.page()),
+            note: cut(&note, 1_000),
+            form: if may_send { self.form_again(visit, api, &state)? } else { FormAgain::None },
+            sides,
+        };
+        // A malformed field is a mistake in the form, and has the same status in the API.
+        let status =
+            if error.status.is_client_error() { error.status } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer::page_with(visit, status, &page)
+    }
+
+    /// The form as it was typed, if the state allows it.
+    fn form_again(
+        &self,
+        visit: &Visit,
+        api: &ApiState,
+        state: &[(EnvironmentView, Vec<HistoryEntry>, Desired)],
+    ) -> Result<FormAgain, ApiError> {
         let typed = Typed {
             reason: self.fields.get("reason").unwrap_or_default().to_owned(),
             note: self.fields.get("note").unwrap_or_default().to_owned(),
             what: self.fields.filled("image").or(self.fields.filled("commit")).unwrap_or_default(),
             to: self.number("to"),
         };
-        let root = &visit.site.prefix;
-        let form = ActionForm::new(self.act, root, &view, &history, found.spec(), typed);
+        let root = visit.site.prefix.as_str();
+        if let Some(group) = &self.group {
+            let members: Vec<_> =
+                state.iter().map(|(view, history, _)| (view.clone(), history.clone())).collect();
+            let form = GroupForm::new(self.act, root, group, &members, typed);
+            return Ok(if form.is_possible() { FormAgain::Group(form) } else { FormAgain::None });
+        }
+        let [(view, history, _)] = state else { return Ok(FormAgain::None) };
+        let found = api.find(self.name.as_str())?;
+        let form = ActionForm::new(self.act, root, view, history, found.spec(), typed);
         let form = ActionForm { back: self.back(), ..form };
-        let may_send =
-            if self.act.is_judgement() { visit.may_judge(&self.name) } else { visit.may_move(&self.name) };
-        let is_stale = seen.is_some_and(|seen| seen != view.generation);
-        // The other forms keep their text in their fields.
-        let note = if self.act == Act::Promote { self.fields.filled("note") } else { None };
-        let note = note.or(self.fields.filled("reason").filter(|_| self.act == Act::Promote));
-        let note = note.unwrap_or_default();
-        let title = format!("Nothing was changed: {}", self.name);
-        let frame = Frame::new(visit, api, &title, "");
-        let page = RefusedForm {
-            clock: frame.clock,
-            frame,
-            heading: format!("{} {}", self.act.title(), self.name),
-            message: Some(sentence(&error.view.message)).filter(|_| !is_stale).unwrap_or_default(),
-            saw: seen.filter(|_| is_stale).map(|seen| saw(seen, &history)),
-            now: Now::new(visit, &view, &desired),
-            badge: Badge::of(&view),
-            again: format!("{root}{}", self.page()),
-            note: cut(&note, 1_000),
-            form: Some(form).filter(|form| may_send && form.is_possible(&view)),
-        };
-        // A malformed field is a mistake in the form, and has the same status in the API.
-        let status =
-            if error.status.is_client_error() { error.status } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer::page_with(visit, status, &page)
+        Ok(if form.is_possible(view) { FormAgain::Environment(form) } else { FormAgain::None })
+    }
+}
+
+/// The form that was refused, to be sent again.
+enum FormAgain {
+    None,
+    Environment(ActionForm),
+    Group(GroupForm),
+}
+
+/// What the sender saw of an environment, and what is true now.
+struct RefusedSide {
+    name: EnvironmentName,
+    /// `None`: it is still what the sender saw.
+    saw: Option<String>,
+    now: Now,
+    badge: Badge,
+}
+
+impl RefusedSide {
+    fn new(
+        sent: &SentForm,
+        visit: &Visit,
+        view: &EnvironmentView,
+        history: &[HistoryEntry],
+        desired: &Desired,
+    ) -> Self {
+        let seen = sent.seen_of(&view.environment).filter(|seen| *seen != view.generation);
+        Self {
+            name: view.environment.clone(),
+            saw: seen.map(|seen| saw(seen, history)),
+            now: Now::new(visit, view, desired),
+            badge: Badge::of(view),
+        }
     }
 }
 
@@ -363,10 +374,9 @@ struct RefusedForm {
     clock: PageClock,
     heading: String,
     message: String,
-    saw: Option<String>,
-    now: Now,
-    badge: Badge,
+    is_group: bool,
+    sides: Vec<RefusedSide>,
     again: String,
     note: String,
-    form: Option<ActionForm>,
+    form: FormAgain,
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod gates;
+mod groups;
 mod page;
 mod read;
 mod stream;
@@ -32,7 +33,8 @@ use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::logs::LogOptions;
 use crate::model::memory::Memory;
 use crate::model::name::{
-    BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, NetworkName, RepositoryName,
+    BranchName, CommitId, ContainerName, Digest, EnvironmentName, Generation, GroupName, NetworkName,
+    RepositoryName,
 };
 use crate::model::spec::{
     EnvironmentSpec, HealthSpec, HolderImage, Manifest, Probe, Publish, RestartMode, Supply,
@@ -150,6 +152,24 @@ pub(super) fn manifest() -> ManifestState {
         registries: BTreeMap::new(),
         ..Manifest::default()
     };
+    ManifestState::new(manifest, None)
+}
+
+/// Also the groups `shop-test` and `shop-prod`, each a `db` and a `web`; the second is promoted from the first.
+pub(super) fn shops() -> ManifestState {
+    let mut manifest = manifest().manifest;
+    for group in ["shop-test", "shop-prod"] {
+        for member in ["db", "web"] {
+            let supply = match group {
+                "shop-prod" => Supply::Promotion { from: name(&format!("shop-test-{member}")) },
+                _ => Supply::Manual,
+            };
+            let container = format!("{group}-{member}");
+            let group = Some(GroupName::new(group).unwrap());
+            let declared = EnvironmentSpec { group, publish: None, ..spec(&container, supply) };
+            manifest.environments.insert(name(&container), declared);
+        }
+    }
     ManifestState::new(manifest, None)
 }
 

@@ -2,6 +2,7 @@
 
 mod activity;
 mod evidence;
+mod groups;
 mod logs;
 
 use std::net::SocketAddr;
@@ -430,6 +431,8 @@ async fn every_page_has_its_security_headers() {
         "/environments/dev/logs/follow",
         "/environments/dev/history",
         "/environments/dev/events",
+        "/groups/shop-prod",
+        "/promotions/shop-prod",
     ] {
         let answer = site.get(path).cookie(&cookie).send().await;
         let policy = answer.header("content-security-policy");
@@ -653,6 +656,7 @@ async fn every_page_checks_the_visitors_role() {
     let expected = [
         ("GET", "/", look),
         ("GET", "/environments/{environment}", look),
+        ("GET", "/groups/{environment}", look),
         ("GET", "/promotions/{environment}", look),
         ("GET", "/environments/{environment}/logs", look),
         ("GET", "/environments/{environment}/logs.txt", look),

@@ -14,7 +14,7 @@ use crate::api::environments::Left;
 use crate::api::error::ApiError;
 use crate::api::find::FoundEnvironment;
 use crate::model::desired::{Forget, LeftOn};
-use crate::model::name::EnvironmentName;
+use crate::model::name::{EnvironmentName, Generation};
 use crate::model::view::RecordChange;
 
 /// Options of `forget`.
@@ -24,6 +24,8 @@ pub(in crate::api) struct ForgetBody {
     /// Whether to stop and remove the containers too.
     #[serde(default)]
     stop: bool,
+    /// The generation that the client saw.
+    seen: Option<Generation>,
 }
 
 /// `POST /api/v1/environments/{environment}/forget`
@@ -31,9 +33,10 @@ pub(in crate::api) async fn forget(
     State(api): State<ApiState>,
     found: FoundEnvironment,
     By(by): By,
-    JsonBody(ForgetBody { stop }): JsonBody<ForgetBody>,
+    JsonBody(ForgetBody { stop, seen }): JsonBody<ForgetBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
+    let writer = api.writer.seeing(api.seen(name, seen)?);
     let all = api.left_elsewhere(name, found.spec());
     let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|left| left.is_gone);
     if left.is_empty() && gone.is_empty() && found.spec().is_some() {
@@ -66,7 +69,7 @@ pub(in crate::api) async fn forget(
     });
     let kept = kept(&api, name, found.spec().is_none(), &left)?;
     let request = Forget { stop, left: hosts, by, at: (api.clock)() };
-    let desired = api.writer.forget(name, request).await?;
+    let desired = writer.forget(name, request).await?;
     let (removed, when) = (list(&left), api.when());
     let message = match found.spec() {
         Some(_) => format!("`{name}` keeps running; removing {removed}{when}{kept}{lost}"),

@@ -15,7 +15,7 @@ use crate::model::desired::{Desired, Hold, Outcome};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::{Condition, Status};
-use crate::model::view::RecordChange;
+use crate::model::view::{RecordChange, SeenGenerations};
 use crate::record::RecordError;
 
 /// Options of `hold`.
@@ -24,16 +24,16 @@ use crate::record::RecordError;
 pub(in crate::api) struct HoldBody {
     /// The reason, as free text.
     reason: String,
-    /// The generation that the client saw.
-    seen: Option<Generation>,
+    /// The generations that the client saw.
+    seen: Option<SeenGenerations>,
 }
 
 /// Options of `resume`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct ResumeBody {
-    /// The generation that the client saw.
-    seen: Option<Generation>,
+    /// The generations that the client saw.
+    seen: Option<SeenGenerations>,
 }
 
 /// `POST /api/v1/environments/{environment}/hold`
@@ -50,11 +50,10 @@ pub(in crate::api) async fn hold(
         ));
     };
     target.is_whole("held")?;
-    target.is_one_for("seen", body.seen.is_some())?;
+    let guards = api.seen_of(&target, body.seen)?;
     let since = (api.clock)();
     let mut holds = BTreeMap::new();
     for name in target.environments() {
-        api.seen(name, body.seen)?;
         let (before, status, memory) =
             (api.desired.get(name)?, api.status.status(name)?, api.status.memory(name)?);
         let generation = match kept(&before, status.as_ref(), &memory) {
@@ -64,7 +63,7 @@ pub(in crate::api) async fn hold(
         };
         holds.insert(name.clone(), Hold { reason: reason.clone(), by: by.clone(), since, generation });
     }
-    let all = api.writer.seeing(body.seen).hold_together(holds).await?;
+    let all = api.writer.seeing(guards).hold_together(holds).await?;
     Ok(Json(target.answer(all.iter().map(held).collect())))
 }
 
@@ -104,16 +103,15 @@ pub(in crate::api) async fn resume(
     JsonBody(body): JsonBody<ResumeBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
     target.is_whole("resumed")?;
-    target.is_one_for("seen", body.seen.is_some())?;
+    let guards = api.seen_of(&target, body.seen)?;
     let mut were_held = BTreeSet::new();
     for name in target.environments() {
-        api.seen(name, body.seen)?;
         if api.desired.get(name)?.hold.is_some() {
             were_held.insert(name.clone());
         }
     }
     let names = target.environments().cloned().collect();
-    let all = api.writer.seeing(body.seen).resume_together(names, (api.clock)(), Some(&by)).await?;
+    let all = api.writer.seeing(guards).resume_together(names, (api.clock)(), Some(&by)).await?;
     let answer = |desired: &Desired| {
         let (name, generation) = (&desired.environment, desired.entry.generation);
         let was_held = were_held.contains(name);

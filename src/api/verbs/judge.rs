@@ -169,7 +169,7 @@ pub(in crate::api) async fn withdraw(
     JsonBody(body): JsonBody<Withdraw>,
 ) -> Result<Json<RecordChange>, ApiError> {
     let name = &found.name;
-    api.seen(name, body.seen)?;
+    let writer = api.writer.seeing(api.seen(name, body.seen)?);
     let rejected = api.rejected(name, body.digest.as_deref())?;
     may_withdraw(&api, &caller, name, &rejected.image)?;
     let (person, at, words) = (caller.person(), (api.clock)(), shown(&rejected.image));
@@ -178,8 +178,7 @@ pub(in crate::api) async fn withdraw(
     let message = format!("{} withdrew the rejection of {words}{because}", person.by);
     let withdrawal = Withdrawal { by: person, at, note };
     let image = rejected.image.clone();
-    let count =
-        api.writer.withdraw(name, move |found| shares(&found.image, &image), withdrawal, message).await?;
+    let count = writer.withdraw(name, move |found| shares(&found.image, &image), withdrawal, message).await?;
     let desired = api.desired.get(name)?;
     let message = match api.rejection_of(&rejected.image)? {
         Some(other) => format!(

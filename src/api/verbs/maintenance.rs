@@ -43,10 +43,10 @@ pub(in crate::api) async fn maintenance(
     if body.on {
         is_behind_a_proxy(&found, &api)?;
     }
-    api.seen(name, body.seen)?;
+    let guards = api.seen(name, body.seen)?;
     let was_on = api.desired.get(name)?.maintenance.is_some();
     let wanted = body.on.then(|| Maintenance { reason, by: by.clone(), since: at });
-    let desired = api.writer.seeing(body.seen).maintain(name, wanted, &by, at).await?;
+    let desired = api.writer.seeing(guards).maintain(name, wanted, &by, at).await?;
     let is_applied = wait_for_proxy(&found, &api, body.on).await;
     let message = match (was_on, body.on) {
         _ if !is_applied => {

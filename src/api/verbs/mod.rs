@@ -15,15 +15,16 @@ pub(super) use hold::{hold, resume};
 pub(super) use judge::{approve, reject, withdraw};
 pub(super) use maintenance::maintenance;
 pub(super) use promote::promote;
-pub(super) use rollback::rollback;
+pub(super) use rollback::{member_goal, rollback};
 pub(super) use set::set;
 pub(super) use sync::{sync, sync_all};
 
 use super::ApiState;
 use super::error::ApiError;
+use super::find::CommandTarget;
 use crate::model::desired::{Desired, Image, Origin};
 use crate::model::name::{Digest, EnvironmentName, Generation};
-use crate::model::view::RecordChange;
+use crate::model::view::{RecordChange, SeenGenerations};
 use crate::record::Precondition;
 
 impl ApiState {
@@ -57,6 +58,39 @@ impl ApiState {
         Ok(vec![Precondition { environment: name.clone(), generation: seen }])
     }
 
+    /// The guards for the generations that the client looked at. Those of a group are its members', all of them.
+    fn seen_of(
+        &self,
+        target: &CommandTarget,
+        seen: Option<SeenGenerations>,
+    ) -> Result<Vec<Precondition>, ApiError> {
+        let name = &target.name;
+        let seen = match (seen, target.group.is_some()) {
+            (None, _) => return Ok(Vec::new()),
+            (Some(SeenGenerations::One(generation)), false) => return self.seen(name, Some(generation)),
+            (Some(SeenGenerations::Members(seen)), true) => seen,
+            (Some(SeenGenerations::One(_)), true) => {
+                return Err(ApiError::bad_request(format!(
+                    "`seen` has one generation, and `{name}` is a group: send the generation of each member"
+                )));
+            }
+            (Some(SeenGenerations::Members(_)), false) => {
+                return Err(ApiError::bad_request(format!(
+                    "`seen` has the generations of members, and `{name}` is not a group"
+                )));
+            }
+        };
+        if !seen.keys().eq(target.environments()) {
+            return Err(ApiError::conflict(format!(
+                "nothing was changed: the members of `{name}` that you looked at were {}, and they are {} now",
+                listed(seen.keys()),
+                listed(target.environments())
+            )));
+        }
+        let guards = seen.iter().map(|(member, generation)| self.seen(member, Some(*generation)));
+        Ok(guards.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     /// The end of the sentence: a note if nothing acts on the record now.
     pub(in crate::api) fn when(&self) -> &'static str {
         if self.controller.is_some() {
@@ -65,6 +99,16 @@ impl ApiState {
             "; no daemon is running, so this takes effect when \
             one starts"
         }
+    }
+}
+
+/// `a, b and c`; `none` for nothing.
+fn listed<'e>(names: impl Iterator<Item = &'e EnvironmentName>) -> String {
+    let names: Vec<&str> = names.map(EnvironmentName::as_str).collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::model::name::{AgentName, Digest, EnvironmentName, Generation};
 use crate::model::spec::Supply;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
-use crate::model::view::RecordChange;
+use crate::model::view::{RecordChange, SeenGenerations};
 use crate::plan::gates::{Candidate, are_open, closed, judge, sentence};
 use crate::record::{Change, Precondition, Promotion};
 
@@ -33,7 +33,7 @@ pub(in crate::api) struct Promote {
     from: String,
     /// The image to promote, even if FROM has another one in progress.
     digest: Option<String>,
-    /// The image that the client saw there, or the generation of the target that it saw.
+    /// The image that the client saw there, or the generations of the target that it saw.
     seen: Option<SeenByClient>,
     /// A note, as free text.
     note: Option<String>,
@@ -53,8 +53,8 @@ pub(in crate::api) struct Promote {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum SeenByClient {
-    /// The generation of the target.
-    Target(Generation),
+    /// The generations of the target.
+    Target(SeenGenerations),
     /// The image of the source.
     Image(String),
 }
@@ -67,17 +67,16 @@ pub(in crate::api) async fn promote(
     JsonBody(body): JsonBody<Promote>,
 ) -> Result<Json<RecordChange>, ApiError> {
     target.is_whole("promoted")?;
-    target.is_one_for("seen", body.seen.is_some())?;
     target.is_one_for("digest", body.digest.is_some())?;
     let pairs = api.pairs(&target, &body.from)?;
     api.fresh_manifest().await;
-    let (generation, image) = match body.seen {
-        Some(SeenByClient::Target(generation)) => (Some(generation), body.image),
+    let (seen, image) = match body.seen {
+        Some(SeenByClient::Target(seen)) => (Some(seen), body.image),
         Some(SeenByClient::Image(image)) => (None, Some(image)),
         None => (None, body.image),
     };
+    target.is_one_for("image", image.is_some())?;
     let request = PromotionRequest {
-        generation,
         image,
         digest: body.digest,
         images: body.images,
@@ -85,14 +84,15 @@ pub(in crate::api) async fn promote(
         overriding: overriding(&caller, body.overrides, reason(body.reason)?)?,
         at: (api.clock)(),
     };
-    let (mut answers, mut promotions, mut guards) = (Vec::new(), Vec::new(), Vec::new());
+    let mut guards = api.seen_of(&target, seen)?;
+    let (mut answers, mut promotions) = (Vec::new(), Vec::new());
     let mut words = BTreeMap::new();
     for (from, to) in pairs {
         match api.prepare(&from, &to, &request, &caller)? {
             Prepared::There(unchanged) => answers.push(unchanged),
-            Prepared::New { promotion, what, guards: of_it } => {
+            Prepared::New { promotion, what, guard } => {
                 words.insert(to.name.clone(), what);
-                guards.extend(of_it);
+                guards.push(guard);
                 promotions.push(*promotion);
             }
         }
@@ -107,8 +107,6 @@ pub(in crate::api) async fn promote(
 
 /// The options of a request, checked.
 struct PromotionRequest {
-    /// The generation of the target that the client saw.
-    generation: Option<Generation>,
     /// The image of the source that the client saw.
     image: Option<String>,
     /// The image to promote.
@@ -129,7 +127,8 @@ enum Prepared {
         promotion: Box<Promotion<ApiError>>,
         /// What is recorded, in words.
         what: String,
-        guards: Vec<Precondition>,
+        /// The condition that the source has not changed.
+        guard: Precondition,
     },
 }
 
@@ -173,7 +172,6 @@ impl ApiState {
         request: &PromotionRequest,
         caller: &Access,
     ) -> Result<Prepared, ApiError> {
-        let mut guards = self.seen(&to.name, request.generation)?;
         let meant = parse_digest(request.digest.as_deref())?;
         let source = self.desired.get(from)?.entry;
         let serving = self.serving(from, meant.as_ref())?;
@@ -207,7 +205,7 @@ impl ApiState {
             at,
             hold: None,
         };
-        guards.push(Precondition { environment: from.clone(), generation: source.generation });
+        let guard = Precondition { environment: from.clone(), generation: source.generation };
         let (is_overridden, target) = (request.overriding.is_some(), to.name.clone());
         let judge = move |evidence: &[Evidence]| {
             let answers = judge(&gates, &candidate, evidence, at);
@@ -220,7 +218,7 @@ impl ApiState {
         let what = format!("{} of `{from}`{past}", shown(image));
         let (from, to) = (from.clone(), to.name.clone());
         let promotion = Box::new(Promotion { from, to, change, message, judge: Box::new(judge) });
-        Ok(Prepared::New { promotion, what, guards })
+        Ok(Prepared::New { promotion, what, guard })
     }
 }
 

@@ -13,7 +13,8 @@ use crate::api::error::ApiError;
 use crate::api::find::CommandTarget;
 use crate::model::desired::{Desired, Entry, HistoryEntry, Hold, Image, Origin};
 use crate::model::name::Generation;
-use crate::model::view::RecordChange;
+use crate::model::time::Timestamp;
+use crate::model::view::{RecordChange, SeenGenerations};
 use crate::record::{Change, Precondition};
 
 /// Options of `rollback`.
@@ -24,8 +25,8 @@ pub(in crate::api) struct Rollback {
     to: Option<Generation>,
     /// The reason, as free text.
     reason: Option<String>,
-    /// The generation that the client saw.
-    seen: Option<Generation>,
+    /// The generations that the client saw.
+    seen: Option<SeenGenerations>,
 }
 
 /// `POST /api/v1/environments/{environment}/rollback`
@@ -36,38 +37,35 @@ pub(in crate::api) async fn rollback(
     JsonBody(body): JsonBody<Rollback>,
 ) -> Result<Json<RecordChange>, ApiError> {
     target.is_whole("rolled back")?;
-    target.is_one_for("seen", body.seen.is_some())?;
     target.is_one_for("to", body.to.is_some())?;
+    let seen = api.seen_of(&target, body.seen)?;
     let (at, person, why) = ((api.clock)(), caller.person(), reason(body.reason)?);
     let currents = target
         .members
         .iter()
         .map(|found| {
             found.declared()?;
-            api.seen(&found.name, body.seen)?;
             Ok((found.name.clone(), api.desired.get(&found.name)?.entry))
         })
         .collect::<Result<BTreeMap<_, _>, ApiError>>()?;
-    // A group goes back by one change: the newest one, of as many members as it had.
     let newest = currents.values().map(|entry| entry.at).max();
     let (mut changes, mut holds, mut guards, mut done) =
-        (BTreeMap::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
+        (BTreeMap::new(), BTreeMap::new(), seen, BTreeMap::new());
     for (name, current) in &currents {
-        let seen = body.seen.unwrap_or(current.generation);
-        guards.push(Precondition { environment: name.clone(), generation: seen });
+        guards.push(Precondition { environment: name.clone(), generation: current.generation });
         let hold = |reason: &str| Hold {
             reason: reason.to_owned(),
             by: person.by.clone(),
             since: at,
             generation: Some(current.generation),
         };
-        if Some(current.at) != newest {
+        let history = api.status.history(name)?;
+        let goal = member_goal(&history, current, newest, body.to)
+            .map_err(|why| ApiError::conflict(format!("cannot roll back `{name}`: {why}")))?;
+        let Some((back, image)) = goal else {
             holds.insert(name.clone(), hold(why.as_deref().unwrap_or("its group was rolled back")));
             continue;
-        }
-        let history = api.status.history(name)?;
-        let (back, image) = goal(&history, current, body.to)
-            .map_err(|why| ApiError::conflict(format!("cannot roll back `{name}`: {why}")))?;
+        };
         let back_to = format!("rolled back to generation {}", back.generation);
         let note = why.as_ref().map_or(back_to.clone(), |why| format!("{back_to}: {why}"));
         let change = Change {
@@ -102,17 +100,23 @@ pub(in crate::api) async fn rollback(
     Ok(Json(target.answer(all.iter().map(answer).collect())))
 }
 
-/// The generation to return to: the named one, or the last good one.
-fn goal<'a>(
+/// The generation to return to: the named one, or the last good one. A group goes back by one change: the newest one,
+/// of as many members as it had. `None`: this member did not change by it.
+pub(in crate::api) fn member_goal<'a>(
     history: &'a [HistoryEntry],
     current: &Entry,
+    newest: Option<Timestamp>,
     to: Option<Generation>,
-) -> Result<(&'a Entry, &'a Image), String> {
-    match to {
-        Some(to) => exactly(history, current, to),
-        None => HistoryEntry::last_good(history, current)
-            .ok_or_else(|| "no earlier generation became ready with another image".to_owned()),
+) -> Result<Option<(&'a Entry, &'a Image)>, String> {
+    if Some(current.at) != newest {
+        return Ok(None);
     }
+    let goal = match to {
+        Some(to) => exactly(history, current, to)?,
+        None => HistoryEntry::last_good(history, current)
+            .ok_or_else(|| "no earlier generation became ready with another image".to_owned())?,
+    };
+    Ok(Some(goal))
 }
 
 /// Returns the named generation.

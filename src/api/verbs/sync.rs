@@ -20,7 +20,7 @@ use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::poll::SourceTrouble;
 use crate::model::spec::Supply;
 use crate::model::view::RecordChange;
-use crate::record::{RecordError, Wakeup};
+use crate::record::{Precondition, RecordError, Wakeup};
 
 /// How long git and the registries may take before the command answers without them.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,8 +40,8 @@ pub(in crate::api) async fn sync(
     JsonBody(body): JsonBody<SyncBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
     found.declared()?;
-    api.seen(&found.name, body.seen)?;
-    let mut moved = api.sync(&[found.name], body.seen).await?;
+    let guards = api.seen(&found.name, body.seen)?;
+    let mut moved = api.sync(&[found.name], &guards).await?;
     moved.pop().map(Json).ok_or_else(|| {
         ApiError::unavailable(
             "not-synced",
@@ -57,7 +57,7 @@ pub(in crate::api) async fn sync_all(
 ) -> Result<Json<Vec<RecordChange>>, ApiError> {
     api.fresh_manifest().await;
     let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
-    Ok(Json(api.sync(&declared, None).await?))
+    Ok(Json(api.sync(&declared, &[]).await?))
 }
 
 impl ApiState {
@@ -65,14 +65,14 @@ impl ApiState {
     async fn sync(
         &self,
         names: &[EnvironmentName],
-        seen: Option<Generation>,
+        guards: &[Precondition],
     ) -> Result<Vec<RecordChange>, ApiError> {
         self.fresh_manifest().await;
         let wakeups = self.wakeups.subscribe();
         let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
         for name in names {
             let asks = self.controller.is_some() && self.follows(name).is_some();
-            let desired = self.writer.seeing(seen).sync(name, (self.clock)(), asks).await?;
+            let desired = self.writer.seeing(guards.to_vec()).sync(name, (self.clock)(), asks).await?;
             asked.extend(asks.then(|| name.clone()));
             before.push(desired);
         }

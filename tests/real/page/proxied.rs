@@ -143,7 +143,7 @@ fn keeps_strangers_out(scene: &Scene, https: u16, cookie: &str) {
 }
 
 /// The page notices that the daemon is gone, and goes on with the same session once it is back.
-fn outlives_a_restart(scene: Scene, browser: &Browser) -> Scene {
+pub(super) fn outlives_a_restart(scene: Scene, browser: &Browser) -> Scene {
     browser.until("the page is live", LIVE, |text| text == "Live");
     let Scene { daemon, site, space } = scene;
     let listen = format!("127.0.0.1:{}", daemon.port());

@@ -1,0 +1,90 @@
+//! The forms that change a group: one write for all its members.
+
+use super::act::{Act, Typed, shown_image};
+use crate::api::verbs::member_goal;
+use crate::model::desired::HistoryEntry;
+use crate::model::name::{EnvironmentName, Generation, GroupName};
+use crate::model::view::EnvironmentView;
+
+/// One form of a group with its fields as they were typed.
+pub(super) struct GroupForm {
+    pub(super) act: Act,
+    pub(super) root: String,
+    pub(super) name: String,
+    /// What the visitor sees of each member.
+    pub(super) seen: Vec<SeenMember>,
+    /// What a rollback does to each member, or why it is not possible.
+    pub(super) way_back: Result<Vec<String>, String>,
+    pub(super) typed: Typed,
+    is_held: bool,
+}
+
+/// The generation of a member that the visitor sees.
+pub(super) struct SeenMember {
+    pub(super) name: EnvironmentName,
+    pub(super) generation: Generation,
+}
+
+/// The members of a group, with the history of each.
+pub(super) type MembersWithHistory = [(EnvironmentView, Vec<HistoryEntry>)];
+
+impl GroupForm {
+    /// The form of `act` with empty fields.
+    pub(super) fn new(
+        act: Act,
+        root: &str,
+        group: &GroupName,
+        members: &MembersWithHistory,
+        typed: Typed,
+    ) -> Self {
+        Self {
+            act,
+            root: root.to_owned(),
+            name: group.to_string(),
+            seen: seen(members.iter().map(|(view, _)| view)),
+            way_back: if act == Act::Rollback { way_back(group, members) } else { Ok(Vec::new()) },
+            typed,
+            is_held: members.iter().any(|(view, _)| view.held.is_some()),
+        }
+    }
+
+    /// Whether the state of the group allows it.
+    pub(super) fn is_possible(&self) -> bool {
+        match self.act {
+            Act::Resume => self.is_held,
+            Act::Hold => !self.is_held,
+            Act::Rollback => self.way_back.as_ref().is_ok_and(|steps| !steps.is_empty()),
+            _ => false,
+        }
+    }
+}
+
+/// What a visitor sees of these members.
+pub(super) fn seen<'v>(views: impl Iterator<Item = &'v EnvironmentView>) -> Vec<SeenMember> {
+    views.map(|view| SeenMember { name: view.environment.clone(), generation: view.generation }).collect()
+}
+
+/// What a rollback of the group does to each member, in words.
+fn way_back(group: &GroupName, members: &MembersWithHistory) -> Result<Vec<String>, String> {
+    let entry = |(view, history): &(EnvironmentView, Vec<HistoryEntry>)| {
+        let current = history.iter().find(|kept| kept.entry.generation == view.generation);
+        current.map(|kept| kept.entry.clone()).unwrap_or_default()
+    };
+    let currents: Vec<_> = members.iter().map(entry).collect();
+    let newest = currents.iter().map(|entry| entry.at).max();
+    let mut steps = Vec::new();
+    for ((view, history), current) in members.iter().zip(&currents) {
+        let short = group.short(&view.environment);
+        let goal = member_goal(history, current, newest, None).map_err(|why| format!("{short}: {why}"))?;
+        steps.push(match goal {
+            Some((back, image)) => format!(
+                "{short} runs image {} of generation {} in place of {}",
+                shown_image(Some(image)),
+                back.generation,
+                shown_image(current.image.as_ref())
+            ),
+            None => format!("{short} did not change last, and keeps its version"),
+        });
+    }
+    Ok(steps)
+}
