@@ -43,9 +43,14 @@ impl Authority {
     /// Signs a certificate for an address with a new key, and replaces the files at `place` with
     /// both.
     pub(crate) fn sign(&self, address: &str, place: &Certificate) {
+        self.sign_for(&format!("IP:{address}"), place);
+    }
+
+    /// The same for these names, such as `DNS:example.com,IP:127.0.0.1`.
+    pub(crate) fn sign_for(&self, alternatives: &str, place: &Certificate) {
         let file = |name: &str| self.dir.join(name);
         let [key, asked, names, signed] = ["new.key", "new.csr", "names", "new.crt"].map(file);
-        std::fs::write(&names, format!("subjectAltName=IP:{address}\n")).unwrap();
+        std::fs::write(&names, format!("subjectAltName={alternatives}\n")).unwrap();
         let mut request = openssl("req");
         request.args(["-new", "-subj", "/CN=a registry"]).args(NEW_KEY);
         run(request.arg("-keyout").arg(&key).arg("-out").arg(&asked));

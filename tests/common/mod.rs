@@ -54,7 +54,7 @@ pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use registry::{Login, Registry, registry_image};
 pub(crate) use relay::{Mishap, Relay};
 pub(crate) use scene::{Scene, json, list};
-pub(crate) use service::{ServedAnswer, ServedRequest, serve};
+pub(crate) use service::{ServedAnswer, ServedRequest, serve, serve_every_host};
 pub(crate) use slow_git::SlowGit;
 pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use spot::Spot;

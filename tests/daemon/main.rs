@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bitbucket;
+mod channels;
 mod child;
 mod confined;
 mod doors;
