@@ -167,6 +167,7 @@ fn every_page_meets_the_accessibility_rules_and_fits_narrow_screens() {
         for (width, colours) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
             browser.screen(width, colours);
             browser.open(&format!("{root}{page}"));
+            browser.picture(&format!("page{}-{width}-{colours}", page.replace('/', "-")));
             let found = browser.violations(&axe);
             assert!(found.is_empty(), "{page} at {width} pixels, {colours}: {found:#?}");
         }

@@ -5,7 +5,7 @@ use askama::Template;
 use askama::filters::Safe;
 
 use super::answer::part;
-use super::text::length;
+use super::text::{cut, length};
 use crate::api::error::ApiError;
 use crate::model::desired::{HistoryEntry, Image, Origin, Outcome};
 use crate::model::name::{CommitId, Digest};
@@ -19,6 +19,9 @@ const LANE: u64 = 44;
 /// The narrowest segment that is drawn, and the narrowest with a label.
 const NARROWEST: u64 = 3;
 const LABELLED: u64 = 60;
+/// The width of a letter, and the gap after the longest name.
+const LETTER: u64 = 8;
+const GAP: u64 = 12;
 /// The most segments of one lane; the newest ones.
 const MOST: usize = 60;
 
@@ -34,7 +37,7 @@ pub(super) struct TimelineLane<'a> {
 /// A drawing for one width of screens.
 struct TimelineShape {
     class: &'static str,
-    /// The width of the drawing, and of the names at its left.
+    /// The width of the drawing, and the least width of the names at its left.
     width: u64,
     names: u64,
     /// The spans to choose from, each with the distance of its lines: the first one that covers every change, else the
@@ -56,6 +59,14 @@ const SHAPES: [TimelineShape; 2] = [
         spans: [(HOUR, 20 * MINUTE), (6 * HOUR, 2 * HOUR), (DAY, 8 * HOUR), (3 * DAY, DAY)],
     },
 ];
+
+impl TimelineShape {
+    /// The width of the names of these lanes: that of the longest one, up to a quarter of the drawing.
+    fn names_of(&self, lanes: &[TimelineLane<'_>]) -> u64 {
+        let longest = lanes.iter().map(|lane| lane.name.chars().count() as u64).max().unwrap_or_default();
+        (longest * LETTER + GAP).clamp(self.names, (self.width / 4).max(self.names))
+    }
+}
 
 struct Drawing {
     class: &'static str,
@@ -116,18 +127,16 @@ fn draw(shape: &TimelineShape, lanes: &[TimelineLane<'_>], now: Timestamp) -> Dr
     let (span, step) = shape.spans.into_iter().find(|(span, _)| age < *span).unwrap_or(last);
     // A whole number of steps, of which the last one is in progress.
     let from = (end / step + 1).saturating_mul(step).saturating_sub(span);
-    let scale = Scale {
-        from,
-        span: end.saturating_sub(from).max(1),
-        left: shape.names,
-        width: shape.width - shape.names - 4,
-    };
+    let left = shape.names_of(lanes);
+    let scale = Scale { from, span: end.saturating_sub(from).max(1), left, width: shape.width - left - 4 };
+    let shown = usize::try_from((left - GAP) / LETTER).unwrap_or_default();
     let starts: Vec<u64> = (0..span / step).map(|index| from + index * step).collect();
+    let fits = |(x, label): &(u64, String)| x + LETTER * label.len() as u64 <= shape.width;
     let label = |start: u64| if step >= DAY { day_name(start) } else { time_name(start) };
     let height = LANE * u64::try_from(lanes.len()).unwrap_or_default() + 30;
     let drawn = lanes.iter().zip(0_u64..).map(|(lane, row)| {
         let top = row * LANE + 12;
-        Drawn { name: lane.name.to_owned(), base: top + 17, top, segments: segments(lane, &scale) }
+        Drawn { name: cut(lane.name, shown), base: top + 17, top, segments: segments(lane, &scale) }
     });
     let names: Vec<&str> = lanes.iter().map(|lane| lane.name).collect();
     Drawing {
@@ -137,7 +146,7 @@ fn draw(shape: &TimelineShape, lanes: &[TimelineLane<'_>], now: Timestamp) -> Dr
         bottom: height - 24,
         title: format!("Versions of {} in the last {}", names.join(", "), length(span / 1_000)),
         lines: starts.iter().map(|start| scale.x(*start)).collect(),
-        days: starts.iter().map(|start| (scale.x(*start) + 4, label(*start))).collect(),
+        days: starts.iter().map(|start| (scale.x(*start) + 4, label(*start))).filter(fits).collect(),
         lanes: drawn.collect(),
     }
 }
@@ -271,6 +280,22 @@ mod tests {
         let labels: Vec<&str> = drawing.days.iter().map(|(_, label)| label.as_str()).collect();
         assert_eq!(labels, ["11:10", "11:20", "11:30", "11:40", "11:50", "12:00"]);
         assert_eq!(drawing.lanes[0].segments[0].x, drawing.lines[4]);
+    }
+
+    #[test]
+    fn long_names_get_more_room_and_are_cut_at_a_quarter() {
+        let now = Timestamp::parse("2026-11-28T12:07:30Z").unwrap();
+        let history = [kept(1, "2026-11-28T11:50:00Z", Some(Outcome::Ready), Origin::Push)];
+        let long = "shop-production-database";
+        let draw_of = |shape, name| draw(shape, &[TimelineLane { name, history: &history }], now);
+        let (wide, narrow) = (draw_of(&SHAPES[0], long), draw_of(&SHAPES[1], long));
+        assert_eq!((wide.lanes[0].name.as_str(), wide.lines[0]), (long, 24 * LETTER + GAP));
+        assert_eq!((narrow.lanes[0].name.as_str(), narrow.lines[0]), ("shop-prod…", 90));
+        assert_eq!(draw_of(&SHAPES[0], "prod").lines[0], SHAPES[0].names);
+        for (shape, drawing) in SHAPES.iter().zip([wide, narrow]) {
+            let last = drawing.days.last().unwrap();
+            assert!(last.0 + LETTER * last.1.len() as u64 <= shape.width, "{last:?} is cut off");
+        }
     }
 
     #[test]
