@@ -132,6 +132,7 @@ impl Agent {
         let kept = assign::manifest(handles.replica.kept()?, &policy);
         let (manifests, manifest) = watch::channel(Arc::new(kept));
         let (grant, authority) = controller::Grant::awaited();
+        let metrics = Metrics::of_agent();
         let (controller, running) = controller::spawn(ControllerInput {
             authority,
             record: handles.id.clone(),
@@ -146,15 +147,14 @@ impl Agent {
             registry: Some(tunnel.registry()),
             resync: options.resync,
             mount_policy: mount_policy(&policy),
-            // An agent serves no metrics.
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             checks: None,
             listener: None,
         });
         let refusals = RefusedEnvironments::default();
         let assigner =
             Assigner { replica: handles.replica.clone(), policy, manifests, refusals: refusals.clone() };
-        let reporter = Arc::new(reporter(&handles, refusals, controller.clone()));
+        let reporter = Arc::new(reporter(&handles, refusals, controller.clone(), metrics));
         let (instance, answers) = (handles.instance.clone(), Answers::new(controller.clone()));
         let stop = CancellationToken::new();
         info!(controller = server.url(), registry = tunnel.registry(), record = %handles.id, "abide \
@@ -218,6 +218,7 @@ fn reporter(
     handles: &Handles,
     refusals: RefusedEnvironments,
     controller: controller::Controller,
+    metrics: Metrics,
 ) -> Reporter {
     let (seen, replica) = (controller.clone(), handles.replica.clone());
     let is_observed: IsObserved = Box::new(move |environment| seen.look(environment).is_observed);
@@ -241,6 +242,7 @@ fn reporter(
         report_requested: Notify::new(),
         is_observed,
         left,
+        take_requests: Box::new(move || metrics.take_unreported()),
     }
 }
 

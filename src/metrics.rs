@@ -21,11 +21,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::model::link::RequestTally;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::outbox::OutboxTarget;
 use crate::model::time::Timestamp;
-use requests::RequestWindow;
 pub(crate) use requests::{RECENT, RecentRequests, RequestRecord};
+use requests::{RequestWindow, UnreportedRequests};
 
 /// Buckets for work that takes seconds to an hour: deployments, builds, pulls. Seconds.
 const LONG: [f64; 14] = [0.5, 1., 2.5, 5., 10., 20., 30., 60., 120., 300., 600., 1_200., 1_800., 3_600.];
@@ -41,6 +42,9 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 const OTHER_METHOD: &str = "OTHER";
 /// The statuses that HTTP can have, by RFC 9110; 0 counts a status that is none.
 const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
+
+/// The tallies in one report of an agent; more follow in the next.
+const TALLIES: usize = 1_000;
 
 /// The result of something that was measured: the value of a label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,10 @@ pub struct Metrics {
     request_times: Histograms<2>,
     requests_lost: Counter,
     recent: Arc<Mutex<RequestWindow>>,
+    /// `None`: nobody takes reports.
+    unreported: Option<Arc<Mutex<UnreportedRequests>>>,
+    /// The environments of other hosts whose requests are counted here.
+    elsewhere: Arc<Mutex<BTreeSet<EnvironmentName>>>,
 }
 
 impl Default for Metrics {
@@ -110,6 +118,8 @@ impl Default for Metrics {
             request_times: Family::new_with_constructor(short),
             requests_lost: Counter::default(),
             recent: Arc::default(),
+            unreported: None,
+            elsewhere: Arc::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
         metrics
@@ -123,6 +133,11 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
+    /// The instruments of an agent, which reports requests to its controller.
+    pub(crate) fn of_agent() -> Self {
+        Self { unreported: Some(Arc::default()), ..Self::default() }
+    }
+
     /// The registry of all instruments. It appends a full stop to each description.
     fn registered(&self) -> Registry {
         let mut registry = Registry::default();
@@ -169,7 +184,7 @@ impl Metrics {
         );
         registry.register(
             "abide_http_requests",
-            "Requests that the proxy of this host served",
+            "Requests that the proxies served, on this host and on those of connected agents",
             self.requests.clone(),
         );
         registry.register(
@@ -231,12 +246,37 @@ impl Metrics {
 
     /// Counts and measures a request that the proxy served.
     pub(crate) fn request(&self, record: &RequestRecord, now: Timestamp) {
+        let (method, status) = self.count(record, 1, now);
+        if let Some(unreported) = &self.unreported {
+            unreported.lock().unwrap_or_else(PoisonError::into_inner).add(record, method, status);
+        }
+    }
+
+    fn count(&self, record: &RequestRecord, count: u64, now: Timestamp) -> (&'static str, u16) {
         let method = METHODS.into_iter().find(|method| *method == record.method).unwrap_or(OTHER_METHOD);
         let status = if STATUSES.contains(&record.status) { record.status } else { 0 };
-        self.requests.get_or_create(&of_request(&record.environment, method, status)).inc();
-        let class = of_class(&record.environment, status / 100);
-        self.request_times.get_or_create(&class).observe(record.time.as_secs_f64());
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(record, now);
+        self.requests.get_or_create(&of_request(&record.environment, method, status)).inc_by(count);
+        let times = self.request_times.get_or_create(&of_class(&record.environment, status / 100)).clone();
+        (0..count).for_each(|_| times.observe(record.time.as_secs_f64()));
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(record, count, now);
+        (method, status)
+    }
+
+    /// Counts requests that the proxy of an agent's host served.
+    pub(crate) fn reported_requests(&self, tally: RequestTally, now: Timestamp) {
+        let RequestTally { environment, method, status, millis, count } = tally;
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).insert(environment.clone());
+        let record = RequestRecord { environment, status, time: Duration::from_millis(millis), method };
+        self.count(&record, count, now);
+    }
+
+    /// Takes requests to report out, at most [`TALLIES`].
+    pub(crate) fn take_unreported(&self) -> Vec<RequestTally> {
+        let unreported = self.unreported.iter();
+        let take = |unreported: &Arc<Mutex<UnreportedRequests>>| {
+            unreported.lock().unwrap_or_else(PoisonError::into_inner).take(TALLIES)
+        };
+        unreported.flat_map(take).collect()
     }
 
     /// Counts requests of which nothing is known.
@@ -244,7 +284,7 @@ impl Metrics {
         self.requests_lost.inc_by(count);
     }
 
-    /// The requests of an environment in the last [`RECENT`]; `None` if the proxy of this host served none.
+    /// The requests of an environment in the last [`RECENT`]; `None` if no proxy served any.
     pub(crate) fn recent_requests(
         &self,
         environment: &EnvironmentName,
@@ -272,6 +312,18 @@ impl Metrics {
             self.request_times.remove(&of_class(environment, class));
         }
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).forget(environment);
+    }
+
+    /// Removes the measurements of environments that no other host runs any more.
+    pub(crate) fn forget_elsewhere(&self, still_runs: impl Fn(&EnvironmentName) -> bool) {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.retain(|environment| {
+            let stays = still_runs(environment);
+            if !stays {
+                self.forget(environment);
+            }
+            stays
+        });
     }
 
     /// Returns all measurements and those of `snapshot` in the Prometheus text format.
@@ -484,5 +536,28 @@ mod tests {
             format!("abide_outbox_attempts_total{{target=\"{target}\",result=\"{result}\"}} {count}")
         });
         assert_eq!(counts, BTreeSet::from([delivered.as_str(), failed.as_str()]));
+    }
+
+    #[test]
+    fn an_agents_requests_count_until_no_host_runs_their_environment() {
+        let (agent, controller) = (Metrics::of_agent(), Metrics::default());
+        let (prod, at) = (EnvironmentName::new("prod").unwrap(), Timestamp::from_millis(1));
+        let time = Duration::from_millis(7);
+        let record =
+            RequestRecord { environment: prod.clone(), status: 502, time, method: "BREW".to_owned() };
+        (0..3).for_each(|_| agent.request(&record, at));
+        for tally in agent.take_unreported() {
+            controller.reported_requests(tally, at);
+        }
+        assert!(agent.take_unreported().is_empty());
+        let recent = controller.recent_requests(&prod, at).unwrap();
+        assert_eq!((recent.count, recent.failed), (3, 3));
+        let count = "abide_http_requests_total{environment=\"prod\",method=\"OTHER\",status=\"502\"} 3";
+        let page = || controller.render(MetricSnapshot::default()).unwrap();
+        assert!(page().contains(count), "{}", page());
+        controller.forget_elsewhere(|name| *name == prod);
+        assert!(page().contains(count));
+        controller.forget_elsewhere(|_| false);
+        assert!(!page().contains("\"prod\""), "{}", page());
     }
 }

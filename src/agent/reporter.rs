@@ -12,14 +12,14 @@ use tracing::warn;
 use super::assign::{AssignmentRefusal, RefusedEnvironments};
 use super::server::{AskError, ControllerClient};
 use crate::model::error::chain;
-use crate::model::link::{AgentReport, Assignment, LeftThere, Receipt, ReportCursor, Reported};
+use crate::model::link::{AgentReport, Assignment, LeftThere, Receipt, ReportCursor, Reported, RequestTally};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
 use crate::record::{DesiredReader, RecordError, StatusReader, Wakeup, Wakeups};
 
 /// Changes that come within this time are reported together.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
-/// How often to check for containers of environments that this host does not run.
+/// How often to check for requests, and for containers of environments that this host does not run.
 const LOOK_FOR_LEFT: Duration = Duration::from_secs(5);
 /// A rejected report is sent again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -44,11 +44,14 @@ pub(super) struct Reporter {
     pub(super) is_observed: IsObserved,
     /// Lists the leftovers on this host of environments that it does not run.
     pub(super) left: ListLeft,
+    /// Takes the requests out that the host's proxy served since the last call, as far as they fit in one report.
+    pub(super) take_requests: TakeRequests,
 }
 
 pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
 /// Returns `None` while the containers of this host are unknown.
 pub(super) type ListLeft = Box<dyn Fn() -> Option<LeftThere> + Send + Sync>;
+pub(super) type TakeRequests = Box<dyn Fn() -> Vec<RequestTally> + Send + Sync>;
 
 /// The progress of the controller's acknowledgements.
 #[derive(Debug, Default)]
@@ -114,7 +117,7 @@ impl Reporter {
     pub(super) async fn run(self: Arc<Self>, asker: ControllerClient, epoch: u64) -> ReportError {
         let mut wakeups = self.wakeups.subscribe();
         let mut sequence = 0;
-        // No wakeup covers containers that belong to no environment of this host.
+        // No wakeup covers requests, and containers that belong to no environment of this host.
         let mut look = tokio::time::interval(LOOK_FOR_LEFT);
         loop {
             tokio::select! {
@@ -179,13 +182,16 @@ impl Reporter {
         });
         let environments: Vec<_> = reported.collect();
         let left = self.changed_leftovers();
-        (!environments.is_empty() || left.is_some()).then(|| AgentReport {
+        let requests = (self.take_requests)();
+        let is_news = !environments.is_empty() || left.is_some() || !requests.is_empty();
+        is_news.then(|| AgentReport {
             instance: self.instance.clone(),
             epoch,
             sequence,
             environments,
             left: left.as_ref().map(|left| left.containers.clone()),
             left_volumes: left.map(|left| left.volumes),
+            requests,
         })
     }
 

@@ -58,6 +58,7 @@ fn spec() -> EnvironmentSpec {
     let second = std::time::Duration::from_secs(1);
     EnvironmentSpec {
         group: None,
+        replica: None,
         needs: std::collections::BTreeMap::new(),
         container: ContainerName::new("prod-server").unwrap(),
         port: Some(8088),
@@ -350,6 +351,7 @@ fn rolling_back(sequence: u64, back: RollbackRequest) -> AgentReport {
         environments: vec![reported],
         left: None,
         left_volumes: None,
+        requests: Vec::new(),
     }
 }
 
@@ -368,6 +370,7 @@ async fn a_report_far_ahead_of_the_record_is_rejected() {
             environments: vec![reported],
             left: None,
             left_volumes: None,
+            requests: Vec::new(),
         }
     };
     for (sequence, observed) in [(1, u64::MAX), (2, u64::MAX / 2)] {
@@ -423,6 +426,7 @@ async fn long_texts_in_a_report_are_truncated_to_the_records_limits() {
         environments: vec![reported],
         left: None,
         left_volumes: None,
+        requests: Vec::new(),
     };
     let cursor = deliver(&controller.handles, report).await.unwrap();
     assert_eq!(cursor.event, 1_000, "the others come in the next report");
@@ -452,6 +456,7 @@ async fn a_failed_generation_may_still_become_ready_while_it_is_current() {
             environments: vec![reported],
             left: None,
             left_volumes: None,
+            requests: Vec::new(),
         }
     };
     let failed = || Outcome::Failed("the registry has no such image".to_owned());
@@ -482,6 +487,7 @@ fn report(agent: &Handles, cursor: &ReportCursor, sequence: u64) -> AgentReport 
         environments,
         left: None,
         left_volumes: None,
+        requests: Vec::new(),
     }
 }
 

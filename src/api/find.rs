@@ -110,7 +110,23 @@ impl FromRequestParts<ApiState> for CommandTarget {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        state.target(&named(parts, state).await?)
+        let name = named(parts, state).await?;
+        match state.target(&name) {
+            Err(_) => state.reread().await.target(&name),
+            found => found,
+        }
+    }
+}
+
+/// An environment by its own name, not by that of a declaration with replicas.
+pub(super) struct ExactEnvironment(pub(super) FoundEnvironment);
+
+impl FromRequestParts<ApiState> for ExactEnvironment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let name = named(parts, state).await?;
+        state.reread().await.find_exactly(&name).map(Self)
     }
 }
 
@@ -124,7 +140,11 @@ impl FromRequestParts<ApiState> for FoundEnvironment {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        state.find(&named(parts, state).await?)
+        let name = named(parts, state).await?;
+        match state.find(&name) {
+            Err(_) => state.reread().await.find(&name),
+            found => found,
+        }
     }
 }
 
@@ -136,11 +156,29 @@ async fn named(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> 
 }
 
 impl ApiState {
-    /// Finds the environment called `text`.
+    /// The same with the manifest as it is now: a user may have just added the environment that a command names.
+    async fn reread(&self) -> &Self {
+        self.fresh_manifest().await;
+        self
+    }
+
+    /// Finds the environment called `text`; of one that is declared with replicas, the first slot.
     ///
     /// # Errors
     /// Not found, with the most similar name, or all names.
     pub(super) fn find(&self, text: &str) -> Result<FoundEnvironment, ApiError> {
+        let manifest = Arc::clone(&self.manifest.borrow());
+        if let Some(name) = manifest.manifest.first_slot(text).cloned() {
+            return Ok(FoundEnvironment { name, manifest });
+        }
+        self.find_exactly(text)
+    }
+
+    /// Finds the environment called `text`, even if another one is declared by that name with replicas.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    fn find_exactly(&self, text: &str) -> Result<FoundEnvironment, ApiError> {
         let manifest = Arc::clone(&self.manifest.borrow());
         if let Ok(name) = EnvironmentName::new(text)
             && (manifest.manifest.environments.contains_key(&name) || self.desired.has(&name)?)

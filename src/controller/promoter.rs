@@ -6,6 +6,7 @@
 
 mod auto;
 mod collect;
+mod replicas;
 mod signatures;
 mod soak;
 mod verify;
@@ -175,6 +176,7 @@ impl Promoter {
                 None => drop(self.state.healthy.remove(name)),
             }
         }
+        self.follow(&manifest, &changed).await?;
         let soaked = self.soak(&manifest).await?;
         self.verify(&manifest, &changed).await?;
         self.collect(&manifest, &changed).await;

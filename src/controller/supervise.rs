@@ -259,6 +259,9 @@ impl LoopSupervisor {
         self.adopt(&manifest);
         // Environments of an agent are left to the agent.
         let here = |spec: &EnvironmentSpec| spec.host.is_none();
+        let is_elsewhere =
+            |name: &EnvironmentName| manifest.environments.get(name).is_some_and(|spec| !here(spec));
+        self.reconciler.stopwatch.metrics().forget_elsewhere(is_elsewhere);
         workers.retain(|environment, _| manifest.environments.get(environment).is_some_and(here));
         for (environment, _) in manifest.environments.iter().filter(|(_, spec)| here(spec)) {
             if !workers.contains_key(environment) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::model::link::RequestTally;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -58,7 +59,8 @@ pub(super) struct RequestWindow {
 }
 
 impl RequestWindow {
-    pub(super) fn add(&mut self, record: &RequestRecord, now: Timestamp) {
+    /// Adds `count` requests like this one.
+    pub(super) fn add(&mut self, record: &RequestRecord, count: u64, now: Timestamp) {
         let slices = self.slices.entry(record.environment.clone()).or_default();
         drop_old(slices, now);
         // A clock that was set back goes on with the newest slice.
@@ -66,9 +68,8 @@ impl RequestWindow {
             slices.push_back(RequestSlice { begins: now, failed: 0, times: [0; BOUNDS.len() + 1] });
         }
         let Some(slice) = slices.back_mut() else { return };
-        slice.failed += u64::from(record.status >= 500);
-        let millis = u64::try_from(record.time.as_millis()).unwrap_or(u64::MAX);
-        slice.times[BOUNDS.partition_point(|bound| *bound < millis)] += 1;
+        slice.failed += if record.status >= 500 { count } else { 0 };
+        slice.times[bucket_of(record.time)] += count;
     }
 
     pub(super) fn of(&mut self, environment: &EnvironmentName, now: Timestamp) -> Option<RecentRequests> {
@@ -94,6 +95,43 @@ impl RequestWindow {
 fn drop_old(slices: &mut VecDeque<RequestSlice>, now: Timestamp) {
     while slices.front().is_some_and(|slice| now.since(slice.begins) >= RECENT) {
         slices.pop_front();
+    }
+}
+
+/// The bucket of requests that took this long.
+fn bucket_of(time: Duration) -> usize {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    BOUNDS.partition_point(|bound| *bound < millis)
+}
+
+/// The longest time in a bucket. That of the last bucket is its shortest.
+fn bound_of(bucket: usize) -> u64 {
+    BOUNDS.get(bucket).copied().unwrap_or(BOUNDS[BOUNDS.len() - 1] + 1)
+}
+
+/// Requests that are not reported to the controller yet.
+#[derive(Debug, Default)]
+pub(super) struct UnreportedRequests {
+    counts: BTreeMap<(EnvironmentName, &'static str, u16, usize), u64>,
+}
+
+impl UnreportedRequests {
+    pub(super) fn add(&mut self, record: &RequestRecord, method: &'static str, status: u16) {
+        let key = (record.environment.clone(), method, status, bucket_of(record.time));
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Takes at most `most` tallies out.
+    pub(super) fn take(&mut self, most: usize) -> Vec<RequestTally> {
+        let taken = std::iter::from_fn(|| self.counts.pop_first()).take(most);
+        let tally = |((environment, method, status, bucket), count)| RequestTally {
+            environment,
+            method: String::from(method),
+            status,
+            millis: bound_of(bucket),
+            count,
+        };
+        taken.map(tally).collect()
     }
 }
 
@@ -129,7 +167,7 @@ mod tests {
     fn requests_are_counted_with_failures_and_quantiles() {
         let mut window = RequestWindow::default();
         for millis in 1..=100 {
-            window.add(&took(millis, if millis > 98 { 502 } else { 404 }), at(1000 + millis));
+            window.add(&took(millis, if millis > 98 { 502 } else { 404 }), 1, at(1000 + millis));
         }
         let recent = window.of(&dev(), at(1100)).unwrap();
         assert_eq!((recent.count, recent.failed), (100, 2));
@@ -139,13 +177,13 @@ mod tests {
     #[test]
     fn old_requests_and_forgotten_environments_do_not_count() {
         let mut window = RequestWindow::default();
-        window.add(&took(1, 500), at(1000));
-        window.add(&took(1, 200), at(1200));
+        window.add(&took(1, 500), 1, at(1000));
+        window.add(&took(1, 200), 1, at(1200));
         assert_eq!(window.of(&dev(), at(1299)).unwrap().count, 2);
         let recent = window.of(&dev(), at(1300)).unwrap();
         assert_eq!((recent.count, recent.failed), (1, 0));
         assert_eq!(window.of(&dev(), at(1500)), None);
-        window.add(&took(1, 200), at(1600));
+        window.add(&took(1, 200), 1, at(1600));
         window.forget(&dev());
         assert_eq!(window.of(&dev(), at(1600)), None);
     }
@@ -153,8 +191,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_loses_nothing() {
         let mut window = RequestWindow::default();
-        window.add(&took(1, 200), at(1000));
-        window.add(&took(1, 200), at(500));
+        window.add(&took(1, 200), 1, at(1000));
+        window.add(&took(1, 200), 1, at(500));
         assert_eq!(window.of(&dev(), at(500)).unwrap().count, 2);
         assert_eq!(window.slices[&dev()].len(), 1);
     }
@@ -162,7 +200,26 @@ mod tests {
     #[test]
     fn the_slowest_request_has_the_last_bound() {
         let mut window = RequestWindow::default();
-        window.add(&took(3_600_000, 200), at(1000));
+        window.add(&took(3_600_000, 200), 1, at(1000));
         assert_eq!(window.of(&dev(), at(1000)).unwrap().p95, Duration::from_secs(25));
+    }
+
+    #[test]
+    fn each_request_is_taken_once_for_a_report_with_its_bucket() {
+        let mut unreported = UnreportedRequests::default();
+        for (millis, status) in [(4, 200), (5, 200), (6, 200), (99_000, 502)] {
+            unreported.add(&took(millis, status), "GET", status);
+        }
+        let mut all = unreported.take(2);
+        assert_eq!(all.len(), 2);
+        all.extend(unreported.take(2));
+        let seen: Vec<_> = all.iter().map(|tally| (tally.status, tally.millis, tally.count)).collect();
+        assert_eq!(seen, [(200, 5, 2), (200, 8, 1), (502, 25_001, 1)]);
+        assert!(unreported.take(2).is_empty());
+        // The controller counts each in the same bucket.
+        for tally in all {
+            let millis = Duration::from_millis(tally.millis);
+            assert_eq!(bound_of(bucket_of(millis)), tally.millis);
+        }
     }
 }

@@ -67,6 +67,7 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         container: _,
         port,
         group: _,
+        replica: _,
         needs: _,
         publish: _,
         hostnames: _,

@@ -106,9 +106,11 @@ impl Manifest {
 }
 
 impl EnvironmentSpec {
-    /// The network of its containers: that of its group, or the managed network.
+    /// The network of its containers: that of its group, or the managed network. Replicas stay on the managed one,
+    /// where an environment without replicas would be.
     pub fn network(&self, managed: &NetworkName) -> NetworkName {
-        self.group.as_ref().map_or_else(|| managed.clone(), |group| managed.of_group(group))
+        let group = self.group.as_ref().filter(|_| self.replica.is_none());
+        group.map_or_else(|| managed.clone(), |group| managed.of_group(group))
     }
 }
 

@@ -213,6 +213,24 @@ pub struct AgentReport {
     /// The volumes of those environments, which outlive their containers; sent with [`Self::left`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_volumes: Option<Leftovers>,
+    /// The requests that the host's proxy served since the last report. A lost report loses them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestTally>,
+}
+
+/// The number of similar requests to one environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestTally {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The method.
+    pub method: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// They took at most this many milliseconds, and more than 60 % of it.
+    pub millis: u64,
+    /// Their number.
+    pub count: u64,
 }
 
 /// The names of containers on a host that does not run their environments, by environment.

@@ -54,6 +54,7 @@ pub mod redact;
 pub mod reference;
 pub mod registries;
 pub(crate) mod remote_url;
+pub mod replicas;
 pub mod schedule;
 pub mod secret_file;
 pub mod site;

@@ -34,6 +34,9 @@ pub struct SiteSettings {
     /// How long the program or the client may be silent, in milliseconds; `None`: an hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<NonZeroU32>,
+    /// Whether each client stays at one replica, by a cookie.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sticky: bool,
     /// Whether texts are compressed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gzip: bool,

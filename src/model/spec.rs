@@ -28,6 +28,7 @@ pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 pub use super::registries::{ManagedRegistry, RegistryAccess};
+use super::replicas::ReplicaSlot;
 use super::site::SiteSettings;
 use super::wire;
 
@@ -242,6 +243,9 @@ pub struct FrontSpec {
     pub drain: Duration,
     /// Proxies outside of the front whose `X-Forwarded-*` headers are passed on (default none).
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether they send the address of the client by the PROXY protocol, on the ports of host names (default
+    /// false).
+    pub proxy_protocol: bool,
 }
 
 impl FrontSpec {
@@ -379,6 +383,9 @@ pub struct EnvironmentSpec {
     /// Its group; `None`: it belongs to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupName>,
+    /// Its place among the replicas of a declaration; `None`: it has no replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaSlot>,
     /// The members of its group that its new containers wait for.
     #[serde(default, skip_serializing_if = "MemberNeeds::is_empty")]
     pub needs: MemberNeeds,

@@ -211,6 +211,21 @@ impl Resolver {
         self.shared.write(move |draft| rebuild(draft, &environment, generation, entry)).await
     }
 
+    /// Gives the slots `followers` the image of the slot `first`, as long as they did not fail with it. Returns those
+    /// that changed.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn follow(
+        &self,
+        first: &EnvironmentName,
+        followers: Vec<EnvironmentName>,
+        at: Timestamp,
+    ) -> Result<Vec<EnvironmentName>, RecordError> {
+        let first = first.clone();
+        self.shared.write(move |draft| together::follow(draft, &first, &followers, at)).await
+    }
+
     /// Rolls back to a good image: makes a new generation and marks the image of the previous one as bad. What
     /// changed together with that one goes back in the same write.
     /// Returns `false` if the previous generation is not current any more, is held, does not name a different

@@ -11,6 +11,7 @@ use super::store::DocumentKind;
 use super::{generation, keys};
 use crate::model::desired::{Desired, Entry, HistoryEntry, Hold, Origin, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::time::Timestamp;
 
 /// Makes a new generation of each environment. If there are several, each names the others.
 pub(super) fn begin(
@@ -57,6 +58,55 @@ fn join(draft: &mut RecordDraft<'_>, all: &mut [Desired]) -> Result<(), RecordEr
         draft.put_desired(desired)?;
     }
     Ok(())
+}
+
+/// Gives `followers` the image of `first`. Those that had its previous image change together with it: if one of them
+/// fails, all of them go back. Others, such as one that has just been declared, change alone.
+pub(super) fn follow(
+    draft: &mut RecordDraft<'_>,
+    first: &EnvironmentName,
+    followers: &[EnvironmentName],
+    at: Timestamp,
+) -> Result<Vec<EnvironmentName>, RecordError> {
+    let first = draft.desired(first)?;
+    let Some(image) = first.entry.image.clone() else { return Ok(Vec::new()) };
+    let before = history(draft, &first.environment)?;
+    let before = before.iter().filter(|kept| kept.entry.generation < first.entry.generation);
+    let before = before.max_by_key(|kept| kept.entry.generation).and_then(|kept| kept.entry.image.clone());
+    let (mut updated, mut alone) = (vec![first.clone()], Vec::new());
+    for follower in followers {
+        let mut desired = draft.desired(follower)?;
+        if first.entry.origin.is_some_and(Origin::is_on_purpose) {
+            desired.lift(&image);
+        }
+        let has_it = desired.entry.image.as_ref().is_some_and(|own| own.is_same(&image));
+        if has_it || desired.bad.iter().any(|bad| bad.image.is_same(&image)) {
+            continue;
+        }
+        let is_update =
+            desired.entry.image.as_ref().zip(before.as_ref()).is_some_and(|(own, old)| own.is_same(old));
+        let note = format!("as {} generation {}", first.environment, first.entry.generation);
+        let entry = Entry {
+            revision: first.entry.revision.clone(),
+            image: Some(image.clone()),
+            origin: first.entry.origin,
+            by: first.entry.by.clone(),
+            token: first.entry.token.clone(),
+            note: Some(note),
+            at,
+            ..Entry::default()
+        };
+        generation::begin(draft, &mut desired, entry)?;
+        if is_update { updated.push(desired) } else { alone.push(desired) }
+    }
+    let all = updated.iter().skip(1).chain(&alone).map(|desired| desired.environment.clone()).collect();
+    for desired in &alone {
+        draft.put_desired(desired)?;
+    }
+    if updated.len() > 1 {
+        join(draft, &mut updated)?;
+    }
+    Ok(all)
 }
 
 /// Makes `failed` go back, which has its new entry, and in the same write everything that changed `together` with the

@@ -2,13 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::ports::free_ports;
 use super::{PATIENCE, eventually, eventually_some};
@@ -17,8 +18,8 @@ const DRIVER: &str = "/usr/bin/chromedriver";
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// How long one command may take on a busy host, including the start of a browser.
 const LONGEST_COMMAND: Duration = Duration::from_secs(120);
-/// What Chromium shows if an interface of the host came or went during a request.
-const NETWORK_CHANGE: &str = "A network change was detected";
+/// The source of a library that hides changes of the host's network from Chromium.
+const QUIET_NETWORK: &str = include_str!("quiet_network.c");
 /// The key of an element's id in answers, by the WebDriver standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The rules of axe-core that a page must meet.
@@ -29,6 +30,7 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    _preloaded: TempDir,
 }
 
 impl Browser {
@@ -48,14 +50,16 @@ impl Browser {
             return None;
         }
         let [port] = free_ports();
+        let preloaded = tempfile::tempdir().unwrap();
         let driver = Command::new(DRIVER)
+            .env("LD_PRELOAD", quiet_network(preloaded.path()))
             .arg(format!("--port={port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut browser = Self { driver, port, session: String::new() };
+        let mut browser = Self { driver, port, session: String::new(), _preloaded: preloaded };
         eventually("chromedriver is ready", PATIENCE, || {
             call(port, "GET", "/status", &Value::Null).is_ok_and(|status| status["ready"] == true)
         });
@@ -104,26 +108,9 @@ impl Browser {
     }
 
     fn element(&self, css: &str) -> Option<String> {
-        let element = self.find(css);
-        if element.is_none() {
-            self.reload_if_interrupted();
-        }
-        element
-    }
-
-    fn find(&self, css: &str) -> Option<String> {
         let wanted = json!({ "using": "css selector", "value": css });
         let found = self.command("POST", "/element", &wanted).ok()?;
         found[ELEMENT].as_str().map(str::to_owned)
-    }
-
-    /// Loads the page again if Chromium gave up because the engine had changed the network of another test.
-    fn reload_if_interrupted(&self) {
-        let text = |body: String| self.command("GET", &format!("/element/{body}/text"), &Value::Null).ok();
-        let shown = self.find("body").and_then(text);
-        if shown.as_ref().and_then(Value::as_str).is_some_and(|shown| shown.contains(NETWORK_CHANGE)) {
-            let _ = self.command("POST", "/refresh", &json!({}));
-        }
     }
 
     /// Returns the shown text of an element, as soon as there is one.
@@ -256,6 +243,16 @@ fn call(port: u16, method: &str, path: &str, body: &Value) -> Result<Value, Stri
     let (status, body) = answer(&mut stream)?;
     let answer: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     if status == 200 { Ok(answer["value"].clone()) } else { Err(answer["value"]["message"].to_string()) }
+}
+
+/// Compiles the library of [`QUIET_NETWORK`] in a folder.
+fn quiet_network(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("quiet_network.c"), folder.join("quiet_network.so"));
+    std::fs::write(&source, QUIET_NETWORK).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).args([&library, &source]).arg("-ldl");
+    assert!(compiler.status().unwrap().success(), "cc compiles {}", source.display());
+    library
 }
 
 /// Reads an answer by its length: chromedriver keeps the connection open even if asked to close it.

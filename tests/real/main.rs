@@ -35,6 +35,7 @@ mod names;
 mod options;
 mod page;
 mod registry;
+mod replicas;
 mod rollback;
 mod verdicts;
 mod volumes;

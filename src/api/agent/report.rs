@@ -6,7 +6,11 @@ use super::AgentCaller;
 use crate::api::ApiState;
 use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
-use crate::model::link::{AgentReport, Receipt};
+use crate::model::link::{AgentReport, Receipt, RequestTally};
+
+/// The most requests that one report may count, because each is added to a histogram. An agent reports every five
+/// seconds.
+const MOST_REQUESTS: u64 = 500_000;
 
 /// Stores a report. Only the newest session may report, and only about environments that the
 /// manifest assigns to this agent. The answer reveals nothing about others, not even their
@@ -27,6 +31,14 @@ pub(in crate::api) async fn report(
     let runs = report.environments.iter().filter(|one| one.status.running.is_some());
     let runs = runs.map(|one| one.status.environment.clone()).filter(|name| environments.contains(name));
     api.hub.note_runs(&caller.agent, runs.collect()).await?;
+    let mut left = MOST_REQUESTS;
+    for tally in std::mem::take(&mut report.requests) {
+        let count = tally.count.min(left);
+        if environments.contains(&tally.environment) && count > 0 {
+            left -= count;
+            api.metrics.reported_requests(RequestTally { count, ..tally }, (api.clock)());
+        }
+    }
     let receipt = api.hub.reports().record(environments, report, (api.clock)()).await?;
     Ok(axum::Json(receipt))
 }

@@ -85,6 +85,7 @@ fn commit(number: u64) -> CommitId {
 fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
     EnvironmentSpec {
         group: None,
+        replica: None,
         needs: BTreeMap::new(),
         container: ContainerName::new(container).unwrap(),
         port: Some(8900),

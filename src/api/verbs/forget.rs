@@ -12,7 +12,7 @@ use crate::api::ApiState;
 use crate::api::body::{By, JsonBody};
 use crate::api::environments::Left;
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::ExactEnvironment;
 use crate::model::desired::{Forget, LeftOn};
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::view::RecordChange;
@@ -31,7 +31,7 @@ pub(in crate::api) struct ForgetBody {
 /// `POST /api/v1/environments/{environment}/forget`
 pub(in crate::api) async fn forget(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    ExactEnvironment(found): ExactEnvironment,
     By(by): By,
     JsonBody(ForgetBody { stop, seen }): JsonBody<ForgetBody>,
 ) -> Result<Json<RecordChange>, ApiError> {

@@ -68,8 +68,8 @@ pub(in crate::api) async fn promote(
 ) -> Result<Json<RecordChange>, ApiError> {
     target.is_whole("promoted")?;
     target.is_one_for("digest", body.digest.is_some())?;
-    let pairs = api.pairs(&target, &body.from)?;
     api.fresh_manifest().await;
+    let pairs = api.pairs(&target, &body.from)?;
     let (seen, image) = match body.seen {
         Some(SeenByClient::Target(seen)) => (Some(seen), body.image),
         Some(SeenByClient::Image(image)) => (None, Some(image)),
@@ -152,7 +152,9 @@ impl ApiState {
                 Some(Supply::Promotion { from }) => from.clone(),
                 _ => continue,
             };
-            if source.group.is_some() && source.environments().any(|name| *name == from) {
+            // Only the first slot of an environment with replicas is promoted; the others follow it.
+            let is_one = to.spec().is_some_and(|spec| spec.replica.is_some());
+            if (source.group.is_some() || is_one) && source.environments().any(|name| *name == from) {
                 pairs.push((from, to));
             }
         }

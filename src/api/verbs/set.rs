@@ -62,6 +62,7 @@ pub(in crate::api) async fn set(
         }
         _ => return Err(ApiError::bad_request("give either an `image` or a `commit`")),
     };
+    follows_nobody(&found)?;
     let at = (api.clock)();
     let Person { by, token } = caller.person();
     let (by, origin, note, hold) = (Some(by), Origin::Set, why, None);
@@ -118,6 +119,17 @@ async fn check_commit(api: &ApiState, found: &FoundEnvironment, commit: &CommitI
         ))),
         Ok(true) | Err(_) => Ok(()),
     }
+}
+
+/// Refuses a replica that runs what the first one runs.
+fn follows_nobody(found: &FoundEnvironment) -> Result<(), ApiError> {
+    let slot = found.spec().and_then(|spec| spec.replica.as_ref()).filter(|slot| !slot.is_first());
+    slot.map_or(Ok(()), |slot| {
+        let (name, of) = (&found.name, &slot.of);
+        Err(ApiError::conflict(format!(
+            "`{name}` runs the same version as all replicas of `{of}`: name `{of}`"
+        )))
+    })
 }
 
 /// Checks that this environment builds commits.

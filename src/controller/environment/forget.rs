@@ -90,6 +90,7 @@ async fn remove_all(
         return Ok(());
     }
     reconciler.front.forget(environment);
+    reconciler.front.await_left(environment).await;
     for container in &containers {
         remove(reconciler, container).await?;
     }
@@ -118,6 +119,7 @@ async fn clear(
             return Ok(());
         }
         reconciler.front.forget(environment);
+        reconciler.front.await_left(environment).await;
         for container in reconciler.cache.all_of(environment) {
             remove(reconciler, &container).await?;
         }

@@ -384,7 +384,7 @@ async fn is_something_else_served(configuration: &Configuration) -> bool {
     let Some(at) = configuration.asked_at else { return false };
     let began = tokio::time::Instant::now();
     loop {
-        match ask::ask(at).await {
+        match ask::ask(at, configuration.has_proxy_header).await {
             ServedConfiguration::Hash(hash) if hash == configuration.hash => return false,
             ServedConfiguration::Unknown => return false,
             ServedConfiguration::Hash(_) | ServedConfiguration::Other if began.elapsed() > SETTLED => {
@@ -398,7 +398,10 @@ async fn is_something_else_served(configuration: &Configuration) -> bool {
 /// Returns whether the front reports this configuration.
 async fn is_served(configuration: &Configuration) -> bool {
     match configuration.asked_at {
-        Some(at) => ask::ask(at).await == ServedConfiguration::Hash(configuration.hash.clone()),
+        Some(at) => {
+            ask::ask(at, configuration.has_proxy_header).await
+                == ServedConfiguration::Hash(configuration.hash.clone())
+        }
         None => false,
     }
 }

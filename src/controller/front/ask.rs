@@ -25,9 +25,9 @@ pub(super) enum ServedConfiguration {
     Unknown,
 }
 
-/// Asks which configuration is served.
-pub(super) async fn ask(at: SocketAddr) -> ServedConfiguration {
-    let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, get(at)).await else {
+/// Asks which configuration is served. `has_proxy_header`: the socket expects the header of the PROXY protocol.
+pub(super) async fn ask(at: SocketAddr, has_proxy_header: bool) -> ServedConfiguration {
+    let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, get(at, has_proxy_header)).await else {
         return ServedConfiguration::Unknown;
     };
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { return ServedConfiguration::Other };
@@ -40,9 +40,11 @@ pub(super) async fn is_taken(socket: SocketAddr) -> bool {
     matches!(tokio::time::timeout(PATIENCE, TcpStream::connect(socket)).await, Ok(Ok(_)) | Err(_))
 }
 
-async fn get(at: SocketAddr) -> std::io::Result<String> {
+async fn get(at: SocketAddr, has_proxy_header: bool) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(at).await?;
-    let request = format!("GET {SELF_PATH} HTTP/1.0\r\nHost: {SELF}\r\n\r\n");
+    // nginx then uses the address of the connection.
+    let header = if has_proxy_header { "PROXY UNKNOWN\r\n" } else { "" };
+    let request = format!("{header}GET {SELF_PATH} HTTP/1.0\r\nHost: {SELF}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.take(LARGEST_ANSWER).read_to_string(&mut answer).await?;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::page;
 use super::render::FOLDER;
 use super::requests::{self, RequestSink};
-use super::site::{FrontFile, Site};
+use super::site::{FrontFile, Pool, Site};
 use crate::model::site::{ErrorStatus, HeaderText, SitePath, SiteSettings};
 
 /// The variable with a dollar sign: nginx's configuration has no other way to write one.
@@ -19,8 +19,8 @@ const PAGES: &str = "/.abide-front";
 pub(super) struct ServedPlace<'a> {
     /// The environment.
     pub(super) environment: &'a str,
-    /// Its site.
-    pub(super) site: &'a Site,
+    /// Its site, and the containers that serve it.
+    pub(super) pool: &'a Pool<'a>,
     /// The path below which the server passes requests to it; `None`: all paths.
     pub(super) path: Option<&'a SitePath>,
     /// Whether answers have the header that makes browsers use HTTPS only.
@@ -71,16 +71,16 @@ impl ServedPlace<'_> {
             None => self.location(out, "/", ""),
             Some(path) => {
                 // One answers the path itself, which nginx would redirect otherwise.
-                let pass = if self.site.settings.strip_path { "/" } else { "" };
+                let pass = if self.pool.site.settings.strip_path { "/" } else { "" };
                 self.location(out, &format!("= {path}"), pass);
                 self.location(out, &format!("^~ {path}/"), pass);
             }
         }
-        if self.site.passes_to().is_some() && self.site.page(502).is_none() {
+        if self.pool.passes_to().is_some() && self.pool.site.page(502).is_none() {
             self.unanswered(out);
         }
         // Two statuses may have the same page.
-        let files: BTreeSet<&str> = self.site.files.pages.values().map(FrontFile::as_str).collect();
+        let files: BTreeSet<&str> = self.pool.site.files.pages.values().map(FrontFile::as_str).collect();
         for file in files {
             self.page(out, file);
         }
@@ -89,26 +89,38 @@ impl ServedPlace<'_> {
     fn location(&self, out: &mut String, at: &str, pass: &str) {
         let _ = writeln!(out, "        location {at} {{");
         self.common(out);
-        match self.site.passes_to() {
-            Some(route) => {
-                settings(out, self.environment, self.site);
+        match self.pool.passes_to() {
+            Some(target) => {
+                settings(out, self.environment, self.pool.site);
+                self.replicas(out);
                 self.error_pages(out);
-                let _ = writeln!(out, "            proxy_pass http://{}{pass};", route.address);
+                let _ = writeln!(out, "            proxy_pass http://{target}{pass};");
             }
             None => self.unavailable(out),
         }
         out.push_str("        }\n");
     }
 
+    /// How nginx chooses another replica. Without replicas there is none to choose.
+    fn replicas(&self, out: &mut String) {
+        if self.pool.upstream().is_none() {
+            return;
+        }
+        out.push_str(NEXT_REPLICA);
+        if self.pool.site.settings.sticky {
+            out.push_str("            add_header Set-Cookie $abide_new_replica;\n");
+        }
+    }
+
     fn unavailable(&self, out: &mut String) {
         let _ = writeln!(out, "            add_header Retry-After {} always;", page::RETRY_AFTER.as_secs());
-        match self.site.page(503) {
+        match self.pool.site.page(503) {
             Some(file) => {
                 let _ = writeln!(out, "            error_page 503 {PAGES}/{}/{file};", self.environment);
                 out.push_str("            return 503;\n");
             }
             None => {
-                let page = match self.site.maintenance {
+                let page = match self.pool.site.maintenance {
                     true => page::maintenance(self.environment),
                     false => page::none_ready(self.environment),
                 };
@@ -132,13 +144,13 @@ impl ServedPlace<'_> {
     fn error_pages(&self, out: &mut String) {
         let mut without = Vec::new();
         for status in ErrorStatus::ALL {
-            match self.site.page(status) {
+            match self.pool.site.page(status) {
                 Some(file) => {
                     let _ =
                         writeln!(out, "            error_page {status} {PAGES}/{}/{file};", self.environment);
                 }
                 None if status == 502 => without.push("502"),
-                None if status == 504 && self.site.page(502).is_none() => without.push("504"),
+                None if status == 504 && self.pool.site.page(502).is_none() => without.push("504"),
                 None => {}
             }
         }
@@ -155,7 +167,7 @@ impl ServedPlace<'_> {
     fn page(&self, out: &mut String, file: &str) {
         let _ = writeln!(out, "        location = {PAGES}/{}/{file} {{", self.environment);
         self.common(out);
-        let passes = [502, 503, 504].map(|status| self.site.page(status).map(FrontFile::as_str));
+        let passes = [502, 503, 504].map(|status| self.pool.site.page(status).map(FrontFile::as_str));
         if passes.contains(&Some(file)) {
             let _ =
                 writeln!(out, "            add_header Retry-After {} always;", page::RETRY_AFTER.as_secs());
@@ -177,13 +189,13 @@ impl ServedPlace<'_> {
                 self.environment
             );
         }
-        if self.site.settings.access_log {
+        if self.pool.site.settings.access_log {
             let _ = writeln!(out, "            access_log /dev/stdout abide-{};", self.environment);
         }
         if self.has_hsts {
             out.push_str("            add_header Strict-Transport-Security $abide_hsts always;\n");
         }
-        for (name, value) in &self.site.settings.headers {
+        for (name, value) in &self.pool.site.settings.headers {
             let _ = writeln!(out, "            proxy_hide_header {name};");
             if !value.as_str().is_empty() {
                 let _ = writeln!(out, "            add_header {name} {} always;", quoted(value.as_str()));
@@ -227,6 +239,12 @@ fn settings(out: &mut String, environment: &str, site: &Site) {
         out.push_str("            limit_req_status 429;\n            limit_req_log_level info;\n");
     }
 }
+
+/// nginx repeats a request only as long as no container has received it, or if HTTP allows to repeat it.
+const NEXT_REPLICA: &str = "            proxy_next_upstream error timeout;
+            proxy_next_upstream_timeout 10s;
+            proxy_connect_timeout 2s;
+";
 
 /// Texts, and neither images nor event streams, which have to arrive as they come.
 const GZIP: &str = "            gzip on;

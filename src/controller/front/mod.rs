@@ -30,6 +30,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch as channel};
 
@@ -45,6 +46,11 @@ use reach::Reached;
 pub(super) use render::{Configuration, FOLDER};
 use site::Site;
 pub(super) use worker::FrontReconciler;
+
+/// The interval of looking whether requests have left.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a switch may take on a busy host.
+const SWITCH: Duration = Duration::from_secs(10);
 
 /// The front, as seen by passes and the engine watcher.
 #[derive(Clone)]
@@ -142,6 +148,26 @@ impl FrontHandle {
             drop(state);
             self.wakeup.notify_one();
         }
+    }
+
+    /// Waits until no request can be at a container of an environment whose site was taken away, for as long as
+    /// requests may take at most.
+    pub(super) async fn await_left(&self, environment: &EnvironmentName) {
+        let Some(drain) = self.manifest.borrow().front.as_ref().map(|front| front.drain) else { return };
+        let nowhere = ProxyTargets::Only(BTreeSet::new());
+        let has_left = || self.state().seen.get(environment).is_some_and(|seen| seen.reach == nowhere);
+        let left = async {
+            while !has_left() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        // A proxy that does not run passes nothing on.
+        let _ = tokio::time::timeout(drain + SWITCH, left).await;
+    }
+
+    /// The environments whose sites were taken away.
+    fn leaving(&self) -> BTreeSet<EnvironmentName> {
+        self.state().leaving.clone()
     }
 
     /// Sets whether the front answers requests itself instead of passing them on. It does not wait.

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::location::{self, ServedPlace};
 use super::requests::RequestSink;
 use super::server::{self, Listens, ServerBlock, ServerContent};
-use super::site::{Sites, listens};
+use super::site::{self, Pools, Sites, listens};
 use super::version::NginxVersion;
 use super::web_page::ServedPage;
 use crate::model::name::SiteName;
@@ -51,8 +51,10 @@ pub(crate) struct Layout {
     pub(crate) has_ipv6: bool,
     /// Sockets in use by others: a single one would keep nginx from applying anything.
     pub(crate) refused: BTreeSet<SocketAddr>,
-    /// Proxies whose headers about the client are passed on.
+    /// Proxies whose word about the client counts.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Whether they give it by the PROXY protocol, instead of headers that are passed on.
+    pub(crate) proxy_protocol: bool,
     /// The receiver of a record of each request; `None`: nobody counts them.
     pub(crate) requests: Option<RequestSink>,
     /// abide's own web page, if the front serves it.
@@ -99,6 +101,8 @@ pub(crate) struct Configuration {
     pub(crate) hash: String,
     /// The socket for that question; `None` if the front can listen nowhere.
     pub(crate) asked_at: Option<SocketAddr>,
+    /// Whether that socket expects the header of the PROXY protocol.
+    pub(crate) has_proxy_header: bool,
     /// The sites that it serves.
     pub(crate) sites: Sites,
     /// As in [`Layout`].
@@ -112,6 +116,8 @@ pub(crate) struct Configuration {
 struct RenderedNotes {
     hash: String,
     asked_at: Option<SocketAddr>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_proxy_header: bool,
     sites: Sites,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requests: Option<RequestSink>,
@@ -130,12 +136,14 @@ impl Configuration {
     pub(crate) fn render(layout: &Layout, sites: &Sites) -> Self {
         let control = control(layout, sites);
         let asked_at = control.map(reachable);
+        let has_proxy_header = control.is_some_and(|control| expects_proxy_header(layout, control));
         let body = body(layout, sites, control);
         let hash = hash_of(asked_at, &body);
         let (requests, changes) = (layout.requests.clone(), layout.changes);
         let notes = RenderedNotes {
             hash: hash.clone(),
             asked_at,
+            has_proxy_header,
             sites: sites.clone(),
             requests: requests.clone(),
             changes,
@@ -144,7 +152,7 @@ impl Configuration {
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which reverts all other changes.\n";
         let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
-        Self { text, hash, asked_at, sites: sites.clone(), requests, changes }
+        Self { text, hash, asked_at, has_proxy_header, sites: sites.clone(), requests, changes }
     }
 
     /// Returns whether nginx would read `found` exactly like this configuration.
@@ -162,8 +170,9 @@ impl Configuration {
     /// Parses a configuration file; `None` if this module did not write it.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
-        let RenderedNotes { hash, asked_at, sites, requests, changes } = serde_json::from_str(line).ok()?;
-        Some(Self { text: text.to_owned(), hash, asked_at, sites, requests, changes })
+        let RenderedNotes { hash, asked_at, has_proxy_header, sites, requests, changes } =
+            serde_json::from_str(line).ok()?;
+        Some(Self { text: text.to_owned(), hash, asked_at, has_proxy_header, sites, requests, changes })
     }
 }
 
@@ -184,6 +193,11 @@ fn open(layout: &Layout, wanted: Vec<SocketAddr>) -> Vec<SocketAddr> {
 fn control(layout: &Layout, sites: &Sites) -> Option<SocketAddr> {
     let own = sites.values().flat_map(|site| open(layout, site.listens(layout.has_ipv6)));
     http_listens(layout).into_iter().chain(own).next()
+}
+
+/// Whether connections to this socket of the proxy begin with the header of the PROXY protocol.
+fn expects_proxy_header(layout: &Layout, socket: SocketAddr) -> bool {
+    layout.proxy_protocol && http_listens(layout).contains(&socket)
 }
 
 fn reachable(listen: SocketAddr) -> SocketAddr {
@@ -212,27 +226,26 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
         let _ = writeln!(out, "    # restored {} times", layout.changes);
     }
     out.push_str(GENERAL);
-    out.push_str(&forwarded(&layout.trusted_proxies));
+    out.push_str(&forwarded(layout));
     for_sites(&mut out, layout, sites);
+    replicas(&mut out, &site::pools(sites));
     tls(&mut out, layout);
     if let Some(control) = control {
         ask_about_itself(&mut out, control, layout);
     }
-    let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout) };
+    let has_proxy_header = layout.proxy_protocol;
+    let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout), has_proxy_header };
     server::unknown_host(&mut out, &by_name, layout);
-    for (environment, site) in sites {
-        let own = Listens { plain: open(layout, site.listens(layout.has_ipv6)), tls: Vec::new() };
-        let place = ServedPlace {
-            environment: environment.as_str(),
-            site,
-            path: None,
-            has_hsts: false,
-            counted_at: layout.counted_at(),
-        };
+    let pools = site::pools(sites);
+    for (environment, pool) in &pools {
+        let plain = open(layout, pool.site.listens(layout.has_ipv6));
+        let own = Listens { plain, tls: Vec::new(), has_proxy_header: false };
+        let place =
+            ServedPlace { environment, pool, path: None, has_hsts: false, counted_at: layout.counted_at() };
         let on_port = ServerBlock { listens: &own, suffix: " default_server", names: "_", certificate: None };
         on_port.write(&mut out, layout, &ServerContent::Programs { places: vec![place], page: None });
     }
-    server::serve_names(&mut out, layout, &by_name, sites);
+    server::serve_names(&mut out, layout, &by_name, sites, &pools);
     out.push_str("}\n");
     out
 }
@@ -278,22 +291,31 @@ const GENERAL: &str = r"    error_log stderr error;
 
 /// The variable with the scheme that the client used.
 pub(super) fn client_scheme(layout: &Layout) -> &'static str {
-    if layout.trusted_proxies.is_empty() { "scheme" } else { "abide_proto" }
+    if passes_headers_on(layout) { "abide_proto" } else { "scheme" }
 }
 
-/// Renders the headers that describe the client to the program. Without trusted proxies, the front is the
-/// outermost proxy and uses its own view; the client can only set the beginning of the address chain. With
-/// trusted proxies, each of their headers is passed on as it is, and no header of anyone else.
-fn forwarded(trusted: &[IpNet]) -> String {
+/// Whether a proxy in front of this one speaks HTTP, so that its headers about the client are passed on.
+fn passes_headers_on(layout: &Layout) -> bool {
+    !layout.trusted_proxies.is_empty() && !layout.proxy_protocol
+}
+
+/// Renders the headers that describe the client to the program. If nothing in front of it speaks HTTP, the front
+/// uses its own view; the client can only set the beginning of the address chain. With trusted proxies, each of
+/// their headers is passed on as it is, and no header of anyone else.
+fn forwarded(layout: &Layout) -> String {
+    let trusted = &layout.trusted_proxies;
     let set = |name, value| format!("    proxy_set_header X-Forwarded-{name} {value};\n");
+    let own =
+        || set("For", "$proxy_add_x_forwarded_for") + &set("Proto", "$scheme") + &set("Host", "$http_host");
     if trusted.is_empty() {
-        return set("For", "$proxy_add_x_forwarded_for")
-            + &set("Proto", "$scheme")
-            + &set("Host", "$http_host");
+        return own();
     }
     let networks: String = trusted.iter().map(|network| format!("        {network} 1;\n")).collect();
     // The modules that judge clients use `$remote_addr`, which is then the client that the proxies name.
     let real: String = trusted.iter().map(|network| format!("    set_real_ip_from {network};\n")).collect();
+    if layout.proxy_protocol {
+        return format!("\n{real}    real_ip_header proxy_protocol;\n{}", own());
+    }
     // No map has a regular expression: with captures they were CVE-2026-42533.
     let choices: String = [
         ("for", "\"$http_x_forwarded_for, $realip_remote_addr\"", "$realip_remote_addr"),
@@ -326,6 +348,40 @@ fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
         location::zone(out, environment.as_str(), &site.settings, layout.requests.as_ref());
     }
 }
+
+/// Renders the containers among which nginx chooses. It remembers no failure: abide starts a container again within a
+/// fraction of a second, and a dead one refuses at once. Requests that a client repeats by itself, such as a GET, go to
+/// another one. A POST that was sent is never repeated.
+fn replicas(out: &mut String, pools: &Pools<'_>) {
+    if pools.values().any(|pool| pool.site.settings.sticky) {
+        out.push_str(STICKY);
+    }
+    for pool in pools.values() {
+        let Some((name, addresses)) = pool.upstream() else { continue };
+        let choice = if pool.site.settings.sticky { "hash $abide_replica consistent" } else { "least_conn" };
+        let _ = write!(out, "    upstream {name} {{\n        zone {name} 64k;\n        {choice};\n");
+        for address in addresses {
+            let _ = writeln!(out, "        server {address} max_fails=0;");
+        }
+        out.push_str("    }\n");
+    }
+}
+
+/// The cookie that keeps a client at one replica, and its value for clients that have none.
+const STICKY: &str = r"
+    map $cookie_abide_replica $abide_replica {
+        default $cookie_abide_replica;
+        '' $request_id;
+    }
+    map $https $abide_secure {
+        default '';
+        on '; Secure';
+    }
+    map $cookie_abide_replica $abide_new_replica {
+        default '';
+        '' 'abide_replica=$request_id; Path=/; HttpOnly; SameSite=Lax$abide_secure';
+    }
+";
 
 fn tls(out: &mut String, layout: &Layout) {
     let Some(tls) = &layout.tls else { return };
@@ -368,6 +424,7 @@ fn tls_listens(layout: &Layout) -> Vec<SocketAddr> {
 /// Renders the server that reports which configuration this is, only to this host. `return` runs before
 /// `deny`, so the server checks the address itself.
 fn ask_about_itself(out: &mut String, control: SocketAddr, layout: &Layout) {
+    let proxy_header = if expects_proxy_header(layout, control) { " proxy_protocol" } else { "" };
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let here: BTreeSet<IpAddr> = loopback.into_iter().chain([reachable(control).ip()]).collect();
     // A client cannot choose the address of its connection.
@@ -378,7 +435,7 @@ fn ask_about_itself(out: &mut String, control: SocketAddr, layout: &Layout) {
     }
     let _ = write!(
         out,
-        "    }}\n    server {{\n        listen {control};\n        server_name {SELF};\n        \
+        "    }}\n    server {{\n        listen {control}{proxy_header};\n        server_name {SELF};\n        \
          default_type text/plain;\n        if ($abide_is_here = '') {{\n            return 404;\n        }}\n        \
          location = {SELF_PATH} {{\n            return 200 '{HASH}';\n        }}\n        location / {{\n            \
          return 404;\n        }}\n    }}\n"
@@ -406,6 +463,7 @@ mod tests {
             has_ipv6: true,
             refused: BTreeSet::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             requests: None,
             page: None,
             changes: 0,
@@ -420,6 +478,7 @@ mod tests {
             files: SiteFileNames::default(),
             maintenance: false,
             publish,
+            replica_of: None,
             route: route
                 .map(|address| Route { container: "c0ffee".to_owned(), address: address.parse().unwrap() }),
         }
@@ -508,6 +567,32 @@ mod tests {
     fn trusted_proxies_determine_the_client_address() {
         let trusted_proxies = ["10.0.0.0/8", "fd00::7/128"].map(|network| network.parse().unwrap()).into();
         is_golden("trusted", &Layout { trusted_proxies, ..layout() }, &three());
+    }
+
+    #[test]
+    fn replicas_share_one_server_and_others_have_their_own() {
+        let mut sites = three();
+        let first = EnvironmentName::new("dev").unwrap();
+        let of = crate::model::name::GroupName::new("web").unwrap();
+        let site = Site { replica_of: Some(of), ..sites.remove(&first).unwrap() };
+        for (slot, route) in [("web-1", Some(2)), ("web-2", Some(7)), ("web-3", None)] {
+            let address = |last| format!("172.18.0.{last}:8900").parse().unwrap();
+            let route = route.map(|last| Route { container: "c0ffee".to_owned(), address: address(last) });
+            let mut site = Site { route, ..site.clone() };
+            site.settings.sticky = true;
+            sites.insert(EnvironmentName::new(slot).unwrap(), site);
+        }
+        is_golden("replicas", &layout(), &sites);
+    }
+
+    #[test]
+    fn a_proxy_that_forwards_connections_sends_the_client_address_first() {
+        let tls = TlsLayout { port: 443, default: Some("tls-77".to_owned()), by_name: BTreeMap::new() };
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let layout = Layout { tls: Some(tls), trusted_proxies, proxy_protocol: true, ..layout() };
+        is_golden("connections", &layout, &three());
+        let rendered = Configuration::render(&layout, &three());
+        assert!(Configuration::read(&rendered.text).unwrap().has_proxy_header);
     }
 
     #[test]

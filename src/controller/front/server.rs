@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::location::ServedPlace;
 use super::page;
 use super::render::{Layout, certificate_lines, client_scheme};
-use super::site::{Site, Sites};
+use super::site::{Pools, Site, Sites};
 use super::version::NginxVersion;
 use super::web_page::ServedPage;
 use crate::acme::CHALLENGE_PATH;
@@ -20,36 +20,39 @@ pub(super) struct Listens {
     pub(super) plain: Vec<SocketAddr>,
     /// HTTPS.
     pub(super) tls: Vec<SocketAddr>,
+    /// Whether connections begin with the header of the PROXY protocol.
+    pub(super) has_proxy_header: bool,
 }
 
 impl Listens {
-    fn none() -> Self {
-        Self { plain: Vec::new(), tls: Vec::new() }
-    }
-
     /// Without any server, nginx would listen on port 80.
     fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.tls.is_empty()
     }
 
     fn plain_only(&self) -> Self {
-        Self { plain: self.plain.clone(), ..Self::none() }
+        Self { plain: self.plain.clone(), tls: Vec::new(), ..*self }
     }
 
     fn tls_only(&self) -> Self {
-        Self { tls: self.tls.clone(), ..Self::none() }
+        Self { tls: self.tls.clone(), plain: Vec::new(), ..*self }
     }
 
-    /// HTTP/2 is a property of a socket, so all servers on it say the same.
+    fn both(&self) -> Self {
+        Self { plain: self.plain.clone(), tls: self.tls.clone(), ..*self }
+    }
+
+    /// HTTP/2 and the PROXY protocol are properties of a socket, so all servers on it declare the same.
     fn write(&self, out: &mut String, suffix: &str, layout: &Layout) {
         let has_directive = layout.version.is_some_and(NginxVersion::has_http2_directive);
+        let proxy = if self.has_proxy_header { " proxy_protocol" } else { "" };
         for socket in &self.plain {
-            let _ = writeln!(out, "        listen {socket}{suffix};");
+            let _ = writeln!(out, "        listen {socket}{proxy}{suffix};");
         }
         let has_http2 = layout.version.is_none_or(NginxVersion::has_safe_http2);
         let http2 = if has_directive || !has_http2 { "" } else { " http2" };
         for socket in &self.tls {
-            let _ = writeln!(out, "        listen {socket} ssl{http2}{suffix};");
+            let _ = writeln!(out, "        listen {socket} ssl{http2}{proxy}{suffix};");
         }
         if has_directive && !self.tls.is_empty() {
             out.push_str("        http2 on;\n");
@@ -66,11 +69,7 @@ pub(super) fn unknown_host(out: &mut String, by_name: &Listens, layout: &Layout)
         by_name.tls_only().write(out, " default_server", layout);
         out.push_str("        server_name _;\n        ssl_reject_handshake on;\n    }\n");
     }
-    let listens = if has_default {
-        Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() }
-    } else {
-        by_name.plain_only()
-    };
+    let listens = if has_default { by_name.both() } else { by_name.plain_only() };
     if listens.is_empty() {
         return;
     }
@@ -115,11 +114,17 @@ struct NameGroup<'a> {
 }
 
 /// Renders the servers of all host names.
-pub(super) fn serve_names(out: &mut String, layout: &Layout, by_name: &Listens, sites: &Sites) {
+pub(super) fn serve_names(
+    out: &mut String,
+    layout: &Layout,
+    by_name: &Listens,
+    sites: &Sites,
+    pools: &Pools<'_>,
+) {
     let mut serving: BTreeMap<&SiteName, Vec<&str>> = BTreeMap::new();
-    for (environment, site) in sites {
-        for name in &site.hostnames {
-            serving.entry(name).or_default().push(environment.as_str());
+    for (environment, pool) in pools {
+        for name in &pool.site.hostnames {
+            serving.entry(name).or_default().push(environment);
         }
     }
     let page = layout.page.as_ref().map(|page| &page.name);
@@ -127,10 +132,10 @@ pub(super) fn serve_names(out: &mut String, layout: &Layout, by_name: &Listens, 
         serving.entry(name).or_default();
     }
     let served = serving.into_iter().map(|(name, environments)| (name, environments, None));
-    let redirected = sites.iter().flat_map(|(environment, site)| {
-        let target = site.target().map(SiteName::as_str);
-        let names = site.settings.redirect_from.iter().filter(move |_| target.is_some());
-        names.map(move |name| (name, vec![environment.as_str()], target))
+    let redirected = pools.iter().flat_map(|(environment, pool)| {
+        let target = pool.site.target().map(SiteName::as_str);
+        let names = pool.site.settings.redirect_from.iter().filter(move |_| target.is_some());
+        names.map(move |name| (name, vec![*environment], target))
     });
     let certificates = layout.tls.as_ref().map(|tls| &tls.by_name);
     let mut groups: BTreeMap<NameGroup<'_>, Vec<&str>> = BTreeMap::new();
@@ -142,7 +147,7 @@ pub(super) fn serve_names(out: &mut String, layout: &Layout, by_name: &Listens, 
         groups.entry(group).or_default().push(name.as_str());
     }
     for (group, names) in groups {
-        serve_group(out, layout, by_name, sites, &group, &names.join(" "));
+        serve_group(out, layout, by_name, (sites, pools), &group, &names.join(" "));
     }
 }
 
@@ -150,19 +155,19 @@ fn serve_group(
     out: &mut String,
     layout: &Layout,
     by_name: &Listens,
-    sites: &Sites,
+    (sites, pools): (&Sites, &Pools<'_>),
     group: &NameGroup<'_>,
     names: &str,
 ) {
-    let of = |name: &&str| sites.iter().find(|(environment, _)| environment.as_str() == *name);
+    let of = |name: &&'_ str| pools.get_key_value(*name);
     let mut members: Vec<_> = group.environments.iter().filter_map(of).collect();
     let page = layout.page.as_ref().filter(|_| group.has_page);
     // A manifest has no two, but nginx would load nothing at all.
     let mut paths: BTreeSet<_> = page.iter().map(|page| page.path.as_ref()).collect();
-    members.retain(|(_, site)| paths.insert(site.settings.path.as_ref()));
+    members.retain(|(_, pool)| paths.insert(pool.site.settings.path.as_ref()));
     let has_default = layout.tls.as_ref().is_some_and(|tls| tls.default.is_some());
     let has_tls = !by_name.tls.is_empty() && (group.certificate.is_some() || has_default);
-    let is_redirected = is_redirected(members.iter().map(|(_, site)| site.https), group.certificate);
+    let is_redirected = is_redirected(members.iter().map(|(_, pool)| pool.site.https), group.certificate);
     let certificate = group.certificate.map(|(pair, _)| pair);
     let served: Vec<&str> =
         page.iter().map(|_| "the web page of abide").chain(group.environments.iter().copied()).collect();
@@ -183,13 +188,13 @@ fn serve_group(
             server(&by_name.plain_only(), &ServerContent::Redirect);
             by_name.tls_only()
         }
-        (true, false) => Listens { plain: by_name.plain.clone(), tls: by_name.tls.clone() },
+        (true, false) => by_name.both(),
         (false, _) => by_name.plain_only(),
     };
-    let places = members.iter().map(|(environment, site)| ServedPlace {
-        environment: environment.as_str(),
-        site,
-        path: site.settings.path.as_ref(),
+    let places = members.iter().map(|(environment, pool)| ServedPlace {
+        environment,
+        pool,
+        path: pool.site.settings.path.as_ref(),
         has_hsts: has_tls && is_redirected,
         counted_at: layout.counted_at(),
     });

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::front::Route;
-use crate::model::name::{EnvironmentName, InvalidName, SiteName, name};
+use crate::model::name::{EnvironmentName, GroupName, InvalidName, SiteName, name};
 use crate::model::site::{ErrorStatus, SitePath, SiteSettings};
 use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish};
 use crate::model::wire;
@@ -38,6 +38,9 @@ pub(crate) struct Site {
     /// Its own port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) publish: Option<Publish>,
+    /// The declaration that it is a replica of; `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replica_of: Option<GroupName>,
     /// The route of its requests; `None` if no container is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<Route>,
@@ -77,7 +80,17 @@ impl Site {
         let (hostnames, publish, https) = (spec.hostnames.clone(), spec.publish, spec.https);
         let is_served = spec.host.is_none() && (!hostnames.is_empty() || publish.is_some());
         let (settings, files) = (spec.site.clone(), SiteFileNames::default());
-        is_served.then_some(Self { hostnames, https, settings, files, maintenance: false, publish, route })
+        let replica_of = spec.replica.as_ref().map(|slot| slot.of.clone());
+        is_served.then_some(Self {
+            hostnames,
+            https,
+            settings,
+            files,
+            maintenance: false,
+            publish,
+            replica_of,
+            route,
+        })
     }
 
     /// The name that other names are redirected to.
@@ -90,11 +103,15 @@ impl Site {
         self.files.pages.get(&ErrorStatus::try_from(status).ok()?)
     }
 
-    /// The target of requests; `None`: the front answers, because no container is ready, maintenance is on, or the
-    /// passwords that protect the site are unknown.
-    pub(crate) fn passes_to(&self) -> Option<&Route> {
-        let is_closed = self.settings.basic_auth.is_some() && self.files.users.is_none();
-        self.route.as_ref().filter(|_| !is_closed && !self.maintenance)
+    /// Whether the front answers all requests itself, because maintenance is on, or the passwords that protect the
+    /// site are unknown.
+    fn is_closed(&self) -> bool {
+        self.maintenance || (self.settings.basic_auth.is_some() && self.files.users.is_none())
+    }
+
+    /// The declared name of an environment: that of its replicas, or its own.
+    fn declared<'a>(&'a self, environment: &'a EnvironmentName) -> &'a str {
+        self.replica_of.as_ref().map_or(environment.as_str(), GroupName::as_str)
     }
 
     /// The names that lead to it, with the path below which they do.
@@ -107,6 +124,51 @@ impl Site {
     /// Returns the sockets of its own port.
     pub(crate) fn listens(&self, has_ipv6: bool) -> Vec<SocketAddr> {
         self.publish.map(|publish| listens(publish, has_ipv6)).unwrap_or_default()
+    }
+}
+
+/// The containers that share the requests of a site: one, or all replicas.
+pub(crate) struct Pool<'a> {
+    /// The site of the first of them. All are declared alike.
+    pub(crate) site: &'a Site,
+    /// Where their programs are.
+    routes: Vec<&'a Route>,
+    /// The declared name, if there are replicas.
+    replicas: Option<&'a str>,
+}
+
+/// The pools by the environment of their first site.
+pub(crate) type Pools<'a> = BTreeMap<&'a str, Pool<'a>>;
+
+/// Returns the pools of all sites.
+pub(crate) fn pools(sites: &Sites) -> Pools<'_> {
+    let mut firsts: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut pools = Pools::new();
+    for (environment, site) in sites {
+        let declared = site.declared(environment);
+        let first = *firsts.entry(declared).or_insert(environment.as_str());
+        let pool = pools.entry(first).or_insert_with(|| Pool { site, routes: Vec::new(), replicas: None });
+        pool.routes.extend(&site.route);
+        if site.replica_of.is_some() {
+            pool.replicas = Some(declared);
+        }
+    }
+    pools
+}
+
+impl Pool<'_> {
+    /// The target of requests, as nginx names it; `None`: the front answers, because no container is ready or the
+    /// site is closed.
+    pub(crate) fn passes_to(&self) -> Option<String> {
+        let first = self.routes.first().filter(|_| !self.site.is_closed())?;
+        Some(self.upstream().map_or_else(|| first.address.to_string(), |(name, _)| name))
+    }
+
+    /// The name and the addresses of the containers among which nginx chooses; `None`: there are no replicas.
+    pub(crate) fn upstream(&self) -> Option<(String, Vec<SocketAddr>)> {
+        let declared = self.replicas.filter(|_| !self.routes.is_empty())?;
+        let addresses = self.routes.iter().map(|route| route.address).collect();
+        Some((format!("abide-{declared}"), addresses))
     }
 }
 
@@ -123,16 +185,24 @@ pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
 
 /// Adds the environments of `before` that this host no longer runs but that still have a container
 /// (`is_there`), because an edit of the manifest does not end their service. An environment that conflicts with a
-/// declared one is left out.
+/// declared one is left out, unless both have the same declared name, because replicas were added or removed: it
+/// serves until the first declared one does.
 pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
     let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
     let own = |(name, path): (&SiteName, Option<&SitePath>)| (name.clone(), path.cloned());
     let addresses: BTreeSet<(SiteName, Option<SitePath>)> =
         sites.values().flat_map(|site| site.addresses().map(own)).collect();
+    let declared_sites = sites.clone();
     for (environment, site) in before {
         let in_the_way = site.publish.is_some_and(|publish| ports.contains(&publish.port))
             || site.addresses().map(own).any(|address| addresses.contains(&address));
-        if !sites.contains_key(environment) && !in_the_way && is_there(environment) {
+        let is_replaced = || {
+            let declared = site.declared(environment);
+            let mut same =
+                declared_sites.iter().filter(|(name, other)| other.declared(name) == declared).peekable();
+            same.peek().is_some() && same.all(|(_, other)| other.route.is_none())
+        };
+        if !sites.contains_key(environment) && (!in_the_way || is_replaced()) && is_there(environment) {
             sites.insert(environment.clone(), site.clone());
         }
     }
@@ -150,6 +220,7 @@ mod tests {
             files: SiteFileNames::default(),
             maintenance: false,
             publish: Some(Publish { address: None, port }),
+            replica_of: None,
             route: None,
         }
     }

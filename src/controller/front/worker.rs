@@ -343,6 +343,7 @@ impl FrontReconciler {
             has_ipv6: self.has_ipv6,
             refused: self.refusals.sockets(),
             trusted_proxies: spec.trusted_proxies.clone(),
+            proxy_protocol: spec.proxy_protocol,
             requests: self.requests.sink(),
             page: ServedPage::of(&self.declared, self.front.listener),
             changes: self.changes,
@@ -462,6 +463,9 @@ impl FrontReconciler {
             let site = Site::of(environment, None)?;
             Some((name.clone(), self.seen(name, &site, spec)))
         });
+        let leaving = self.front.leaving().into_iter();
+        let leaving = leaving
+            .map(|name| (name.clone(), FrontSeen { reach: self.reach(&name), ..FrontSeen::default() }));
         let trouble =
             self.trouble.iter().filter(|trouble| !trouble.is_brief).map(|trouble| trouble.words.clone());
         let ports = [Some(spec.http), spec.https.as_ref().map(|https| https.port)];
@@ -473,7 +477,7 @@ impl FrontReconciler {
             .chain(self.certificates.words())
             .chain(self.files.words())
             .collect();
-        self.front.publish(seen.collect(), trouble);
+        self.front.publish(seen.chain(leaving).collect(), trouble);
     }
 
     fn seen(&self, environment: &EnvironmentName, site: &Site, spec: &FrontSpec) -> FrontSeen {

@@ -9,7 +9,7 @@ use super::job::PartialJob;
 use super::places::{FileLine, Places};
 use super::problem::Problem;
 use super::table::ManifestField;
-use super::{front, gates, groups, page};
+use super::{front, gates, groups, page, replicas};
 use crate::model::channel::ChannelSpec;
 use crate::model::job::JobSpec;
 
@@ -181,9 +181,32 @@ impl Declarations {
         self.environments.is_empty() && self.followed.is_none()
     }
 
+    /// The environments that promotions come from, by target.
+    fn meant_promotions(&self) -> BTreeMap<EnvironmentName, EnvironmentName> {
+        let from = |(name, draft): NamedPartial<'_>| match &draft.supply {
+            Some(Supply::Promotion { from }) => Some((name.clone(), replicas::meant(self, from))),
+            _ => None,
+        };
+        self.environments.iter().filter_map(from).collect()
+    }
+
+    /// The channels, with every slot of the environments that they name.
+    fn meant_channels(&self) -> BTreeMap<ChannelName, ChannelSpec> {
+        let meant = |(name, spec): (&ChannelName, &Option<ChannelSpec>)| {
+            let mut spec = spec.clone()?;
+            let named = spec.environments.take();
+            spec.environments =
+                named.map(|named| named.iter().flat_map(|name| replicas::all_meant(self, name)).collect());
+            Some((name.clone(), spec))
+        };
+        self.channels.iter().filter_map(meant).collect()
+    }
+
     /// The manifest. Requires that no problem was found.
     pub(super) fn into_manifest(self) -> Manifest {
         let mut needs = groups::needs(&self);
+        let promotions = self.meant_promotions();
+        let channels = self.meant_channels();
         let repositories = self.repositories.into_iter();
         let mut jobs: BTreeMap<EnvironmentName, BTreeMap<JobName, JobSpec>> = BTreeMap::new();
         for (name, job) in self.jobs {
@@ -191,12 +214,15 @@ impl Declarations {
                 jobs.entry(environment).or_default().insert(name, spec);
             }
         }
-        let environments = self.environments.into_iter().filter_map(|(name, draft)| {
+        let environments = self.environments.into_iter().flat_map(|(name, draft)| {
             let (jobs, needs) = (jobs.remove(&name), needs.remove(&name));
-            let mut spec = draft.spec?;
+            let Some(mut spec) = draft.spec else { return Vec::new() };
             (spec.jobs, spec.needs) = (jobs.unwrap_or_default(), needs.unwrap_or_default());
+            if let Some(from) = promotions.get(&name) {
+                spec.supply = Supply::Promotion { from: from.clone() };
+            }
             groups::call_by_short_name(&mut spec, &name);
-            Some((name, spec))
+            replicas::slots(name, spec, draft.replicas)
         });
         Manifest {
             repositories: repositories.filter_map(|(name, spec)| Some((name, spec?))).collect(),
@@ -210,7 +236,7 @@ impl Declarations {
             page: self.page,
             registry: self.registry,
             registries: self.registries.into_iter().collect(),
-            channels: self.channels.into_iter().filter_map(|(name, spec)| Some((name, spec?))).collect(),
+            channels,
             followed: self.followed.flatten(),
         }
     }
@@ -234,6 +260,7 @@ pub(super) fn problems(declared: &Declarations, places: &Places) -> Vec<Problem>
     found.extend(cycles(declared, places));
     found.extend(gates::problems(declared, &all, places));
     found.extend(groups::problems(declared, &all, places));
+    found.extend(replicas::problems(declared, &all, places));
     found.extend(checks_of_no_forge(declared, &all, places));
     found.extend(references::lost_volumes_of_jobs(declared, places));
     if !declared.incomplete {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{ManifestField, Table, integer};
-use super::{build, gates, grammar, health, keys, one_off, options, secrets, site};
+use super::{build, gates, grammar, health, keys, one_off, options, replicas, secrets, site};
 use crate::model::gates::Gates;
 use crate::model::group::NeedCondition;
 use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABEL};
@@ -42,6 +42,8 @@ pub(super) struct PartialEnvironment {
     pub(super) supply: Option<Supply>,
     /// Its group.
     pub(super) group: Option<GroupName>,
+    /// How many containers run it; `None`: one, without slots.
+    pub(super) replicas: Option<u16>,
     /// What it needs, by the short names of members.
     pub(super) needs: BTreeMap<EnvironmentName, NeedCondition>,
     /// The checks that a commit needs.
@@ -83,6 +85,7 @@ pub(super) fn read(field: &ManifestField<'_>) -> PartialEnvironment {
         publish: read_publish(&table, port.filter(|_| network.is_none()), &ports),
         ports,
         group: table.get("group").and_then(|field| field.name()),
+        replicas: replicas::read(&table),
         needs: read_needs(&table),
         site: site::read(&table, &hostnames),
         hostnames,
@@ -139,6 +142,7 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
     Some(EnvironmentSpec {
         container: draft.container.clone()?,
         group: draft.group.clone(),
+        replica: None,
         // Their names are known once all files are read.
         needs: BTreeMap::new(),
         port: if has_port { Some(port?) } else { None },

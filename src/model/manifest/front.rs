@@ -35,6 +35,11 @@ pub(super) fn read(field: &ManifestField<'_>) -> Option<FrontSpec> {
     let certificates = table.get("certificates").map(|field| acme::read_certificates(&field));
     let https = read_https(&table, acme.is_some() || certificates.is_some());
     let trusted = table.get("trusted_proxies").map(|field| field.items("a list of addresses and networks"));
+    let trusted = trusted.unwrap_or_default();
+    let proxy_protocol = table.get("proxy_protocol").filter(|field| field.flag() == Some(true));
+    if let (Some(field), true) = (&proxy_protocol, trusted.is_empty()) {
+        field.must("needs the addresses of the senders in `trusted_proxies`");
+    }
     Some(FrontSpec {
         image: image.unwrap_or_else(|| Some(DEFAULT_IMAGE.to_owned()))?,
         http: http.unwrap_or(Some(DEFAULT_HTTP))?,
@@ -42,7 +47,8 @@ pub(super) fn read(field: &ManifestField<'_>) -> Option<FrontSpec> {
         certificates: certificates.unwrap_or_default(),
         acme: acme.map_or(Some(None), |acme| acme.map(Some))?,
         drain: drain.unwrap_or(Some(DEFAULT_DRAIN))?,
-        trusted_proxies: trusted.unwrap_or_default().iter().filter_map(read_network).collect(),
+        trusted_proxies: trusted.iter().filter_map(read_network).collect(),
+        proxy_protocol: proxy_protocol.is_some(),
     })
 }
 

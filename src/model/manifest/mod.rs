@@ -25,6 +25,7 @@ mod page;
 mod places;
 mod problem;
 mod registry;
+mod replicas;
 mod repository;
 mod schema;
 mod secrets;

@@ -38,6 +38,7 @@ fn read_table(
         redirect_from: table.get("redirect_from").map(|field| read_names(&field)).unwrap_or_default(),
         max_body: table.get("max_body").and_then(|field| read_size(&field)),
         timeout: table.get("timeout").and_then(|field| read_timeout(&field)),
+        sticky: flag("sticky"),
         gzip: flag("gzip"),
         basic_auth: table.get("basic_auth").and_then(|field| read_auth(environment, &field)),
         allow: networks("allow"),
@@ -51,6 +52,9 @@ fn read_table(
         if hostnames.is_empty() {
             field.must("needs a `hostname` in the environment");
         }
+    }
+    if let (Some(field), None) = (table.get("sticky").filter(|_| site.sticky), environment.get("replicas")) {
+        field.must("needs `replicas` to choose from");
     }
     if let (Some(field), None) = (table.get("strip_path"), table.get("path")) {
         field.must("needs a `path` to remove");

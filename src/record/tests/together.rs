@@ -142,3 +142,56 @@ async fn the_rest_of_a_group_is_held_in_the_write_that_takes_some_members_back()
     let held = record.handles.desired.get(&name("db")).unwrap();
     assert_eq!((held.hold, held.entry.generation), (Some(hold(Some(2))), Generation(2)));
 }
+
+/// `web-1` was ready with image 1 and has image 2 now; `web-2` has image 1, `web-3` is new.
+async fn first_is_ahead() -> Fixture {
+    let record = fixture();
+    for slot in ["web-1", "web-2"] {
+        record.handles.writer.submit(&name(slot), set(1), &[]).await.unwrap();
+        record.handles.status_writer.outcome(&name(slot), Generation(1), Outcome::Ready).await.unwrap();
+    }
+    record.handles.writer.submit(&name("web-1"), set(2), &[]).await.unwrap();
+    record
+}
+
+async fn follow(record: &Fixture) -> Vec<String> {
+    let followers = ["web-2", "web-3"].map(name).into();
+    let all = record.handles.resolver.follow(&name("web-1"), followers, at(5)).await.unwrap();
+    all.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn replicas_follow_the_first_one_and_only_those_it_updates_go_back_with_it() {
+    let record = first_is_ahead().await;
+    assert_eq!(follow(&record).await, ["web-2", "web-3"]);
+    assert!(follow(&record).await.is_empty(), "they have it already");
+    let record = record.reopen();
+    let desired = |slot: &str| record.handles.desired.get(&name(slot)).unwrap();
+    let updated = [(name("web-1"), Generation(2)), (name("web-2"), Generation(2))].into();
+    for slot in ["web-1", "web-2", "web-3"] {
+        assert_eq!(desired(slot).entry.image, Some(image(2)), "{slot}");
+    }
+    assert_eq!(
+        (desired("web-1").entry.together, desired("web-2").entry.together),
+        (Clone::clone(&updated), updated)
+    );
+    assert!(desired("web-3").entry.together.is_empty(), "a new slot that fails takes nobody back");
+    assert!(record.handles.resolver.roll_back(&name("web-2"), back()).await.unwrap());
+    for slot in ["web-1", "web-2"] {
+        assert_eq!(desired(slot).entry.image, Some(image(1)), "{slot}");
+    }
+    assert_eq!(follow(&record).await, ["web-3"], "the new slot follows back");
+}
+
+#[tokio::test]
+async fn a_replica_that_failed_with_an_image_gets_it_again_only_on_request() {
+    let record = first_is_ahead().await;
+    assert_eq!(follow(&record).await, ["web-2", "web-3"]);
+    record.handles.writer.hold(&name("web-1"), hold(Some(2))).await.unwrap();
+    assert!(record.handles.resolver.roll_back(&name("web-2"), back()).await.unwrap());
+    let push = Change { origin: Origin::Push, ..set(2) };
+    record.handles.writer.submit(&name("web-1"), push, &[]).await.unwrap();
+    assert!(follow(&record).await.is_empty(), "web-2 failed with it");
+    record.handles.writer.submit(&name("web-1"), set(2), &[]).await.unwrap();
+    assert_eq!(follow(&record).await, ["web-2"], "a person asked for it");
+}

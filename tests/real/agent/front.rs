@@ -69,6 +69,13 @@ fn an_agents_proxy_switches_without_failed_requests() {
     for number in 1..=3 {
         runs(&pair, &format!("page {number}"));
     }
+    let counted = "abide_http_requests_total{environment=\"prod\",method=\"GET\",status=\"200\"}";
+    eventually("the controller counts its requests", PATIENCE, || {
+        pair.ask("GET", "/metrics", &serde_json::Value::Null)
+            .1
+            .to_string()
+            .contains(&counted.replace('"', "\\\""))
+    });
     // Killed in the middle of an update, the agent completes it when it is back.
     let image = pair.push_image("page 4");
     pair.abide(&["set", "prod", &image]);

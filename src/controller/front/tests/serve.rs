@@ -64,6 +64,40 @@ async fn only_a_trusted_proxy_sets_the_client_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_trusted_proxy_names_the_client_by_the_proxy_protocol() {
+    let Some(rig) = Rig::start().await else { return };
+    let dev = Backend::start("dev").await;
+    rig.no_route("test");
+    rig.route("dev", "c-dev", dev.address);
+    rig.serves("dev", "c-dev").await;
+    let bare = "GET / HTTP/1.0\r\nHost: dev.example\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+    let sent = format!("PROXY TCP4 198.51.100.1 203.0.113.1 40000 80\r\n{bare}");
+    let answers = |port: u16, request: String, fields: [String; 2]| async move {
+        let what = format!("port {port} answers {request:?} with {fields:?}");
+        let look = || async {
+            let body = exchange(port, &request).await.ok()?.body.to_lowercase();
+            fields.iter().all(|field| body.contains(&format!("\r\nx-forwarded-{field}\r\n"))).then_some(())
+        };
+        eventually(&what, look).await.unwrap();
+    };
+    let fields = |client: &str| [format!("for: 192.0.2.7, {client}"), "proto: http".to_owned()];
+    // The connection comes from 127.0.0.1.
+    for (trusted, client) in [("127.0.0.0/8", "198.51.100.1"), ("192.0.2.0/24", "127.0.0.1")] {
+        let lines = format!("trusted_proxies = [\"{trusted}\"]\nproxy_protocol = true");
+        rig.declare(declared(&rig.image, rig.http, rig.ports, &lines));
+        answers(rig.http, sent.clone(), fields(client)).await;
+        answers(rig.ports[0], bare.to_owned(), fields("127.0.0.1")).await;
+        let without = exchange(rig.http, bare).await.map_or(0, |answer| answer.status);
+        assert!(matches!(without, 0 | 400), "a connection without the header got {without}");
+        rig.route("dev", "c-dev", dev.address);
+        rig.serves("dev", "c-dev").await;
+    }
+    rig.declare(declared(&rig.image, rig.http, rig.ports, ""));
+    answers(rig.http, bare.to_owned(), fields("127.0.0.1")).await;
+    assert_eq!(rig.front.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_a_container_is_replaced() {
     let Some(rig) = Rig::start().await else { return };
     let (old, new) = (Backend::start("old").await, Backend::start("new").await);

@@ -121,6 +121,9 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
             .meaning("whether a tiny init runs as process 1; it forwards signals and reaps dead processes"),
         Key::new("stop_timeout", ValueShape::Duration).default(r#"`"10s"`"#).example(r#""30s""#)
             .meaning("how long the container may take to stop before it is killed, in whole seconds"),
+        Key::new("replicas", ValueShape::Integer(1, 50)).default("one container, without a number").example("3")
+            .meaning("how many containers run the environment: the environments `NAME-1`, `NAME-2` and so on, which \
+                share host names and the published port behind the `front`. See [docs/replicas.md](../docs/replicas.md)"),
         Key::new("update", ValueShape::Text).default(r#"`"start-first"` if there is a `front`, no volume, declared or by a `VOLUME` of the image, and no `ports`; else `"stop-first"`"#).example(r#""stop-first""#)
             .meaning("`\"start-first\"`: the new container runs beside the old one until it is ready; then the \
                 proxy switches to it, and abide removes the old container once its last requests have \

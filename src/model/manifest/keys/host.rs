@@ -182,6 +182,11 @@ pub(in crate::model::manifest) static FRONT: Section = Section {
                 "proxies in front of this one, such as a load balancer that ends TLS: their \
                 `X-Forwarded-Proto`, `-Host` and `-For` are passed on",
             ),
+        Key::new("proxy_protocol", ValueShape::Flag).default("`false`").example("true").meaning(
+            "whether the `trusted_proxies` forward connections instead of requests, and send the address of the client by \
+                the PROXY protocol. Then every connection to `http` and `https` must begin with its header, version 1 \
+                or 2; published ports expect none",
+        ),
     ],
 };
 

@@ -29,6 +29,9 @@ pub(in crate::model::manifest) static SITE: Section = Section {
             "how long the program, or a client that sends a body, may be silent; then the client gets 504 or is \
                 cut off. It also ends silent WebSockets and event streams",
         ),
+        Key::new("sticky", ValueShape::Flag).default("`false`").example("true").meaning(
+            "whether the proxy sends each client to the same one of the `replicas`, by a cookie, as long as it answers",
+        ),
         Key::new("gzip", ValueShape::Flag).default("`false`").example("true").meaning(
             "whether the proxy compresses texts of at least 1 KiB for clients that accept it. Event \
                 streams, images and answers that the program compressed stay unchanged. Over HTTPS, do not \

@@ -404,6 +404,10 @@ fn invalid_site_settings_are_rejected_with_a_remedy() {
              with /, and not a path of the proxy's own",
         ),
         wrong("strip_path = true", "5: `strip_path` needs a `path` to remove"),
+        (
+            "[front]\nproxy_protocol = true".to_owned(),
+            "5: `proxy_protocol` needs the addresses of the senders in `trusted_proxies`".to_owned(),
+        ),
         wrong(
             "redirect_from = [\"a.example\"]",
             "5: `redirect_from` has a.example, which is one of the host names",
