@@ -5,7 +5,7 @@ use askama::Template;
 use askama::filters::Safe;
 
 use super::answer::part;
-use super::text::{cut, length};
+use super::text::length;
 use crate::api::error::ApiError;
 use crate::model::desired::{HistoryEntry, Image, Origin, Outcome};
 use crate::model::name::{CommitId, Digest};
@@ -136,7 +136,7 @@ fn draw(shape: &TimelineShape, lanes: &[TimelineLane<'_>], now: Timestamp) -> Dr
     let height = LANE * u64::try_from(lanes.len()).unwrap_or_default() + 30;
     let drawn = lanes.iter().zip(0_u64..).map(|(lane, row)| {
         let top = row * LANE + 12;
-        Drawn { name: cut(lane.name, shown), base: top + 17, top, segments: segments(lane, &scale) }
+        Drawn { name: end_of(lane.name, shown), base: top + 17, top, segments: segments(lane, &scale) }
     });
     let names: Vec<&str> = lanes.iter().map(|lane| lane.name).collect();
     Drawing {
@@ -206,6 +206,16 @@ fn segments(lane: &TimelineLane<'_>, scale: &Scale) -> Vec<Segment> {
     }
     segments.reverse();
     segments
+}
+
+/// The end of a name that is longer than `most` letters. Names of related environments differ at their ends.
+fn end_of(name: &str, most: usize) -> String {
+    let count = name.chars().count();
+    if count <= most {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(count + 1 - most.max(1)).collect();
+    format!("…{end}")
 }
 
 /// The first seven digits of the commit, else of the image.
@@ -290,7 +300,7 @@ mod tests {
         let draw_of = |shape, name| draw(shape, &[TimelineLane { name, history: &history }], now);
         let (wide, narrow) = (draw_of(&SHAPES[0], long), draw_of(&SHAPES[1], long));
         assert_eq!((wide.lanes[0].name.as_str(), wide.lines[0]), (long, 24 * LETTER + GAP));
-        assert_eq!((narrow.lanes[0].name.as_str(), narrow.lines[0]), ("shop-prod…", 90));
+        assert_eq!((narrow.lanes[0].name.as_str(), narrow.lines[0]), ("…database", 90));
         assert_eq!(draw_of(&SHAPES[0], "prod").lines[0], SHAPES[0].names);
         for (shape, drawing) in SHAPES.iter().zip([wide, narrow]) {
             let last = drawing.days.last().unwrap();
