@@ -1,8 +1,9 @@
-//! Compiles four static Linux programs that abide carries with it, so that none needs a base
+//! Compiles five static Linux programs that abide carries with it, so that none needs a base
 //! image, a registry or a network: the example application of `abide demo`
 //! (`examples/site/site.rs`) at `OUT_DIR/site`, what runs in a network holder at `OUT_DIR/hold`,
 //! the guard (`src/controller/guard/program.rs`) at `OUT_DIR/guard`, and the program that backs volumes up
-//! (`src/controller/backup/program.rs`) at `OUT_DIR/backup`.
+//! (`src/controller/backup/program.rs`) at `OUT_DIR/backup`, and the probe of services
+//! (`src/controller/docker/service_probe/program.rs`) at `OUT_DIR/probe`.
 //!
 //! Where one cannot be compiled, its file is left empty and the build goes on with a warning: `abide
 //! demo` says what is missing, containers get network namespaces of their own, and without abide
@@ -17,6 +18,7 @@ use std::{env, fs};
 const SITE: &str = "examples/site/site.rs";
 const GUARD: &str = "src/controller/guard/program.rs";
 const BACKUP: &str = "src/controller/backup/program.rs";
+const PROBE: &str = "src/controller/docker/service_probe/program.rs";
 
 /// Waits for ever: `pause` on x86-64, `ppoll` for nothing on aarch64. Freestanding, so that it is a
 /// kilobyte, maps next to no memory and is the same wherever it was compiled.
@@ -57,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={SITE}");
     println!("cargo::rerun-if-changed={GUARD}");
     println!("cargo::rerun-if-changed={BACKUP}");
+    println!("cargo::rerun-if-changed={PROBE}");
     // The parts of that program.
     println!("cargo::rerun-if-changed={}", GUARD.trim_end_matches(".rs"));
     name_version()?;
@@ -77,9 +80,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             musl_of(&target)
         );
     }
-    if let Err(reason) = compile_hold(&rustc, &target, out) {
-        fs::write(out.join("hold"), [])?;
-        println!("cargo::warning=there will be no network holders, all else is complete. {reason}");
+    let hold = out.join("hold.rs");
+    fs::write(&hold, HOLD)?;
+    for (name, source, lack) in [
+        ("hold", hold.as_path(), "there will be no network holders"),
+        ("probe", Path::new(PROBE), "services of Docker Swarm have no `http` and `tcp` health checks"),
+    ] {
+        let Err(reason) = compile_freestanding(&rustc, &target, name, source, out) else { continue };
+        fs::write(out.join(name), [])?;
+        println!("cargo::warning={lack}, all else is complete. {reason}");
     }
     Ok(())
 }
@@ -119,18 +128,22 @@ fn compile_static(rustc: &OsString, target: &str, source: &str, program: &Path) 
     Err(failures.join("; "))
 }
 
-fn compile_hold(rustc: &OsString, target: &str, out: &Path) -> Result<(), String> {
-    let source = out.join("hold.rs");
-    fs::write(&source, HOLD).map_err(|error| error.to_string())?;
+fn compile_freestanding(
+    rustc: &OsString,
+    target: &str,
+    name: &str,
+    source: &Path,
+    out: &Path,
+) -> Result<(), String> {
     // For Linux whatever abide runs on; the same kind of program comes of either target.
     let target = if target.contains("-linux-") { target.to_owned() } else { musl_of(target) };
     let mut command = Command::new(rustc);
-    command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "hold", "--target", &target]);
+    command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", name, "--target", &target]);
     let options = ["panic=abort", "opt-level=z", "strip=symbols", "relocation-model=static"];
     // The linker that comes with Rust, for a C compiler would add its start-up code.
     let linker = ["linker=rust-lld", "linker-flavor=ld.lld", "target-feature=+crt-static"];
     command.args(options.iter().chain(&linker).flat_map(|option| ["-C", option]));
-    run(command.arg("-o").arg(out.join("hold")).arg(source))
+    run(command.arg("-o").arg(out.join(name)).arg(source))
 }
 
 fn required(variable: &str) -> Result<OsString, String> {

@@ -77,6 +77,10 @@ points! {
     Connect = "connect",
     /// Set the limits of a container.
     Adjust = "adjust",
+    /// Create or update the workload of an orchestrator.
+    ApplyWorkload = "apply-workload",
+    /// Remove the workload of an orchestrator.
+    RemoveWorkload = "remove-workload",
     /// Run a build, from its turn until its result is noted.
     Build = "build",
     /// Run a pull, from its turn until its result is noted.

@@ -88,6 +88,7 @@ fn spec() -> EnvironmentSpec {
             ..HealthSpec::default()
         },
         build: None,
+        swarm: None,
         host: None,
         mark: None,
         push: None,

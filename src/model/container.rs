@@ -33,6 +33,13 @@ pub mod label {
     pub const REVISION: &str = "abide.revision";
     /// The [`ContainerSpec::fingerprint`](super::ContainerSpec::fingerprint) of a container.
     pub const SPEC: &str = "abide.spec";
+    /// The [`Workload::version`](crate::model::workload::Workload::version) of a workload, and of its containers. These
+    /// have no label of [`RECORD`]: the orchestrator makes and removes them.
+    pub const VERSION: &str = "abide.version";
+    /// The hashes of the fields of a workload that abide wrote, by which a change by somebody else is seen.
+    pub const WRITTEN: &str = "abide.written";
+    /// When abide wrote a workload.
+    pub const WRITTEN_AT: &str = "abide.written-at";
     /// The key of a build's inputs, on the final images of builds.
     pub const BUILD: &str = "abide.build";
     /// The id of the record for which an image was built. It differs from [`RECORD`] because containers

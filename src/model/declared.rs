@@ -30,7 +30,8 @@ impl Declared {
     pub fn now(manifest: &Manifest, environment: &EnvironmentName) -> Option<Self> {
         let spec = manifest.environments.get(environment)?.clone();
         let network = spec.network(&manifest.network);
-        Some(Self { spec, network, fronted: manifest.front.is_some() })
+        let fronted = manifest.front.is_some() && spec.swarm.is_none();
+        Some(Self { spec, network, fronted })
     }
 
     /// Keeps the declared containers and takes everything else from `now`: the source of images, the host, the
@@ -95,6 +96,7 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         checks: _,
         build: _,
         push: _,
+        swarm,
         host,
         mark: _,
     } = one;
@@ -112,6 +114,7 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         ("restart", *restart != other.restart),
         ("health", *health != other.health),
         ("run", *run != other.run),
+        ("swarm", *swarm != other.swarm),
         ("host", *host != other.host),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -52,11 +52,34 @@ pub struct Memory {
     /// The jobs, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: BTreeMap<JobName, JobMemory>,
+    /// The workload, if an orchestrator runs the environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadMemory>,
     /// Volumes that once existed for this environment. A volume that was lost is never recreated empty.
     pub volumes: BTreeSet<String>,
     /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention. It
     /// outlives every container.
     pub homes: BTreeMap<AbsolutePath, VolumeName>,
+}
+
+/// What is remembered of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkloadMemory {
+    /// The fingerprint that became ready last.
+    pub ready: Option<String>,
+    /// Changes by somebody else that abide has overwritten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overwritten: Option<Overwritten>,
+}
+
+/// Changes of a workload that abide has overwritten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overwritten {
+    /// How often in a row.
+    pub count: u32,
+    /// The time of the last one.
+    pub at: Timestamp,
 }
 
 /// A generation that became ready.

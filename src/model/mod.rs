@@ -2,7 +2,7 @@
 //!
 //! In reading order: names ([`name`], [`mod@reference`], [`address`]), the manifest ([`spec`], [`health`],
 //! [`channel`], [`site`], [`group`]), the desired
-//! state ([`desired`]), containers ([`container`]) and mounts ([`mount`]), the observed state ([`observed`]),
+//! state ([`desired`]), containers ([`container`]), workloads ([`workload`]) and mounts ([`mount`]), the observed state ([`observed`]),
 //! gates of promotions ([`gates`]) and evidence for them ([`evidence`]), the reconcile state ([`memory`]),
 //! reports ([`status`], [`event`]), checks of commits ([`checks`]), builds ([`build`]), permissions ([`access`], [`credential`]), API answers
 //! ([`view`]), explanations of states ([`why`]), commits ([`commits`]), messages between hosts ([`link`]),
@@ -64,3 +64,4 @@ pub mod time;
 pub mod view;
 pub mod why;
 pub(crate) mod wire;
+pub mod workload;

@@ -16,6 +16,7 @@ use super::network::Attachments;
 use super::options::Settings;
 use super::reference::ImageRepository;
 use super::time::Timestamp;
+use super::workload::WorkloadSight;
 
 /// The observed state of one environment's host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +66,8 @@ pub struct Observed {
     pub burst_since: Option<Timestamp>,
     /// Readiness by container id, for running containers.
     pub probes: BTreeMap<String, Readiness>,
+    /// The workload of an environment that an orchestrator runs; `None`: none runs it.
+    pub workload: Option<WorkloadSight>,
     /// The causes of container ends, by container id, unless the program itself ended.
     pub ended_by: BTreeMap<String, EndedBy>,
 }

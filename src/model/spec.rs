@@ -31,6 +31,7 @@ pub use super::registries::{ManagedRegistry, RegistryAccess};
 use super::replicas::ReplicaSlot;
 use super::site::SiteSettings;
 use super::wire;
+use super::workload::SwarmSpec;
 
 /// The declarations of all files of a desired-state folder.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -465,6 +466,9 @@ pub struct EnvironmentSpec {
     /// The checks that a commit of the branch needs before it is deployed; `None`: none. Agents build nothing.
     #[serde(skip)]
     pub checks: Option<NeededChecks>,
+    /// Number and places of its replicas on Docker Swarm; `None`: it is one container on one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swarm: Option<SwarmSpec>,
     /// The agent that runs it; `None`: the daemon on this host.
     #[serde(default)]
     pub host: Option<AgentName>,

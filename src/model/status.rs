@@ -199,6 +199,8 @@ pub enum Reason {
     Releasing,
     /// The command before or after a release failed.
     ReleaseFailed,
+    /// No node of the cluster can run a replica.
+    NoPlace,
     /// The same difference remains after repeated steps.
     NotConverging,
     /// An operator holds it.
@@ -269,6 +271,7 @@ impl Reason {
             Self::CrashLoop => "CrashLoop",
             Self::Releasing => "Releasing",
             Self::ReleaseFailed => "ReleaseFailed",
+            Self::NoPlace => "NoPlace",
             Self::NotConverging => "NotConverging",
             Self::HeldByPerson => "HeldByPerson",
             Self::NameConflict => "NameConflict",
@@ -333,6 +336,7 @@ impl Reason {
         Self::Interrupted,
         Self::Unhealthy,
         Self::CrashLoop,
+        Self::NoPlace,
         Self::NotConverging,
         Self::HeldByPerson,
         Self::NameConflict,
@@ -393,6 +397,7 @@ impl Reason {
             | Self::Interrupted
             | Self::Unhealthy
             | Self::CrashLoop
+            | Self::NoPlace
             | Self::NotConverging
             | Self::NameConflict
             | Self::VolumeMissing

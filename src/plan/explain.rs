@@ -46,6 +46,13 @@ pub fn words(step: &Step) -> String {
         Step::Pause { id } => format!("pause container {}", short(id)),
         Step::Unpause { id } => format!("unpause container {}", short(id)),
         Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
+        Step::ApplyWorkload { workload, over: None } => {
+            format!("create service {} with {}", workload.name(), replicas(workload.placement.replicas))
+        }
+        Step::ApplyWorkload { workload, over: Some(_) } => {
+            format!("update service {} to image {}", workload.name(), digest_words(&workload.image))
+        }
+        Step::RemoveWorkload { id } => format!("remove service {}", short(id)),
         Step::Adjust { id, memory: None, nano_cpus: None, pids: None } => {
             format!("turn off the restart policy of container {}", short(id))
         }
@@ -72,6 +79,16 @@ fn record_words(step: &RecordStep) -> String {
             format!("roll back from generation {from} to image {to_image} of generation {}", to.generation)
         }
     }
+}
+
+/// The number of replicas in words.
+pub(super) fn replicas(number: u32) -> String {
+    if number == 1 { "1 replica".to_owned() } else { format!("{number} replicas") }
+}
+
+/// The first digits of the digest in `repository@sha256:...`.
+fn digest_words(image: &str) -> &str {
+    image.rsplit_once("sha256:").map_or(image, |(_, digits)| short(digits))
 }
 
 fn image_words(image: &crate::model::desired::Image) -> &str {

@@ -7,7 +7,7 @@
 //!
 //! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve` gets it running,
 //! `needs` waits for other members of the group, `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
-//! [`explain`] describes the plan. Apart from these, [`gates`] judges promotions.
+//! [`explain`] describes the plan. `workload` plans an environment that an orchestrator runs. Apart from these, [`gates`] judges promotions.
 
 pub mod checks;
 mod difference;
@@ -28,6 +28,7 @@ mod target;
 mod tests;
 mod turn;
 mod volumes;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,6 +48,7 @@ use crate::model::one_off::{Hooks, OneOffKey, OneOffSpec};
 use crate::model::spec::{HealthSpec, RestartMode, Update};
 use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
+use crate::model::workload::{SwarmSpec, Workload, WriteToken};
 
 pub use hold::{AfterHold, held_back};
 pub use notes::{StepFailure, after_failure};
@@ -57,6 +59,7 @@ pub use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
 pub use turn::{releases_turn, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
+pub use workload::running as running_workload;
 
 /// The desired state: the record of one environment, and how its containers are made.
 #[derive(Clone, Debug)]
@@ -98,9 +101,33 @@ pub struct Intent {
     /// How long a replaced container keeps running for its last requests, if a proxy passes new requests to
     /// its replacement.
     pub drain: Option<Duration>,
+    /// How an orchestrator runs it; `None`: it is one container on this host.
+    pub workload: Option<WorkloadIntent>,
     /// Whether the record may be an old copy and the controller cannot confirm it. Running containers are
     /// kept unchanged then.
     pub keeps_what_runs: bool,
+}
+
+/// How an orchestrator runs an environment.
+#[derive(Clone, Debug)]
+pub struct WorkloadIntent {
+    /// Number and places of its replicas.
+    pub placement: SwarmSpec,
+    /// The declaration under which it became ready last, if that differs from the current one.
+    pub before: Option<Box<DeclaredWorkload>>,
+}
+
+/// A declaration of a workload, without its image.
+#[derive(Clone, Debug)]
+pub struct DeclaredWorkload {
+    /// The options of its containers.
+    pub options: ContainerOptions,
+    /// The health check.
+    pub health: HealthSpec,
+    /// Number and places of its replicas.
+    pub placement: SwarmSpec,
+    /// The order in which a replica is replaced; `None`: not declared.
+    pub update: Option<Update>,
 }
 
 /// The source of an environment's images, as far as it changes the plan.
@@ -261,6 +288,19 @@ pub enum Step {
         /// Its id.
         id: String,
     },
+    /// Creates or replaces a workload on its orchestrator. If somebody has changed it since it was observed, nothing
+    /// is written.
+    ApplyWorkload {
+        /// The workload.
+        workload: Box<Workload>,
+        /// What is to be replaced; `None`: it does not exist.
+        over: Option<(String, WriteToken)>,
+    },
+    /// Removes a workload with its replicas.
+    RemoveWorkload {
+        /// Its id.
+        id: String,
+    },
     /// Sets the limits and the restart policy of a container in place.
     Adjust {
         /// Its id.
@@ -370,10 +410,15 @@ pub(crate) const TRANSIT: Duration = Duration::from_millis(500);
 
 /// Plans the steps from the desired state, the observed state, the reconcile state and the time.
 pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    if let Some(placed) = &intent.workload {
+        return workload::plan(intent, placed, observed, memory, now);
+    }
     let mut memory = notes::refresh(memory, intent, observed, now);
     volumes::settle(&mut memory, intent, observed);
     let (memory, succeeded) = serving::recognise(memory, intent, observed, now);
-    let memory = rollback::recall(memory, intent, observed);
+    let memory = rollback::recall(memory, intent, |memory| {
+        Some(target::wanted(intent, observed, memory)?.fingerprint())
+    });
     let memory = serve::hooks::recall(memory, intent, observed, now);
     let memory = serve::jobs::recall(memory, intent, observed, now);
     let crashes = memory.crashes.clone();
@@ -384,7 +429,7 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     let waiting = needs::plan(intent, observed, &memory);
     let (supplied, served) = (supplied.and(waiting).and(hooks), (served, memory));
     let mut plan =
-        volumes::add(combine(intent, observed, &choice, supplied, served), intent, observed, &choice);
+        volumes::add(combine(intent, observed, &choice.words(), supplied, served), intent, observed, &choice);
     plan.outcome = plan.outcome.or(succeeded);
     let plan = notes::delay_after_failures(plan, intent, &crashes, now);
     let plan = notes::delay_repeats(plan, intent, &crashes, now);
@@ -430,12 +475,12 @@ impl PartialPlan {
     }
 }
 
-/// Combines the statuses: a problem of the serving container comes first, work in progress second,
+/// Combines the statuses, with `choice` as words for the serving version: a problem of the serving container comes first, work in progress second,
 /// everything else last.
 fn combine(
     intent: &Intent,
     observed: &Observed,
-    choice: &target::Choice,
+    choice: &str,
     supply: PartialPlan,
     (serve, memory): (PartialPlan, Memory),
 ) -> Plan {
@@ -465,13 +510,13 @@ fn combine(
 }
 
 /// An environment is not reported as blocked as long as a container serves.
-fn while_serving(supply: &PlannedStatus, choice: &target::Choice, serve: &PlannedStatus) -> PlannedStatus {
+fn while_serving(supply: &PlannedStatus, choice: &str, serve: &PlannedStatus) -> PlannedStatus {
     let condition = match (supply.condition, serve.condition) {
         (Condition::Blocked, Condition::Ready | Condition::RolledBack) => Condition::Degraded,
         (condition, _) => condition,
     };
     let message = match serve.condition {
-        Condition::Ready => format!("{}; {} keeps serving", supply.message, choice.words()),
+        Condition::Ready => format!("{}; {choice} keeps serving", supply.message),
         _ => format!("{}; {}", supply.message, serve.message),
     };
     PlannedStatus { condition, reason: supply.reason, message }

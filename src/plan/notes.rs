@@ -188,6 +188,8 @@ fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
         | Step::Pause { .. }
         | Step::Unpause { .. }
         | Step::Adjust { .. }
+        | Step::ApplyWorkload { .. }
+        | Step::RemoveWorkload { .. }
         | Step::CreateOneOff { .. }
         | Step::StartOneOff { .. } => false,
     }
@@ -311,6 +313,8 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
         | Step::Unpause { .. }
         | Step::Connect { .. }
         | Step::Adjust { .. }
+        | Step::ApplyWorkload { .. }
+        | Step::RemoveWorkload { .. }
         | Step::CreateOneOff { .. }
         | Step::StartOneOff { .. } => None,
     }

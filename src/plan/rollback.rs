@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::target::{self, Choice, KeepReason};
+use super::target::{Choice, KeepReason};
 use super::{Intent, PartialPlan, PlannedStatus, RecordStep, Step};
 use crate::model::desired::{Bad, Image, Origin};
 use crate::model::memory::{Good, Memory, RefusedOptions};
@@ -25,14 +25,24 @@ pub(super) const PROBATION: Duration = Duration::from_secs(600);
 
 /// Adds the known failure of the entry's image to the reconcile state, so that the image is not tried again.
 /// An explicit request for the image is exempt.
-pub(super) fn recall(mut memory: Memory, intent: &Intent, observed: &Observed) -> Memory {
-    if let Some(refused) = known_failure(intent, observed, &memory) {
+///
+/// `fingerprint` computes that of the recorded version.
+pub(super) fn recall(
+    mut memory: Memory,
+    intent: &Intent,
+    fingerprint: impl FnOnce(&Memory) -> Option<String>,
+) -> Memory {
+    if let Some(refused) = known_failure(intent, &memory, fingerprint) {
         memory.refused = Some(refused);
     }
     memory
 }
 
-fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<RefusedOptions> {
+fn known_failure(
+    intent: &Intent,
+    memory: &Memory,
+    fingerprint: impl FnOnce(&Memory) -> Option<String>,
+) -> Option<RefusedOptions> {
     let entry = &intent.entry;
     let is_tried_for_itself =
         entry.origin.is_none_or(|origin| origin.is_on_purpose() || origin == Origin::AutomaticRollback);
@@ -41,7 +51,7 @@ fn known_failure(intent: &Intent, observed: &Observed, memory: &Memory) -> Optio
     memory.good.as_ref().filter(|good| !good.image.is_same(image))?;
     let words = image.shown_digest().map_or("unknown", |digest| digest.short());
     Some(RefusedOptions {
-        fingerprint: target::wanted(intent, observed, memory)?.fingerprint(),
+        fingerprint: fingerprint(memory)?,
         generation: entry.generation,
         reason: bad.reason,
         message: format!("image {words} failed before, in generation {}: {}", bad.generation, bad.message),
@@ -62,7 +72,7 @@ pub(super) fn is_bad(intent: &Intent, image: &Image) -> bool {
 
 /// Whether the recorded version may be given up. A held version is only healed. The result of a rollback is
 /// never rolled back: two bad images would alternate forever.
-fn may_be_given_up(intent: &Intent) -> bool {
+pub(super) fn may_be_given_up(intent: &Intent) -> bool {
     intent.hold.is_none() && intent.entry.origin != Some(Origin::AutomaticRollback)
 }
 

@@ -94,4 +94,5 @@ pub fn must_be_stored(before: &Memory, after: &Memory) -> bool {
         || before.stopped != after.stopped
         || before.hooks != after.hooks
         || before.jobs != after.jobs
+        || before.workload != after.workload
 }

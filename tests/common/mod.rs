@@ -32,6 +32,7 @@ mod slow_git;
 mod solo;
 mod spot;
 mod standard;
+mod swarm;
 mod watcher;
 mod workshop;
 
@@ -59,6 +60,7 @@ pub(crate) use slow_git::SlowGit;
 pub(crate) use solo::{Life, Solo, inspected};
 pub(crate) use spot::Spot;
 pub(crate) use standard::{SECRET, Standard};
+pub(crate) use swarm::{Node, Swarm};
 pub(crate) use watcher::{Seen, Watcher};
 pub(crate) use workshop::{Workshop, build_log, site_image, status};
 

@@ -32,6 +32,8 @@ pub(crate) struct Login {
 pub(crate) struct Registry {
     child: Option<Child>,
     port: u16,
+    /// The address that it listens on.
+    listen: &'static str,
     dir: PathBuf,
     login: Option<Login>,
 }
@@ -45,6 +47,15 @@ impl Registry {
 
     /// The same with a password and more lines of configuration.
     pub(crate) fn start_with(space: &Space, login: Option<Login>, more: &str) -> Option<Self> {
+        Self::start_on("127.0.0.1", space, login, more)
+    }
+
+    /// The same on all addresses, for engines on other hosts.
+    pub(crate) fn start_for_all(space: &Space) -> Option<Self> {
+        Self::start_on("0.0.0.0", space, None, "")
+    }
+
+    fn start_on(listen: &'static str, space: &Space, login: Option<Login>, more: &str) -> Option<Self> {
         if !std::path::Path::new(PROGRAM).exists() {
             eprintln!("left out: no {PROGRAM} (Debian and Ubuntu: docker-registry)");
             return None;
@@ -52,7 +63,7 @@ impl Registry {
         let [port] = free_ports();
         let dir = space.dir().join(format!("registry-{port}"));
         std::fs::create_dir(&dir).unwrap();
-        let mut registry = Self { child: None, port, dir, login };
+        let mut registry = Self { child: None, port, listen, dir, login };
         registry.configure(more);
         registry.run();
         Some(registry)
@@ -60,15 +71,15 @@ impl Registry {
 
     /// A client for a registry on this port that another value runs.
     pub(crate) fn at(port: u16) -> Self {
-        Self { child: None, port, dir: PathBuf::new(), login: None }
+        Self { child: None, port, listen: "127.0.0.1", dir: PathBuf::new(), login: None }
     }
 
     fn configure(&self, more: &str) {
         let dir = self.dir.display();
         let mut config = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {dir}/data\n  delete:\n    \
-             enabled: true\nhttp:\n  addr: 127.0.0.1:{}\n  headers:\n    X-Content-Type-Options: [nosniff]\n{more}",
-            self.port
+             enabled: true\nhttp:\n  addr: {}:{}\n  headers:\n    X-Content-Type-Options: [nosniff]\n{more}",
+            self.listen, self.port
         );
         if let Some(Login { username, password }) = &self.login {
             let made =

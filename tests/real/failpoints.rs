@@ -40,11 +40,15 @@ fn every_failpoint_has_a_test() {
         LOAD,
         FOLDER,
         reports::REPORTS,
+        SWARM,
     ]
     .concat();
     let missing: Vec<&Point> = Point::ALL.iter().filter(|point| !tested.contains(point)).collect();
     assert!(missing.is_empty(), "no test has a daemon killed around {missing:?}");
 }
+
+/// The actions on services of a swarm, which have a suite of their own: `tests/swarm`.
+const SWARM: &[Point] = &[Point::ApplyWorkload, Point::RemoveWorkload];
 
 /// The action for a missing declared folder.
 const FOLDER: &[Point] = &[Point::CreateFolder];

@@ -122,6 +122,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         after: None,
         jobs: BTreeMap::new(),
         checks: None,
+        swarm: None,
         host: None,
         mark: None,
     }

@@ -227,6 +227,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::HealthUnknown
         | Reason::ImageNotFound
         | Reason::CrashLoop
+        | Reason::NoPlace
         | Reason::NotConverging
         | Reason::SourceDenied
         | Reason::SourceMissing

@@ -27,6 +27,10 @@ mod output;
 pub(crate) mod piece;
 mod program;
 mod reach;
+mod service_probe;
+mod service_seen;
+mod service_spec;
+mod services;
 mod session;
 mod settings;
 mod step;
@@ -59,6 +63,7 @@ pub(crate) use front::{PlacedFile, Process};
 pub(crate) use images::{FoundImage, HeldImage};
 pub(crate) use logins::{BuildLogin, Logins};
 pub(crate) use reach::ContainerReach;
+pub(crate) use services::FoundService;
 pub(crate) use step::{NAME as STEP_NAME, StepEnd, StepRun};
 pub(crate) use vitals::{HealthCheck, Vitals};
 

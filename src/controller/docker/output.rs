@@ -4,6 +4,7 @@
 use std::future::ready;
 
 use bollard::container::LogOutput;
+use bollard::errors::Error as BollardError;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
@@ -74,12 +75,17 @@ impl Engine {
             .until(until)
             .tail(&tail)
             .build();
-        let mut lines = OpenLines::default();
-        let pieces = docker.logs(id, Some(query));
-        let pieces =
-            pieces.map(move |piece| piece.map(|piece| lines.piece_of(piece)).map_err(EngineError::from));
+        let pieces = stamped(docker.logs(id, Some(query)));
         Ok(pieces.try_skip_while(move |piece| ready(Ok(since.is_some_and(|since| piece.is_before(since))))))
     }
+}
+
+/// Converts the engine's frames of output to pieces.
+pub(super) fn stamped(
+    frames: impl Stream<Item = std::result::Result<LogOutput, BollardError>> + Send + 'static,
+) -> impl Stream<Item = Result<LogPiece>> + Send {
+    let mut lines = OpenLines::default();
+    frames.map(move |frame| frame.map(|frame| lines.piece_of(frame)).map_err(EngineError::from))
 }
 
 /// Whether the last piece of the output and of the error output ended in the middle of a line. The engine cuts a

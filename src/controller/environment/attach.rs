@@ -72,6 +72,13 @@ impl Controller {
         }
         let planned = self.reconciler.plan(environment).await.map_err(|error| String::from(&error))?;
         let planned = planned.ok_or_else(|| format!("{environment} is not in the manifest"))?;
+        if planned.intent.workload.is_some() {
+            return Err(format!(
+                "{environment} is a service of a swarm: run `docker exec` on the node of a replica; `docker service ps \
+                 {}` names the nodes",
+                planned.spec.container
+            ));
+        }
         let words: Vec<&str> = request.command.words().map(String::as_str).collect();
         let options = planned.intent.options.as_ref().ok();
         let shown = plan::without_secrets(options, &planned.observed.containers, &words.join(" "));

@@ -13,7 +13,7 @@ use super::authority::Authority;
 use super::reconciler::{PassError, Reconciler};
 use crate::controller::cache::watch::EngineState;
 use crate::controller::clock::now;
-use crate::controller::docker::EngineError;
+use crate::controller::docker::{EngineError, FoundService};
 use crate::model::desired::{Forget, LeftOn};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -83,8 +83,10 @@ async fn remove_all(
         return Ok(());
     }
     let containers = reconciler.cache.all_of(environment);
-    if !containers.is_empty() && !request.stop {
-        let message = format!("not removed: {} still exists", names(&containers));
+    let services = reconciler.engine.workloads(&reconciler.record, environment).await?;
+    let names = names(&containers, &services);
+    if !(containers.is_empty() && services.is_empty()) && !request.stop {
+        let message = format!("not removed: {names} still exists");
         reconciler.resolver.keep(environment).await?;
         reconciler.writer.event(environment, EventKind::System, message, now()).await?;
         return Ok(());
@@ -94,6 +96,9 @@ async fn remove_all(
     for container in &containers {
         remove(reconciler, container).await?;
     }
+    for service in &services {
+        reconciler.engine.remove_workload(&service.id).await?;
+    }
     if !still_there(reconciler, environment, |_| true)?.is_empty() {
         // The report of the last agent continues this.
         return Ok(());
@@ -102,7 +107,7 @@ async fn remove_all(
         warn!(%environment, %error, "failed to remove the output of its last container");
     }
     if reconciler.resolver.erase(environment).await? {
-        info!(%environment, by = request.by, removed = names(&containers), "forgotten");
+        info!(%environment, by = request.by, removed = names, "forgotten");
     }
     Ok(())
 }
@@ -150,7 +155,8 @@ async fn remove(reconciler: &Reconciler, container: &ObservedContainer) -> Resul
     reconciler.cache.look(&reconciler.engine, &container.id).await.map(drop)
 }
 
-fn names(containers: &[ObservedContainer]) -> String {
-    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+fn names(containers: &[ObservedContainer], services: &[FoundService]) -> String {
+    let containers = containers.iter().map(|container| container.name.as_str());
+    let names: Vec<&str> = containers.chain(services.iter().map(|service| service.name.as_str())).collect();
     names.join(", ")
 }

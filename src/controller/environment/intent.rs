@@ -10,7 +10,7 @@ use crate::model::memory::Memory;
 use crate::model::one_off::Hooks;
 use crate::model::secret_file::WrittenFile;
 use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, RunOptions, Supply};
-use crate::plan::{AfterHold, Intent, SupplyKind};
+use crate::plan::{AfterHold, DeclaredWorkload, Intent, SupplyKind, WorkloadIntent};
 use crate::secret;
 
 /// The desired state, for the valid entry.
@@ -24,7 +24,8 @@ pub(in crate::controller) fn of(
 ) -> Intent {
     let spec = &declared.spec;
     // Without a port, there is no traffic to pass.
-    let drain = manifest.front.as_ref().filter(|_| spec.port.is_some()).map(|front| front.drain);
+    let has_traffic = spec.port.is_some() && spec.swarm.is_none();
+    let drain = manifest.front.as_ref().filter(|_| has_traffic).map(|front| front.drain);
     Intent {
         proposed: proposed.is_some_and(|back| back.from == entry.generation),
         environment: desired.environment.clone(),
@@ -53,6 +54,7 @@ pub(in crate::controller) fn of(
                 HolderImage::Off => false,
             },
         drain,
+        workload: None,
         keeps_what_runs: false,
     }
 }
@@ -84,6 +86,28 @@ fn after_hold(
         options: resolved(&now, desired, record),
         is_judged_otherwise: now.spec.health != declared.spec.health,
     })
+}
+
+/// How an orchestrator runs the environment, with the declaration of its good version; `None`: none runs it.
+pub(in crate::controller) fn workload(
+    declared: &Declared,
+    desired: &Desired,
+    memory: &Memory,
+    record: &str,
+) -> Option<WorkloadIntent> {
+    let placement = declared.spec.swarm.clone()?;
+    let good = memory.good.as_ref().and_then(|good| good.declared.as_deref());
+    let before = good.filter(|before| *before != declared).and_then(|before| {
+        let Declared { spec, .. } = before;
+        Some(Box::new(DeclaredWorkload {
+            // The previous secret may be gone. Its version cannot come back then.
+            options: resolved(before, desired, record).ok()?,
+            health: spec.health.clone(),
+            placement: spec.swarm.clone()?,
+            update: spec.update,
+        }))
+    });
+    Some(WorkloadIntent { placement, before })
 }
 
 fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<ContainerOptions, String> {

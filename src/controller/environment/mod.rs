@@ -19,3 +19,4 @@ pub(super) mod reconciler;
 pub(super) mod report;
 pub(super) mod stopwatch;
 pub(super) mod turns;
+pub(super) mod workload;

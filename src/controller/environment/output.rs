@@ -32,9 +32,9 @@ const BROKEN: Duration = Duration::from_secs(2);
 type OutputStream = BoxStream<'static, Result<LogPiece, EngineError>>;
 
 /// Output as users read it.
-type ShownStream = BoxStream<'static, io::Result<Bytes>>;
+pub(super) type ShownStream = BoxStream<'static, io::Result<Bytes>>;
 
-fn shown(
+pub(super) fn shown(
     pieces: impl Stream<Item = Result<LogPiece, EngineError>> + Send + 'static,
     options: &LogOptions,
 ) -> ShownStream {
@@ -81,6 +81,9 @@ impl Controller {
             let ran = self.last_run(environment, job);
             let ran = ran.ok_or_else(|| format!("no container of job {job} exists on its host yet"))?;
             return self.output_of(&ran.id, &options).await;
+        }
+        if self.is_workload(environment) {
+            return self.workload_output(environment, &options).await;
         }
         let serving = self.serving(environment);
         if options.follow {

@@ -190,7 +190,8 @@ impl Reconciler {
         let proposed = self.desired.proposed(environment)?;
         let Some(declared) = intent::declared(manifest, &desired, &entry, &memory) else { return Ok(None) };
         let intent = intent::of(&declared, &desired, entry, &self.record, manifest, proposed.as_ref());
-        let intent = Intent { keeps_what_runs, ..intent };
+        let workload = intent::workload(&declared, &desired, &memory, &self.record);
+        let intent = Intent { keeps_what_runs, workload, ..intent };
         let spec = declared.spec;
         let task = self.task(environment, &spec, &intent);
         let inputs = match &task {
@@ -325,6 +326,7 @@ impl Reconciler {
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
             containers: self.with_output(containers, &probes, intent, memory).await,
+            workload: self.observe_workload(spec, intent).await?,
             probes,
             ended_by,
             ..Observed::default()

@@ -168,7 +168,11 @@ pub(in crate::controller) fn status(
         message: verdict.message.clone(),
         since: same.map_or(at, |same| same.since),
         running: running(planned, memory),
-        next_retry: planned.plan.requeue_at.filter(|_| verdict.condition == Condition::Degraded),
+        // A workload is only observed again then, every few seconds.
+        next_retry: planned
+            .plan
+            .requeue_at
+            .filter(|_| verdict.condition == Condition::Degraded && planned.intent.workload.is_none()),
         plan: plan::explain::explain(&planned.plan),
         observed_sync: planned.desired.sync,
         certificate_until: planned.certificate_until,
@@ -188,6 +192,9 @@ fn reports(planned: &Planned, memory: &Memory) -> JobReports {
 }
 
 fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
+    if planned.intent.workload.is_some() {
+        return plan::running_workload(&planned.observed, memory);
+    }
     let serving = plan::serving(&planned.intent, &planned.observed, memory)?;
     Some(RunningContainer {
         container_id: serving.id.clone(),

@@ -75,10 +75,11 @@ pub(crate) type Sites = BTreeMap<EnvironmentName, Site>;
 
 impl Site {
     /// Returns the site of a declared environment; `None` if the front does not serve it, because it runs on
-    /// another host, or has neither a host name nor a published port.
+    /// another host or on a swarm, or has neither a host name nor a published port.
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
         let (hostnames, publish, https) = (spec.hostnames.clone(), spec.publish, spec.https);
-        let is_served = spec.host.is_none() && (!hostnames.is_empty() || publish.is_some());
+        let is_here = spec.host.is_none() && spec.swarm.is_none();
+        let is_served = is_here && (!hostnames.is_empty() || publish.is_some());
         let (settings, files) = (spec.site.clone(), SiteFileNames::default());
         let replica_of = spec.replica.as_ref().map(|slot| slot.of.clone());
         is_served.then_some(Self {

@@ -32,6 +32,8 @@ impl Step {
             Self::Unpause { .. } => Point::Unpause,
             Self::Connect { .. } => Point::Connect,
             Self::Adjust { .. } => Point::Adjust,
+            Self::ApplyWorkload { .. } => Point::ApplyWorkload,
+            Self::RemoveWorkload { .. } => Point::RemoveWorkload,
         }
     }
 }

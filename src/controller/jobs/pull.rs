@@ -147,7 +147,8 @@ pub(in crate::controller) fn host_of(name: &str) -> Option<RegistryHost> {
     Some(repository.host().clone())
 }
 
-fn refused(trouble: TransferError) -> EngineError {
+/// The error of a transfer as one of the engine.
+pub(in crate::controller) fn refused(trouble: TransferError) -> EngineError {
     let (TransferError::NotThere(message)
     | TransferError::NoPlatform(message)
     | TransferError::Unavailable(_, message)) = trouble;

@@ -9,7 +9,7 @@ use super::job::PartialJob;
 use super::places::{FileLine, Places};
 use super::problem::Problem;
 use super::table::ManifestField;
-use super::{front, gates, groups, page, replicas};
+use super::{front, gates, groups, page, replicas, swarm};
 use crate::model::channel::ChannelSpec;
 use crate::model::job::JobSpec;
 
@@ -171,6 +171,24 @@ impl Declarations {
         None
     }
 
+    /// The environment in which the images of `name` come into being: the start of its promotions. `None`: they form a
+    /// cycle, or lead to an environment that is not declared.
+    pub(super) fn origin_of<'d>(&'d self, name: &'d EnvironmentName) -> Option<&'d EnvironmentName> {
+        let mut origin = name;
+        for _ in 0..self.environments.len() {
+            match self.environments.get(origin)?.supply.as_ref()? {
+                Supply::Promotion { from } => origin = from,
+                Supply::Branch { .. } | Supply::Tag { .. } | Supply::Manual => return Some(origin),
+            }
+        }
+        None
+    }
+
+    /// The jobs of an environment.
+    pub(super) fn jobs_of(&self, name: &EnvironmentName) -> impl Iterator<Item = &JobName> {
+        self.jobs.iter().filter(move |(_, job)| job.environment.as_ref() == Some(name)).map(|(job, _)| job)
+    }
+
     /// All environments.
     pub(super) fn environments(&self) -> impl Iterator<Item = NamedPartial<'_>> {
         self.environments.iter()
@@ -262,6 +280,7 @@ pub(super) fn problems(declared: &Declarations, places: &Places) -> Vec<Problem>
     found.extend(groups::problems(declared, &all, places));
     found.extend(replicas::problems(declared, &all, places));
     found.extend(checks_of_no_forge(declared, &all, places));
+    found.extend(swarm::problems(declared, &all, places));
     found.extend(references::lost_volumes_of_jobs(declared, places));
     if !declared.incomplete {
         found.extend(references::lost_references(declared, places));

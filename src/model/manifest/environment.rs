@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{ManifestField, Table, integer};
-use super::{build, gates, grammar, health, keys, one_off, options, replicas, secrets, site};
+use super::{build, gates, grammar, health, keys, one_off, options, replicas, secrets, site, swarm};
 use crate::model::gates::Gates;
 use crate::model::group::NeedCondition;
 use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABEL};
@@ -18,6 +18,7 @@ use crate::model::site::SiteSettings;
 use crate::model::spec::{
     EnvironmentSpec, HttpsMode, NeededChecks, PortMapping, Publish, RestartMode, RunOptions, Supply, Update,
 };
+use crate::model::workload::{PortMode, SwarmSpec};
 
 /// The default stop timeout of a container, the same as for `docker stop`.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,13 +77,15 @@ pub(super) fn read(field: &ManifestField<'_>) -> PartialEnvironment {
     }
     let port = port.flatten();
     let ports = options::ports(&table);
+    let swarm = swarm::read(&table);
+    let is_dynamic = swarm.as_ref().is_some_and(|swarm| swarm.ports == PortMode::Dynamic);
     let (supply, checks) = read_supply(&table).unzip();
     let checks = checks.flatten();
     let hostnames = read_hostnames(&table);
     let network = options::network_mode(&table);
     let mut draft = PartialEnvironment {
         container,
-        publish: read_publish(&table, port.filter(|_| network.is_none()), &ports),
+        publish: read_publish(&table, port.filter(|_| network.is_none() && !is_dynamic), &ports),
         ports,
         group: table.get("group").and_then(|field| field.name()),
         replicas: replicas::read(&table),
@@ -97,11 +100,16 @@ pub(super) fn read(field: &ManifestField<'_>) -> PartialEnvironment {
         gates: gates::read(&table),
         spec: None,
     };
-    draft.spec = read_spec(&table, &draft, port);
+    draft.spec = read_spec(&table, &draft, port, swarm);
     draft
 }
 
-fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -> Option<EnvironmentSpec> {
+fn read_spec(
+    table: &Table<'_>,
+    draft: &PartialEnvironment,
+    port: Option<u16>,
+    swarm: Option<SwarmSpec>,
+) -> Option<EnvironmentSpec> {
     let command = table.get("command").map(|field| read_command(&field)).filter(|words| !words.is_empty());
     let env = table.get("env").map(|field| secrets::variables(&field)).unwrap_or_default();
     let extra_hosts = read_extra_hosts(table);
@@ -115,6 +123,9 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
     let restart = table.get("restart").and_then(|field| field.parsed(RESTART, read_restart));
     let has_port = table.get("port").is_some();
     let health = health::read(table, port);
+    if let Some(swarm) = &swarm {
+        swarm::check(table, swarm, restart.unwrap_or_default(), &health, &draft.volumes);
+    }
     let build = match table.get("build") {
         Some(field) => build::read(&field),
         None => table.get("source").map(|_| build::by_default()),
@@ -172,6 +183,7 @@ fn read_spec(table: &Table<'_>, draft: &PartialEnvironment, port: Option<u16>) -
         after,
         jobs: BTreeMap::new(),
         checks: draft.checks.clone(),
+        swarm,
         host: draft.host.clone(),
         mark: None,
     })

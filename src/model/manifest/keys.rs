@@ -11,6 +11,7 @@ mod job;
 mod one_off;
 mod services;
 mod site;
+mod swarm;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
 pub(super) use self::environment::{
@@ -25,6 +26,7 @@ pub(super) use self::job::{BACKUP, JOB};
 pub(super) use self::one_off::HOOK;
 pub(super) use self::services::{FORGE, FORGE_APP, FORGE_TOKEN, NOTIFY};
 pub(super) use self::site::{BASIC_AUTH, RATE_LIMIT, SITE};
+pub(super) use self::swarm::SWARM;
 
 /// A kind of table and its keys.
 #[derive(Debug)]
@@ -191,6 +193,7 @@ pub static SECTIONS: &[&Section] = &[
     &NETWORK,
     &MOUNT,
     &HEALTH,
+    &SWARM,
     &SITE,
     &BASIC_AUTH,
     &RATE_LIMIT,

@@ -31,6 +31,7 @@ mod schema;
 mod secrets;
 pub(in crate::model) mod service;
 mod site;
+mod swarm;
 mod table;
 mod url;
 

@@ -15,6 +15,7 @@ mod documented;
 mod groups;
 mod jobs;
 mod replicas;
+mod swarm;
 mod wrong;
 
 const SHIPPED: &str = include_str!("../../../desired-state/keepwork.toml");

@@ -81,7 +81,9 @@ impl RolloutContext<'_> {
             | Step::Pause { .. }
             | Step::Unpause { .. }
             | Step::Connect { .. }
-            | Step::Adjust { .. } => Vec::new(),
+            | Step::Adjust { .. }
+            | Step::ApplyWorkload { .. }
+            | Step::RemoveWorkload { .. } => Vec::new(),
         }
     }
 }

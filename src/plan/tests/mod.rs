@@ -18,4 +18,5 @@ mod rollout;
 mod turn;
 mod upkeep;
 mod volumes;
+mod workload;
 mod world;

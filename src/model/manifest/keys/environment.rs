@@ -4,6 +4,7 @@ use super::build::BUILD;
 use super::gates::{PROMOTE, VERIFY};
 use super::one_off::HOOK;
 use super::site::SITE;
+use super::swarm::SWARM;
 use super::{Key, Section, ValueShape};
 
 pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
@@ -136,6 +137,10 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 `Ready` (`Completed`), and nothing starts it again until a new version or an edit of its options \
                 replaces it. After any other exit, abide starts it again, and gives up a new version after three \
                 failures"),
+        Key::new("swarm", ValueShape::Table(&SWARM)).default("one container on one host").example(r#"{ replicas = 3 }"#)
+            .meaning("runs the environment as a service of the Docker Swarm that this host manages: \
+                [`environment.NAME.swarm`](#environmentnameswarm) and [docs/swarm.md](../docs/swarm.md). The nodes pull \
+                the image from a registry, so a `source` needs `push`"),
         Key::new("host", ValueShape::Text).default("this host").example(r#""online""#)
             .meaning("the agent that runs the environment, by the name in its token: `abide agent` on another \
                 host, see [docs/agent.md](../docs/agent.md). Volumes, secrets and published ports are \

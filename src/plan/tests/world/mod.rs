@@ -601,6 +601,7 @@ fn intent() -> Intent {
         restart: RestartMode::Always,
         holder: false,
         drain: None,
+        workload: None,
         keeps_what_runs: false,
     }
 }
@@ -648,5 +649,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::Unpause { .. } => "unpause",
         Step::Connect { .. } => "connect",
         Step::Adjust { .. } => "adjust",
+        Step::ApplyWorkload { .. } => "apply workload",
+        Step::RemoveWorkload { .. } => "remove workload",
     }
 }

@@ -1,0 +1,136 @@
+//! Converts a service of Docker Swarm, its tasks and the nodes to the data model.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::models::{
+    Node, NodeSpecAvailabilityEnum, NodeState, Service, ServiceUpdateStatusStateEnum, Task, TaskState,
+};
+
+use super::service_spec;
+use crate::model::container::label;
+use crate::model::time::Timestamp;
+use crate::model::workload::{
+    Rollout, SeenTask, SeenUpdate, SeenWorkload, SwarmNode, TaskPhase, UpdateProgress, WriteToken, summary,
+};
+
+/// Converts everything that the engine shows of a service.
+pub(super) fn seen(
+    service: Service,
+    tasks: Vec<Task>,
+    nodes: &[Node],
+    leftovers: Vec<String>,
+    settle: Duration,
+    now: Timestamp,
+) -> SeenWorkload {
+    let spec = service.spec.clone().unwrap_or_default();
+    let labels = spec.labels.clone().unwrap_or_default();
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    let template = spec.task_template.clone().unwrap_or_default();
+    let replicas = spec.mode.as_ref().and_then(|mode| mode.replicated.as_ref()?.replicas).unwrap_or(0);
+    let by_id: HashMap<&str, SwarmNode> =
+        nodes.iter().filter_map(|seen| Some((seen.id.as_deref()?, node(seen)))).collect();
+    let tasks: Vec<SeenTask> = tasks.into_iter().map(|seen| task(seen, &by_id)).collect();
+    let bare = SeenWorkload {
+        id: service.id.unwrap_or_default(),
+        token: WriteToken {
+            index: service.version.and_then(|version| version.index).unwrap_or(0),
+            forced: template.force_update.unwrap_or(0),
+        },
+        fingerprint: label(label::SPEC),
+        version: label(label::VERSION),
+        changes: service_spec::changes(&spec),
+        replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+        written_at: label(label::WRITTEN_AT).parse().map(Timestamp::from_millis).unwrap_or_default(),
+        counts: BTreeMap::new(),
+        rollout: Rollout::Settled,
+        failures: Vec::new(),
+        started_at: None,
+        endpoints: Vec::new(),
+        nodes: nodes.iter().map(node).collect(),
+        leftovers,
+    };
+    let update = service.update_status.unwrap_or_default();
+    let progress = match update.state {
+        Some(ServiceUpdateStatusStateEnum::UPDATING) => UpdateProgress::Updating,
+        Some(ServiceUpdateStatusStateEnum::PAUSED) => {
+            UpdateProgress::Paused(update.message.unwrap_or_else(|| "the update is paused".to_owned()))
+        }
+        _ => UpdateProgress::Idle,
+    };
+    // The time of the last write is no help: Swarm itself writes the service during an update.
+    let began_at = update.started_at.map(moment);
+    let began_at = began_at.or_else(|| service.created_at.map(moment)).unwrap_or_default();
+    summary(bare, &tasks, &SeenUpdate { progress, began_at }, settle, now)
+}
+
+/// Describes the owner of a service that does not belong to the environment.
+pub(super) fn owner(service: &Service) -> String {
+    let labels = service.spec.as_ref().and_then(|spec| spec.labels.as_ref());
+    match labels.and_then(|labels| labels.get(label::ENVIRONMENT)) {
+        Some(environment) => format!("belongs to the environment {environment}, of this or another record"),
+        None => "was not created by abide".to_owned(),
+    }
+}
+
+fn node(seen: &Node) -> SwarmNode {
+    let spec = seen.spec.clone().unwrap_or_default();
+    let named = seen.description.as_ref().and_then(|described| described.hostname.clone());
+    SwarmNode {
+        name: named.or_else(|| seen.id.clone()).unwrap_or_default(),
+        is_up: seen.status.as_ref().and_then(|status| status.state) == Some(NodeState::READY),
+        is_active: spec.availability == Some(NodeSpecAvailabilityEnum::ACTIVE),
+    }
+}
+
+fn task(seen: Task, nodes: &HashMap<&str, SwarmNode>) -> SeenTask {
+    let status = seen.status.unwrap_or_default();
+    let node = seen.node_id.as_deref().and_then(|id| nodes.get(id));
+    let container = seen.spec.and_then(|spec| spec.container_spec);
+    let version = container.and_then(|container| container.labels?.remove(label::VERSION));
+    let phase = status.state.map_or(TaskPhase::Waiting, phase);
+    let ports = status.port_status.and_then(|ports| ports.ports).unwrap_or_default();
+    let port = ports.into_iter().find_map(|port| port.published_port);
+    let has_code = matches!(phase, TaskPhase::Ended);
+    SeenTask {
+        version,
+        phase,
+        is_wanted: seen.desired_state.is_some_and(is_wanted) && !is_over(phase),
+        node: node.map(|node| node.name.clone()),
+        is_node_up: node.is_some_and(|node| node.is_up),
+        error: status.err.filter(|error| !error.is_empty()),
+        exit_code: status.container_status.and_then(|container| container.exit_code).filter(|_| has_code),
+        created_at: seen.created_at.map(moment).unwrap_or_default(),
+        since: status.timestamp.map(moment).unwrap_or_default(),
+        port: port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+    }
+}
+
+/// Whether the orchestrator wants a task to run, now or once its turn comes.
+fn is_wanted(desired: TaskState) -> bool {
+    matches!(desired, TaskState::RUNNING | TaskState::READY)
+}
+
+fn is_over(phase: TaskPhase) -> bool {
+    matches!(phase, TaskPhase::Ended | TaskPhase::Rejected | TaskPhase::Stopped)
+}
+
+fn phase(state: TaskState) -> TaskPhase {
+    match state {
+        TaskState::NEW
+        | TaskState::PENDING
+        | TaskState::ALLOCATED
+        | TaskState::ASSIGNED
+        | TaskState::ACCEPTED => TaskPhase::Waiting,
+        TaskState::PREPARING => TaskPhase::Preparing,
+        TaskState::READY | TaskState::STARTING => TaskPhase::Starting,
+        TaskState::RUNNING => TaskPhase::Running,
+        TaskState::COMPLETE | TaskState::FAILED => TaskPhase::Ended,
+        TaskState::REJECTED => TaskPhase::Rejected,
+        TaskState::SHUTDOWN | TaskState::REMOVE | TaskState::ORPHANED => TaskPhase::Stopped,
+    }
+}
+
+fn moment(at: bollard::models::BollardDate) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+}

@@ -1,0 +1,191 @@
+//! `[environment.NAME.swarm]`, and what does not go with it.
+
+use toml::de::DeValue;
+
+use super::cross::{Declarations, NamedPartial};
+use super::keys;
+use super::places::Places;
+use super::problem::Problem;
+use super::table::{ManifestField, Table};
+use crate::model::health::HealthSpec;
+use crate::model::mount::Mount;
+use crate::model::name::ContainerName;
+use crate::model::options::SETTINGS;
+use crate::model::spec::{RestartMode, Supply};
+use crate::model::workload::{PortMode, SwarmSpec};
+
+/// The keys of an environment that a service cannot have, each with the reason.
+const REFUSED: [(&str, &str); 17] = [
+    ("replicas", "declare it in `swarm`, as `swarm = { replicas = 3 }`"),
+    ("hostname", "the proxy forwards to containers of one host only: publish a port instead"),
+    ("hostnames", "the proxy forwards to containers of one host only: publish a port instead"),
+    ("https", "the proxy forwards to containers of one host only: publish a port instead"),
+    ("site", "the proxy forwards to containers of one host only: publish a port instead"),
+    ("host", "run the daemon itself on a manager of the swarm"),
+    ("verify", "declare it in an environment of one container, and promote from there"),
+    ("release", "declare it in an environment of one container, and promote from there"),
+    ("after", "declare it in an environment of one container, and promote from there"),
+    ("ports", "a service publishes only `port`"),
+    ("secrets", "set a variable in `env` from the secret"),
+    ("aliases", "other services find it by the name in `container`"),
+    ("networks", "a service joins no network that abide makes"),
+    ("network_mode", "a service joins no network that abide makes"),
+    ("domainname", "a service cannot have it"),
+    ("shm_size", "a service cannot have it"),
+    ("logging", "set it in the configuration of the engines"),
+];
+
+/// The settings that a service can have.
+const SETTINGS_OF_SERVICES: [&str; 14] = [
+    "entrypoint",
+    "user",
+    "working_dir",
+    "container_hostname",
+    "labels",
+    "stop_signal",
+    "tty",
+    "stdin_open",
+    "read_only",
+    "cap_add",
+    "cap_drop",
+    "dns",
+    "dns_search",
+    "dns_opt",
+];
+
+/// Reads `swarm`.
+pub(super) fn read(table: &Table<'_>) -> Option<SwarmSpec> {
+    let own = table.get("swarm")?.table(&keys::SWARM)?;
+    let number = |key, least, default| {
+        let read = own.get(key).map(|field| field.integer(least, 1000));
+        read.map_or(Some(default), |read| read.and_then(|number| u32::try_from(number).ok()))
+    };
+    let constraints =
+        own.get("constraints").map(|field| field.items("a list such as [\"node.role == worker\"]"));
+    let constraints = constraints.unwrap_or_default();
+    let ports = own.get("ports").map(|field| field.parsed("\"ingress\", \"host\" or \"dynamic\"", port_mode));
+    let per_node = own.get("per_node").map(|field| field.integer(1, 1000));
+    Some(SwarmSpec {
+        replicas: number("replicas", 1, 1)?,
+        constraints: constraints.iter().filter_map(ManifestField::name).collect(),
+        spread: own.get("spread").and_then(|field| field.name()),
+        per_node: per_node.flatten().and_then(|number| u32::try_from(number).ok()),
+        parallel: number("parallel", 0, 1)?,
+        ports: ports.map_or(Some(PortMode::default()), |read| read)?,
+    })
+}
+
+fn port_mode(text: &str) -> Result<PortMode, String> {
+    let found = PortMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    found.ok_or_else(|| "must be \"ingress\", \"host\" or \"dynamic\"".to_owned())
+}
+
+/// Notes a problem for each key that does not go with `swarm`.
+pub(super) fn check(
+    table: &Table<'_>,
+    swarm: &SwarmSpec,
+    restart: RestartMode,
+    health: &HealthSpec,
+    volumes: &[Mount],
+) {
+    for (key, why) in REFUSED {
+        if let Some(field) = table.get(key) {
+            field.must(format!("does not go with `swarm`: {why}"));
+        }
+    }
+    let known =
+        |key: &str| SETTINGS_OF_SERVICES.contains(&key) || REFUSED.iter().any(|(refused, _)| *refused == key);
+    for setting in SETTINGS.iter().filter(|setting| !known(setting.key)) {
+        if let Some(field) = table.get(setting.key) {
+            field.must("does not go with `swarm`: a service cannot have it");
+        }
+    }
+    if let (Some(field), None) = (table.get("source"), table.get("push")) {
+        field.must(
+            "needs `push` beside `swarm`, because the nodes pull the image from a registry: add push = \
+             \"registry.example.com/app\"",
+        );
+    }
+    if let (Some(field), RestartMode::OnFailure) = (table.get("restart"), restart) {
+        field.must("must be \"always\" beside `swarm`");
+    }
+    if let (Some(field), false) = (table.get("health"), health.headers.is_empty()) {
+        field.must("must have no `headers` beside `swarm`: the probe runs in the container, where others could read them");
+    }
+    if let Some(field) =
+        table.get("container").filter(|field| field.text().is_some_and(|name| !is_dns_label(name)))
+    {
+        field.must(
+            "must be a DNS label beside `swarm`: 1 to 63 characters of a-z 0-9 and -, without - at the ends",
+        );
+    }
+    let is_on_one_node = swarm.constraints.iter().any(|rule| rule.is_one_node());
+    if let Some(field) = table.get("volumes").filter(|_| !volumes.is_empty() && !is_on_one_node) {
+        field.must(
+            "needs a node of its own beside `swarm`, because each node has another volume of that name: add \
+             constraints = [\"node.hostname == NODE\"] to `swarm`",
+        );
+    }
+    let needs_host = |mount: &Mount| mount.options().selinux.is_some() || mount.creates();
+    if let Some(field) = table.get("volumes").filter(|_| volumes.iter().any(needs_host)) {
+        field.must(
+            "must not use `selinux` or `create` beside `swarm`: abide does not see the paths of the nodes",
+        );
+    }
+    check_publish(table, swarm);
+}
+
+fn check_publish(table: &Table<'_>, swarm: &SwarmSpec) {
+    let Some(field) = table.get("publish") else { return };
+    match field.value() {
+        DeValue::Boolean(false) => {}
+        DeValue::String(_) => {
+            field.must(
+                "must be a port without an address beside `swarm`: a service is published on all addresses",
+            );
+        }
+        _ if swarm.ports == PortMode::Dynamic => {
+            field.must("does not go with ports = \"dynamic\" of `swarm`, which takes free ports");
+        }
+        _ => {}
+    }
+}
+
+/// Whether a text is a label of a DNS name, as Swarm requires of services.
+fn is_dns_label(name: &str) -> bool {
+    ContainerName::new(name).is_err()
+        || name.len() <= 63
+            && !name.ends_with('-')
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// Services whose image no registry has, because the environment that it is promoted from does not push it; and jobs
+/// of services.
+pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, draft) in all {
+        if draft.spec.as_ref().is_none_or(|spec| spec.swarm.is_none()) {
+            continue;
+        }
+        if let Some(origin) = declared.origin_of(name)
+            && let Some((Some(Supply::Branch { .. }), Some(built))) =
+                declared.environment(origin).map(|built| (&built.supply, &built.spec))
+            && built.push.is_none()
+            && origin != *name
+        {
+            let message = format!(
+                "the nodes of a swarm pull the image from a registry: add push = \"registry.example.com/app\" to \
+                 `environment.{origin}`, which builds it"
+            );
+            found.push(places.problem(&format!("environment.{name}.swarm"), message));
+        }
+        for job in declared.jobs_of(name) {
+            let message = format!(
+                "`job.{job}` cannot run in `environment.{name}`, which runs on a swarm: declare it for an environment \
+                 of one container"
+            );
+            found.push(places.problem(&format!("job.{job}.environment"), message));
+        }
+    }
+    found
+}
