@@ -53,6 +53,8 @@ points! {
     StartHolder = "start-holder",
     /// Prepare the proxy for the switch to another container.
     Announce = "announce",
+    /// Try options in a container that is removed again.
+    TryOptions = "try-options",
     /// Create a container.
     Create = "create",
     /// Start a container.

@@ -253,7 +253,15 @@ pub fn missing_platform(words: &str) -> Option<&str> {
 pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
     let phrase = OF_PORT.iter().find(|of| lower.contains(*of))?;
-    let address = address_in(words)?;
+    let Some(address) = address_in(words) else {
+        let is_of_network = *phrase == "address already in use" && lower.contains("container networking");
+        return is_of_network.then(|| {
+            format!(
+                "another container, or the network itself, has the fixed address: `docker network inspect NETWORK` \
+                 lists the addresses; declare another `ipv4_address` or `ipv6_address` ({phrase})"
+            )
+        });
+    };
     let port = address.port();
     Some(match *phrase {
         "port is already allocated" => {

@@ -40,6 +40,9 @@ pub struct Memory {
     pub repeat: Option<Repeat>,
     /// Engine calls that fail repeatedly.
     pub trouble: Option<EngineBackoff>,
+    /// Limits that the engine cannot set on a running container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<StuckLimits>,
     /// A replacement whose trial was ended by something other than itself.
     pub interrupted: Option<Interrupted>,
     /// Containers that were replaced while they served requests, and the deadline of their last requests.
@@ -166,6 +169,23 @@ pub struct RefusedOptions {
     /// The time of the next attempt in that case; `None`: after the longest pause.
     #[serde(default)]
     pub retry_at: Option<Timestamp>,
+    /// The time of the failure.
+    pub at: Timestamp,
+}
+
+/// A container whose limits the engine refused to change in place. It is replaced instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckLimits {
+    /// The container.
+    pub container: String,
+    /// The refused limit of memory in bytes.
+    pub memory: Option<u64>,
+    /// The refused limit in billionths of a CPU.
+    pub nano_cpus: Option<u64>,
+    /// The refused limit of processes.
+    pub pids: Option<u32>,
+    /// The engine's error.
+    pub message: String,
     /// The time of the failure.
     pub at: Timestamp,
 }

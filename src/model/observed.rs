@@ -41,6 +41,8 @@ pub struct Observed {
     pub name_holder: Option<NameHolder>,
     /// Names of other containers that begin with this environment's container name.
     pub taken_names: BTreeSet<String>,
+    /// The host ports that containers of other environments publish, as [`PortMapping`](super::ports::PortMapping)s.
+    pub ports_of_others: BTreeSet<String>,
     /// The relevant image IDs that the engine has.
     pub images: BTreeSet<Digest>,
     /// The existing volumes among those that are declared or belong to an image's `VOLUME`.

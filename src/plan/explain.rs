@@ -30,6 +30,7 @@ pub fn words(step: &Step) -> String {
         Step::StartHolder { holder: ContainerTarget::Created, .. } => "start the new sandbox".to_owned(),
         Step::StartHolder { holder: ContainerTarget::Seen(id), .. } => format!("start sandbox {}", short(id)),
         Step::Announce { .. } => "send the proxy the new container's address".to_owned(),
+        Step::TryOptions { .. } => "try the new options".to_owned(),
         Step::Create { name, spec, .. } => {
             format!("create container {name} from image {}", spec.image.short())
         }

@@ -220,6 +220,13 @@ pub enum Step {
         /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
         holder: ContainerTarget,
     },
+    /// Starts a container with these options that runs nothing of its image, and removes it.
+    TryOptions {
+        /// Its options.
+        spec: Box<ContainerSpec>,
+        /// The fingerprint of the options that are refused if the engine rejects them.
+        replacement: Option<String>,
+    },
     /// Creates a container without starting it.
     Create {
         /// Its name. This is the final name only if no container is replaced.

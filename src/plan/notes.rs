@@ -7,7 +7,7 @@ use super::restart::{LONGEST, backoff};
 use super::serve::{hooks, jobs};
 use super::{ContainerTarget, Intent, Plan, PlannedStatus, REPEATS_BEFORE_GIVING_UP, Step};
 use crate::model::cause::Cause;
-use crate::model::memory::{Crashes, EngineBackoff, Memory, NoHolder, RefusedOptions, Repeat};
+use crate::model::memory::{Crashes, EngineBackoff, Memory, NoHolder, RefusedOptions, Repeat, StuckLimits};
 use crate::model::mount::REFUSED_SOURCE;
 use crate::model::observed::Observed;
 use crate::model::one_off::{HookResult, HookRun, OneOffKey};
@@ -40,6 +40,7 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     if memory.crashes.last.as_ref().is_some_and(|last| is_gone(&last.container)) {
         memory.crashes = Crashes::default();
     }
+    memory.stuck.take_if(|stuck| forgiven(stuck.at) || is_gone(&stuck.container));
     memory.draining.retain(|id, _| !is_gone(id));
     memory.stopped.retain(|id, at| !is_gone(id) && !is_started_since(observed, id, *at));
     memory
@@ -181,6 +182,7 @@ fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
         | Step::LoadHolder
         | Step::CreateHolder { .. }
         | Step::Announce { .. }
+        | Step::TryOptions { .. }
         | Step::Create { .. }
         | Step::Restart { .. }
         | Step::Remove { .. }
@@ -242,12 +244,19 @@ pub fn after_failure(
         memory.no_holder = Some(no_holder);
         return memory;
     }
+    if let Some(stuck) = stuck_limits(step, failure, now) {
+        memory.stuck = Some(stuck);
+        return memory;
+    }
     if let Some(fingerprint) = refusable(plan, step, cause) {
         memory.refused = Some(RefusedOptions {
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
             reason: if cause == Cause::Option { Reason::OptionRefused } else { Reason::StartFailed },
-            message: format!("cannot start the new container: {message}"),
+            message: match step {
+                Step::TryOptions { .. } => message.to_owned(),
+                _ => format!("cannot start the new container: {message}"),
+            },
             of_the_host: !cause.is_verdict(),
             retry_at: None,
             at: now,
@@ -292,7 +301,9 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
         return None;
     }
     match step {
-        Step::Start { replacement, .. } | Step::StartHolder { replacement, .. } => replacement.as_ref(),
+        Step::Start { replacement, .. }
+        | Step::StartHolder { replacement, .. }
+        | Step::TryOptions { replacement, .. } => replacement.as_ref(),
         Step::Create { .. } if matches!(cause, Cause::Version | Cause::Option) => replacement_of(plan),
         Step::CreateHolder { .. } if cause == Cause::Option => replacement_of(plan),
         Step::Create { .. }
@@ -344,6 +355,21 @@ fn no_holder(step: &Step, failure: StepFailure<'_>, now: Timestamp) -> Option<No
     is_proof.then(|| NoHolder { message: message.to_owned(), at: now })
 }
 
+/// The limits that the engine does not set on a running container, such as memory below its current use. Another
+/// attempt would fail as well.
+fn stuck_limits(step: &Step, failure: StepFailure<'_>, now: Timestamp) -> Option<StuckLimits> {
+    let Step::Adjust { id, memory, nano_cpus, pids } = step else { return None };
+    let is_limited = memory.is_some() || nano_cpus.is_some() || pids.is_some();
+    (failure.cause == Cause::Option && is_limited).then(|| StuckLimits {
+        container: id.clone(),
+        memory: *memory,
+        nano_cpus: *nano_cpus,
+        pids: *pids,
+        message: failure.message.to_owned(),
+        at: now,
+    })
+}
+
 /// Whether an engine message is about a missing path of the host that is to be mounted.
 fn is_missing_source(words: &str) -> bool {
     words.contains(REFUSED_SOURCE)
@@ -351,7 +377,7 @@ fn is_missing_source(words: &str) -> bool {
 }
 
 fn trouble_reason(step: &Step, failure: StepFailure<'_>) -> Reason {
-    let is_start = matches!(step, Step::Start { .. } | Step::StartHolder { .. });
+    let is_start = matches!(step, Step::Start { .. } | Step::StartHolder { .. } | Step::TryOptions { .. });
     let is_create = matches!(step, Step::Create { .. });
     match failure.cause {
         Cause::Host if is_missing_source(failure.message) => Reason::BindSourceMissing,

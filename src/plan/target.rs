@@ -202,7 +202,22 @@ pub(super) fn is_it(
     intent: &Intent,
     memory: &Memory,
 ) -> bool {
-    is_made_as(container, spec) || hold::is_kept(container, spec, intent, memory)
+    is_made_as(container, spec) && stuck(container, spec, memory).is_none()
+        || hold::is_kept(container, spec, intent, memory)
+}
+
+/// Why the engine cannot give this container the limits of `spec`; `None`: it has not refused that.
+pub(super) fn stuck<'m>(
+    container: &ObservedContainer,
+    spec: &ContainerSpec,
+    memory: &'m Memory,
+) -> Option<&'m str> {
+    let options = &spec.options;
+    let stuck = memory.stuck.as_ref().filter(|stuck| stuck.container == container.id)?;
+    let is_same = (stuck.memory, stuck.nano_cpus, stuck.pids)
+        == (options.memory, options.nano_cpus, options.pids)
+        && !difference::limits(spec, container).is_empty();
+    is_same.then_some(stuck.message.as_str())
 }
 
 /// Whether it is the container that became ready last.

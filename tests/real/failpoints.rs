@@ -14,7 +14,7 @@ mod updates;
 
 use abide::failpoint::Point;
 
-use crate::common::{Daemon, Space, Spot, made_image};
+use crate::common::{Daemon, Life, Space, Spot, made_image};
 use crate::engine::LOAD;
 use crate::registry::PUSH;
 
@@ -39,6 +39,7 @@ fn every_failpoint_has_a_test() {
         PUSH,
         LOAD,
         FOLDER,
+        TRIAL,
         reports::REPORTS,
         SWARM,
     ]
@@ -66,5 +67,27 @@ fn creating_a_folder_resumes_after_a_kill_at_any_failpoint() {
         let _daemon = spot.daemon();
         assert_eq!(spot.await_ready(), image, "{failpoint}");
         assert!(folder.is_dir(), "{failpoint}");
+    }
+}
+
+/// The action before a container is stopped for edited options.
+const TRIAL: &[Point] = &[Point::TryOptions];
+
+#[test]
+fn trying_options_resumes_after_a_kill_at_any_failpoint() {
+    for failpoint in around(TRIAL) {
+        let Some(space) = Space::new() else { return };
+        let spot = Spot::new(&space, "");
+        let image = made_image(&space, "edited", "");
+        updates::running(&spot, &image);
+        let serves = Life::of(&spot.name);
+        spot.declare("init = false");
+        Daemon::start_doomed(&spot.desired_state, &failpoint, &[]).await_doom(&failpoint);
+        assert_eq!(Life::of(&spot.name), serves, "{failpoint}");
+        let _daemon = spot.daemon();
+        spot.until("it has the option", |status| {
+            status["status"] == "Ready" && Life::of(&spot.name) != serves
+        });
+        assert_eq!(spot.await_ready(), image, "{failpoint}");
     }
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::common::{
-    Daemon, Life, PATIENCE, SITE_PORT, Space, Spot, docker, eventually, eventually_some, free_ports,
+    Daemon, Life, PATIENCE, SITE_PORT, Space, Spot, busybox, docker, eventually, eventually_some, free_ports,
     http_get, made_image, try_docker,
 };
 
@@ -436,6 +436,11 @@ fn a_program_of_the_host_that_answers_in_place_of_the_container_makes_nothing_re
         assert_ne!(status["status"], "Ready", "{status}");
     }
     drop(stranger);
+    // The ports of other programs of the host say nothing about this one.
+    let status = spot.until("nothing listens", |status| {
+        status["message"].as_str().unwrap().contains(&format!("nothing listens on port {port} of the host"))
+    });
+    assert!(!status["message"].as_str().unwrap().contains("the program listens"), "{status}");
     declare(port, "http = \"/\"");
     spot.await_ready();
     assert_eq!(http_get(port, "/").unwrap().1, "site");
@@ -455,26 +460,124 @@ fn manually_added_privileges_are_removed() {
 fn an_option_rejected_by_the_engine_is_reported_and_stops_nothing() {
     let Some(kept) = Kept::new("") else { return };
     let serves = Life::of(&kept.spot.name);
-    for (line, words) in [
+    for (line, reason, words) in [
         // At the start.
-        ("devices = [\"/dev/abide-t-none\"]", "/dev/abide-t-none"),
-        ("gpus = \"all\"", "could not select device driver"),
+        ("devices = [\"/dev/abide-t-none\"]", "OptionRefused", "/dev/abide-t-none"),
+        ("gpus = \"all\"", "OptionRefused", "could not select device driver"),
+        (
+            "logging = { driver = \"syslog\", options = { syslog-address = \"tcp://127.0.0.1:9\" } }",
+            "OptionRefused",
+            "logging driver",
+        ),
         // At creation.
-        ("runtime = \"abide-t-none\"", "abide-t-none"),
+        ("runtime = \"abide-t-none\"", "OptionRefused", "abide-t-none"),
         // The sandbox's, at the start.
-        ("sysctls = { \"net.abide_t\" = 1 }", "abide_t"),
+        ("sysctls = { \"net.abide_t\" = 1 }", "OptionRefused", "abide_t"),
+        // While the file system is set up: a folder over a file of the image.
+        ("volumes = [\"/proc:/site:ro\"]", "StartFailed", "not a directory"),
+        // The user is looked up in the image.
+        ("user = \"abide-t-none\"", "StartFailed", "abide-t-none"),
     ] {
         kept.spot.declare(line);
         kept.spot.until(line, |status| {
             let has_words = status["message"].as_str().is_some_and(|message| message.contains(words));
-            status["reason"] == "OptionRefused" && status["status"] == "Degraded" && has_words
+            status["reason"] == reason && status["status"] == "Degraded" && has_words
         });
+        assert_eq!(Life::of(&kept.spot.name), serves, "{line}");
         assert_eq!(kept.spot.page().as_deref(), Some("site"), "{line}");
     }
     kept.spot.declare("");
     kept.spot.until("it is ready", |status| status["status"] == "Ready");
-    assert_eq!(Life::of(&kept.spot.name).map(|life| life.id), serves.map(|life| life.id));
+    assert_eq!(Life::of(&kept.spot.name), serves);
     kept.at_rest();
+}
+
+#[test]
+fn a_host_port_that_another_program_has_stops_nothing() {
+    let Some(kept) = Kept::new("") else { return };
+    let serves = Life::of(&kept.spot.name);
+    let [port, other] = free_ports();
+    let stranger = Stranger::new(port);
+    let retried = |kept: &Kept| kept.steps().matches("try the new options").count();
+    // Alone, and beside the port that the serving container has itself.
+    for line in [
+        format!("ports = [\"127.0.0.1:{port}:9999\"]"),
+        format!("ports = [\"127.0.0.1:{other}:9998\", \"127.0.0.1:{port}:9999\"]"),
+    ] {
+        let before = retried(&kept);
+        kept.spot.declare(&line);
+        for attempt in 1..=2 {
+            kept.spot.until("the port is reported", |status| {
+                let message = status["message"].as_str().unwrap_or_default();
+                let is_reported = message.contains(&port.to_string()) && message.contains("ss -ltnp");
+                status["status"] == "Degraded" && is_reported && retried(&kept) >= before + attempt
+            });
+            assert_eq!(Life::of(&kept.spot.name), serves, "{line}");
+            assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
+        }
+        assert_eq!(kept.spot.page().as_deref(), Some("site"), "{line}");
+    }
+    drop(stranger);
+    assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
+    kept.spot.until("it is ready with the port", |status| {
+        status["status"] == "Ready" && Life::of(&kept.spot.name) != serves
+    });
+    let left = docker(&["ps", "--all", "--quiet", "--filter", "label=abide.step", "--filter", "name=trial"]);
+    assert_eq!(left, "", "a trial was left");
+    kept.at_rest();
+}
+
+#[test]
+fn a_fixed_address_that_another_container_has_stops_nothing() {
+    let Some(kept) = Kept::new("") else { return };
+    let serves = Life::of(&kept.spot.name);
+    let (network, other) = (format!("{}-fixed", kept.spot.name), format!("{}-other", kept.spot.name));
+    let subnet = format!("10.212.{}", std::process::id() % 250);
+    docker(&["network", "create", "--subnet", &format!("{subnet}.0/24"), &network]);
+    let image = docker(&["container", "inspect", "--format", "{{.Image}}", &kept.spot.name]);
+    let address = format!("{subnet}.9");
+    docker(&["run", "--detach", "--name", &other, "--network", &network, "--ip", &address, &image]);
+    kept.spot.declare(&format!("networks = {{ {network} = {{ ipv4_address = \"{address}\" }} }}"));
+    kept.spot.until("the address is reported", |status| {
+        let message = status["message"].as_str().unwrap_or_default();
+        status["status"] == "Degraded" && message.contains("docker network inspect")
+    });
+    assert_eq!(Life::of(&kept.spot.name), serves);
+    docker(&["rm", "--force", &other]);
+    assert_eq!(kept.spot.abide(&["sync", "dev"]).code, 0);
+    kept.spot.until("it has the address", |status| {
+        status["status"] == "Ready" && Life::of(&kept.spot.name) != serves
+    });
+    kept.at_rest();
+}
+
+#[test]
+fn a_memory_limit_below_the_use_replaces_the_container() {
+    let Some(space) = Space::new() else { return };
+    let Some(base) = busybox(&space) else { return };
+    let spot = Spot::new(&space, "");
+    let declare = |memory: &str| {
+        spot.declare(&format!(
+            "memory = \"{memory}\"\ntmpfs = [\"/scratch\"]\n\
+             entrypoint = [\"httpd\", \"-f\", \"-p\", \"{SITE_PORT}\", \"-h\", \"/bin\"]\n\
+             health = {{ tcp = true, interval = \"50ms\", start_deadline = \"10s\", healthy_for = \"200ms\" }}"
+        ));
+    };
+    declare("64m");
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&docker(&["image", "inspect", "--format", "{{.Id}}", &base])).code, 0);
+    spot.await_ready();
+    let before = Life::of(&spot.name);
+    // The kernel cannot take this memory back.
+    docker(&["exec", &spot.name, "dd", "if=/dev/zero", "of=/scratch/big", "bs=1048576", "count=30"]);
+    declare("16m");
+    spot.until("it has the limit", |status| {
+        let limit = try_docker(&["container", "inspect", "--format", "{{.HostConfig.Memory}}", &spot.name]);
+        status["status"] == "Ready" && limit.as_deref() == Some("16777216") && Life::of(&spot.name) != before
+    });
+    let after = Life::of(&spot.name);
+    assert_eq!(spot.abide(&["sync", "dev", "--wait"]).code, 0);
+    assert_eq!((spot.abide(&["diff", "dev"]).code, Life::of(&spot.name)), (0, after));
 }
 
 #[test]

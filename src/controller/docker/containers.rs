@@ -14,14 +14,17 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 
-use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, networks, settings, within};
-use crate::model::container::ContainerSpec;
+use super::{Engine, EngineError, QUICK, Result, SLOW, convert, mounts, networks, settings, step, within};
+use crate::model::container::{ContainerSpec, label};
 use crate::model::name::{ContainerName, NetworkName};
 use crate::model::network::Attachments;
 use crate::model::observed::ObservedContainer;
 use crate::model::one_off::OneOffSpec;
 use crate::model::ports::PortMapping;
 use crate::model::secret_file::WrittenFile;
+
+/// The path of the engine's init in a container that has it.
+const ENGINES_INIT: &str = "/sbin/docker-init";
 
 /// One line of the list of all containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,32 @@ impl Engine {
         Ok(id)
     }
 
+    /// Starts a container with these options that runs nothing of its image, and removes it. Returns an error if
+    /// the engine rejects the options.
+    pub(crate) async fn try_options(&self, spec: &ContainerSpec) -> Result<()> {
+        let options = &spec.options;
+        let name = format!("{}trial-{}", step::NAME, uuid::Uuid::new_v4().simple());
+        let _removed = self.removed_at_last(&self.connection().await?, &name);
+        let body = ContainerCreateBody {
+            // The engine brings its init into every container that asks for it.
+            entrypoint: Some(vec![ENGINES_INIT.to_owned()]),
+            cmd: Some(vec!["--version".to_owned()]),
+            labels: Some(HashMap::from([(label::STEP.to_owned(), options.record.clone())])),
+            healthcheck: Some(no_check()),
+            ..create_body(spec, None)?
+        };
+        let docker = self.docker().await?;
+        let query = CreateContainerOptionsBuilder::default().name(&name).build();
+        let call = docker.create_container(Some(query), body);
+        let id = within("create a container", SLOW, call).await?.id;
+        drop(docker);
+        self.attach(&id, &options.record, &options.network, &options.attachments()).await?;
+        let tried = self.start(&id).await;
+        // Its ports are needed now.
+        self.remove_scratch(&id).await?;
+        tried.or_else(|error| if error.to_string().contains(ENGINES_INIT) { Ok(()) } else { Err(error) })
+    }
+
     /// Creates a container that runs a command once, with its own network namespace. Returns its id.
     pub(crate) async fn create_one_off(&self, spec: &OneOffSpec, streams: OneOffStreams) -> Result<String> {
         let docker = self.docker().await?;
@@ -112,10 +141,7 @@ impl Engine {
             attach_stdout: Some(is_attached),
             attach_stderr: Some(is_attached),
             // The image's own check is about its service.
-            healthcheck: Some(HealthConfig {
-                test: Some(vec!["NONE".to_owned()]),
-                ..HealthConfig::default()
-            }),
+            healthcheck: Some(no_check()),
             ..create_body(&spec.container, None)?
         };
         let body = match spec.is_of_volume {
@@ -273,6 +299,11 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
         Err(EngineError::Conflict(words)) if words.contains("already in progress") => Ok(()),
         other => other,
     }
+}
+
+/// Turns the image's own check off.
+fn no_check() -> HealthConfig {
+    HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
 }
 
 pub(super) fn signed(number: u64) -> i64 {

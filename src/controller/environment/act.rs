@@ -61,7 +61,11 @@ impl FailedStep {
 impl std::fmt::Display for FailedStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let why = self.why.to_string();
-        write!(f, "cannot {}: {}", explain::words(&self.step), cause::advice(&why).unwrap_or(why))
+        let why = cause::advice(&why).unwrap_or(why);
+        match &self.step {
+            Step::TryOptions { .. } => write!(f, "the new options were rejected: {why}"),
+            step => write!(f, "cannot {}: {why}", explain::words(step)),
+        }
     }
 }
 
@@ -150,6 +154,10 @@ impl Reconciler {
                 let id = of(holder, made.holder.as_ref())?;
                 self.announce(planned, &id).await;
                 Ok(())
+            }
+            Step::TryOptions { spec, .. } => {
+                self.judge(spec.mounts().filter_map(Mount::host_path)).await?;
+                Ok(self.engine.try_options(spec).await?)
             }
             Step::Create { name, spec, joins } => {
                 self.judge(spec.mounts().filter_map(Mount::host_path)).await?;

@@ -319,6 +319,7 @@ impl Reconciler {
             taken_names: self.cache.names_from(&intent.environment, &format!("{}.", spec.container)),
             images,
             image_volumes,
+            ports_of_others: self.cache.ports_of_others(&intent.environment),
             network: self.cache.network(engine, &network).await?,
             registry_presence,
             recipe,

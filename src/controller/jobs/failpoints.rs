@@ -21,6 +21,7 @@ impl Step {
             Self::StartHolder { .. } => Point::StartHolder,
             Self::Announce { .. } => Point::Announce,
             Self::Restart { .. } => Point::Restart,
+            Self::TryOptions { .. } => Point::TryOptions,
             Self::Create { .. } => Point::Create,
             Self::Start { .. } => Point::Start,
             Self::CreateOneOff { .. } => Point::CreateOneOff,

@@ -58,7 +58,9 @@ impl RolloutContext<'_> {
     fn mounted_by<'s>(&'s self, planned: &'s PlannedStep) -> Vec<&'s AbsolutePath> {
         let seen = |id: &String| self.observed.containers.iter().find(|seen| seen.id == *id);
         match &planned.step {
-            Step::Create { spec, .. } => spec.options.volumes.iter().filter_map(Mount::host_path).collect(),
+            Step::Create { spec, .. } | Step::TryOptions { spec, .. } => {
+                spec.options.volumes.iter().filter_map(Mount::host_path).collect()
+            }
             Step::Start { container: ContainerTarget::Seen(id), .. } | Step::Restart { id } => {
                 seen(id).map(|seen| seen.mounts.host_paths().collect()).unwrap_or_default()
             }

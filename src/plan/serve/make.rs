@@ -92,15 +92,21 @@ impl RolloutContext<'_> {
             partial = start_seen(partial, before, "it serves until its replacement is ready");
         }
         let mut differences = difference::structural(spec, before);
+        if let Some(why) = target::stuck(before, spec, memory) {
+            let limits = difference::limits(spec, before);
+            differences
+                .extend(limits.into_iter().map(|what| format!("{what}, which needs a new container: {why}")));
+        }
         if differences.is_empty() {
             differences.push("sandboxes do not work on this host".to_owned());
         }
+        let refusable = self.refusable(spec, others, memory);
+        partial = self.try_options(partial, spec, others, refusable.clone());
         let (made, namespace) = self.namespace(spec, partial, memory);
         let (name, joins) = (self.candidate_name(name), namespace.joins.clone());
         let made = self.make_way(made, &name);
         let create = Step::Create { name, spec: Box::new(spec.clone()), joins };
         let why = differences.join("; ");
-        let refusable = self.refusable(spec, others, memory);
         partial = if self.is_start_first() {
             let made = self.announce(namespace.start(made, refusable.clone()), &namespace);
             made.then(create, why)

@@ -7,7 +7,8 @@
 //! In reading order: [`make`] if the container does not exist, [`replace`] while it is on trial beside the
 //! previous one, [`settle`] once it is the final one, [`keep`] if nothing better can be made. [`holder`] is
 //! about the network namespaces that containers join, [`naming`] about the names that they need, [`swap`]
-//! about replacing a container behind the proxy, [`leave`] about which containers may be stopped, and when.
+//! about replacing a container behind the proxy, [`leave`] about which containers may be stopped, and when,
+//! [`trial`] about options that are tried before that.
 
 mod backups;
 mod complete;
@@ -26,6 +27,7 @@ mod parts;
 mod replace;
 mod settle;
 mod swap;
+mod trial;
 
 pub(crate) use output::without_secrets;
 

@@ -83,6 +83,7 @@ impl<'a> RolloutContext<'a> {
             return self.in_transit();
         }
         let mut partial = self.connect(new);
+        partial = self.try_options(partial, spec, others, Some(spec.fingerprint()));
         partial = self.hand_over(partial, others, HANDOVER_REASON);
         partial = self.free_ports_of(new, partial);
         let partial = wake_holder(partial, new);

@@ -15,6 +15,7 @@ mod network;
 mod properties;
 mod rollback;
 mod rollout;
+mod trial;
 mod turn;
 mod upkeep;
 mod volumes;

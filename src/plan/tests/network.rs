@@ -66,8 +66,18 @@ fn a_port_change_replaces_the_sandbox() {
     let mut world = held();
     world.edit(|options| options.publish = Some(Publish { address: None, port: 9000 }));
     world.rest();
-    let steps =
-        ["create holder", "create", "stop", "stop", "start holder", "start", "remove", "rename", "remove"];
+    let steps = [
+        "try",
+        "create holder",
+        "create",
+        "stop",
+        "stop",
+        "start holder",
+        "start",
+        "remove",
+        "rename",
+        "remove",
+    ];
     assert_eq!(world.take_done(), steps);
     assert!(world.is_ready_with(1));
 }

@@ -1,4 +1,4 @@
-//! Names across environments: who has one, and which environment took over the containers of another.
+//! Names and ports across environments: who has one, and which environment took over the containers of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use super::{CachedContainers, ContainerCache};
 use crate::controller::docker::Listed;
 use crate::model::container::label;
 use crate::model::name::{ContainerName, EnvironmentName};
-use crate::model::observed::{NameHolder, ObservedContainer, Owner};
+use crate::model::observed::{ContainerState, NameHolder, ObservedContainer, Owner};
 
 impl ContainerCache {
     /// The container that has this name, unless it is one of `environment`.
@@ -25,6 +25,16 @@ impl ContainerCache {
         let known = self.known();
         let ours = known.others(environment).map(|(_, seen)| &seen.name);
         ours.chain(known.foreign.keys()).filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The host ports that running containers of other environments publish.
+    pub(crate) fn ports_of_others(&self, environment: &EnvironmentName) -> BTreeSet<String> {
+        let known = self.known();
+        let has_process = |seen: &&ObservedContainer| {
+            matches!(seen.state, ContainerState::Running | ContainerState::Paused)
+        };
+        let others = known.others(environment).map(|(_, seen)| seen).filter(has_process);
+        others.flat_map(|seen| &seen.published).cloned().collect()
     }
 
     /// Hands the containers of each environment that left the manifest to the environment that now declares

@@ -76,6 +76,7 @@ impl World {
             Step::CreateHolder { name, spec } => made.holder = Some(self.create_holder(name, spec)?),
             Step::StartHolder { holder, .. } => self.start_holder(&made.target(holder, true))?,
             Step::Announce { holder } => self.announce(&made.target(holder, true)),
+            Step::TryOptions { spec, .. } => self.try_options(spec)?,
             Step::Create { name, spec, joins } => {
                 let joins = joins.as_ref().map(|holder| made.target(holder, true));
                 made.container = Some(self.create(name, spec, joins)?);
@@ -177,6 +178,23 @@ impl World {
         Ok(())
     }
 
+    /// The law that a trial takes no port that a managed container has.
+    pub(super) fn try_options(&mut self, spec: &ContainerSpec) -> Result<(), String> {
+        let ports: Vec<String> = spec.options.ports().map(|port| port.canonical().to_string()).collect();
+        let all = self.observed.containers.iter().chain(&self.observed.holders);
+        let has_one = |seen: &ObservedContainer| {
+            network::has_process(seen) && ports.iter().any(|port| seen.published.contains(port))
+        };
+        assert!(!all.into_iter().any(has_one), "a trial takes our own port: {self:?}");
+        if self.rejects_options {
+            return Err("error gathering device information while adding custom device".to_owned());
+        }
+        if self.foreign_has_port && !ports.is_empty() {
+            return Err("port is already allocated".to_owned());
+        }
+        Ok(())
+    }
+
     pub(super) fn change(&mut self, step: &Step) -> Result<(), String> {
         let (now, ignores_limits) = (self.now, self.ignores_limits);
         match step {
@@ -208,6 +226,9 @@ impl World {
             Step::Connect { id } => {
                 let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
                 self.find(id)?.networks.insert("abide".to_owned(), Some(address));
+            }
+            Step::Adjust { memory: Some(_), .. } if self.refuses_limits => {
+                return Err("unable to set memory limit to 8388608 (current usage: 20000000)".to_owned());
             }
             Step::Adjust { id, memory, nano_cpus, pids } if !ignores_limits => {
                 let container = self.find(id)?;

@@ -133,6 +133,10 @@ pub(super) struct World {
     pub(super) programs: BTreeMap<Digest, Program>,
     /// An unmanaged container has our host port.
     pub(super) foreign_has_port: bool,
+    /// The engine refuses to change limits in place.
+    pub(super) refuses_limits: bool,
+    /// The engine rejects the options of every new container at its start.
+    pub(super) rejects_options: bool,
     /// The engine answers every call on containers, and does nothing.
     pub(super) inert: bool,
     /// Every build of a commit gives another image.
@@ -214,6 +218,8 @@ impl World {
             memory: Memory::default(),
             programs: BTreeMap::new(),
             foreign_has_port: false,
+            rejects_options: false,
+            refuses_limits: false,
             inert: false,
             irreproducible: false,
             ignores_limits: false,
@@ -638,6 +644,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::StartHolder { .. } => "start holder",
         Step::Announce { .. } => "announce",
         Step::Restart { .. } => "restart",
+        Step::TryOptions { .. } => "try",
         Step::Create { .. } => "create",
         Step::Start { .. } => "start",
         Step::CreateOneOff { .. } => "create command",

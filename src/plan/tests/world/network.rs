@@ -163,7 +163,7 @@ impl World {
     }
 }
 
-fn has_process(container: &ObservedContainer) -> bool {
+pub(super) fn has_process(container: &ObservedContainer) -> bool {
     matches!(container.state, ContainerState::Running | ContainerState::Paused)
 }
 
