@@ -12,7 +12,7 @@ use super::time::Timestamp;
 pub struct Route {
     /// The container's id.
     pub container: String,
-    /// The address of its program on the managed network.
+    /// The address of its program: on the managed network, or on loopback if it uses the host's network.
     pub address: SocketAddr,
 }
 

@@ -81,7 +81,7 @@ name!(
 name!(
     /// The name of a response header.
     ResponseHeader, "header",
-    "letters, digits and -, and not a header that describes the message itself, such as Content-Length or Set-Cookie",
+    "letters, digits and -, and not a header that describes the message itself or that nginx sends itself, such as Content-Length, Set-Cookie or Server",
     is_response_header
 );
 
@@ -111,8 +111,8 @@ fn is_site_path(text: &str) -> bool {
     text.len() <= 255 && !is_own && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part))
 }
 
-/// Headers that frame a message, or of which a message may have several.
-const FRAMING: [&str; 14] = [
+/// Headers that frame a message, that nginx sends itself, or of which a message may have several.
+const FRAMING: [&str; 15] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -121,6 +121,7 @@ const FRAMING: [&str; 14] = [
     "date",
     "keep-alive",
     "location",
+    "server",
     "set-cookie",
     "te",
     "trailer",
@@ -393,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_response_header_cannot_break_http_framing() {
-        for bad in ["", "Content-Length", "set-cookie", "X Y", "X:", "X;", "X$a", "-x", "X_y"] {
+        for bad in ["", "Content-Length", "set-cookie", "Server", "X Y", "X:", "X;", "X$a", "-x", "X_y"] {
             assert!(ResponseHeader::new(bad).is_err(), "{bad:?}");
         }
         assert!(ResponseHeader::new("X-Frame-Options").is_ok());

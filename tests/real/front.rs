@@ -7,7 +7,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{PATIENCE, Scene, Space, Spot, eventually, inspected, json, made_image, try_docker};
+use crate::common::{
+    PATIENCE, Scene, Space, Spot, docker, eventually, free_ports, inspected, json, made_image, nginx_image,
+    try_docker,
+};
 
 /// The ID of the proxy's container and its start time.
 fn life(space: &Space) -> Option<String> {
@@ -107,4 +110,53 @@ fn a_frozen_proxy_is_recreated_and_events_report_it() {
     assert_ne!(life(&space).expect("there is a front"), frozen);
     let events = spot.abide(&["events", "dev"]).stdout;
     assert!(events.contains("the proxy's container is being recreated: nginx ignored"), "{events}");
+}
+
+#[test]
+fn a_container_in_the_hosts_network_is_served_and_updated() {
+    let Some(space) = Space::new() else { return };
+    let image = space.name("nginx");
+    nginx_image(&image, &space.label());
+    let [http, port] = free_ports();
+    let spot = Spot::new(&space, "");
+    let declare = |hostname: &str| {
+        let (name, network) = (&spot.name, &spot.network);
+        let manifest = format!(
+            "[docker]\nnetwork = \"{network}\"\n[front]\nimage = \"{image}\"\nhttp = {http}\ndrain = \"1s\"\n\
+             [environment.dev]\ncontainer = \"{name}\"\nport = {port}\nnetwork_mode = \"host\"\n{hostname}\n\
+             entrypoint = [\"/site\", \"serve\", \"--root\", \"/www\", \"--port\", \"{port}\"]\n\
+             health = {{ http = \"/\", interval = \"50ms\", start_deadline = \"10s\", healthy_for = \"200ms\" }}\n"
+        );
+        std::fs::write(spot.desired_state.join("spot.toml"), manifest).unwrap();
+    };
+    declare("");
+    let _daemon = spot.daemon();
+    // Without a host name, nothing reaches it through the proxy.
+    assert_eq!(spot.set(&made_image(&space, "first", "")).code, 0);
+    spot.await_ready();
+    declare(&format!("hostname = \"{}\"", Spot::HOST));
+    eventually("it is served", PATIENCE, || page(http, Spot::HOST) == (200, "first".to_owned()));
+    let second = made_image(&space, "second", "");
+    assert_eq!(spot.set(&second).code, 0);
+    assert_eq!(spot.await_ready(), second);
+    eventually("the update is served", PATIENCE, || page(http, Spot::HOST) == (200, "second".to_owned()));
+    assert_eq!(spot.abide(&["sync", "dev", "--wait"]).code, 0);
+}
+
+#[test]
+fn a_proxy_that_keeps_exiting_is_reported_with_its_last_output() {
+    let Some(space) = Space::new() else { return };
+    let (image, made) = (space.name("no-proxy"), made_image(&space, "page", ""));
+    docker(&["tag", &made, &image]);
+    let [http] = free_ports();
+    let spot = Spot::new(
+        &space,
+        &format!("hostname = \"{}\"\n[front]\nimage = \"{image}\"\nhttp = {http}", Spot::HOST),
+    );
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&made).code, 0);
+    spot.until("the exit is reported", |status| {
+        let message = status["message"].as_str().unwrap_or_default();
+        status["reason"] == "FrontUnavailable" && message.contains("its last output: ")
+    });
 }

@@ -110,8 +110,7 @@ impl Planned {
     /// The address of the program, through the network attachment of `seen`.
     pub(in crate::controller) fn address_of(&self, seen: &ObservedContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
-        let address = (*seen.networks.get(network.as_str())?)?;
-        Some((address, self.spec.port?).into())
+        Some((address_in(&self.spec, network, seen)?, self.spec.port?).into())
     }
 }
 
@@ -467,6 +466,16 @@ impl Reconciler {
                     // An image that is missing in its registry has still to be pushed.
                     Some(repository) => {
                         build.pushed.get(repository).map(|digest| image.pushed(repository, digest))
+/// The address at which this host reaches the program of a container: the prober, and the proxy, which is in the
+/// host's network.
+fn address_in(spec: &EnvironmentSpec, network: &NetworkName, seen: &ObservedContainer) -> Option<IpAddr> {
+    match spec.run.settings.network_mode() {
+        Some("host") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(_) => None,
+        None => seen.networks.get(network.as_str()).copied().flatten(),
+    }
+}
+
                     }
                 };
                 Ok(image.filter(|_| there).map(Acquisition::Got))
@@ -526,11 +535,7 @@ fn probe_targets(
         environment: intent.environment.clone(),
         container: container.id.clone(),
         started_at: container.started_at,
-        address: match spec.run.settings.network_mode() {
-            Some("host") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            Some(_) => None,
-            None => container.networks.get(network.as_str()).copied().flatten(),
-        },
+        address: address_in(spec, network, container),
         port: spec.health.port.or(spec.port),
         publish: published.filter(|_| spec.health.port.is_none_or(|port| Some(port) == spec.port)),
         hostname: spec.first_host_name().map(ToString::to_string),

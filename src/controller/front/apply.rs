@@ -364,7 +364,9 @@ impl FrontReconciler {
             }
             let seen = self.engine.inspect(id).await?;
             if !seen.is_some_and(|seen| seen.state == crate::model::observed::ContainerState::Running) {
-                let last = if last.is_empty() { String::new() } else { format!(" ({last})") };
+                let output =
+                    self.container.last_line(id).await.map(|line| format!("; its last output: {line}"));
+                let last = if last.is_empty() { output.unwrap_or_default() } else { format!(" ({last})") };
                 return Err(FrontError::down(format!("nginx exits right after its start{last}")).soon());
             }
             tokio::time::sleep(ASK_EVERY).await;

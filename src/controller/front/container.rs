@@ -88,7 +88,10 @@ impl FrontReconciler {
         let (mut why, mut is_new_cause) = (String::new(), false);
         if let ContainerState::Exited(exit) = &seen.seen.state {
             let log = self.engine.last_output(id, LAST_LINES).await?;
-            why = last_words(&log).unwrap_or_else(|| format!("exit code {}", exit.code));
+            why = match last_words(&log) {
+                Some(words) => words,
+                None => self.container.why_ended(&seen.seen, exit).await,
+            };
             if !self.container.is_counted(exit.at) {
                 let refused = refused::read(&log);
                 let sockets = self.refusals.sockets();

@@ -18,14 +18,22 @@ use super::clock::now;
 use super::docker::{AuxiliarySpec, Engine, EngineError, HeldImage, SeenAuxiliary};
 use crate::controller::jobs::pull::pull_declared;
 use crate::controller::jobs::registries::Registries;
+use crate::model::container::Exit;
 use crate::model::name::ContainerName;
-use crate::model::observed::ContainerState;
+use crate::model::observed::{ContainerState, ObservedContainer};
+use crate::model::redact::is_deceptive;
 use crate::model::time::Timestamp;
 use pauses::{Ends, FailedAttempts};
 use repair::{Repair, repair};
 
 /// More than the repairs of one container in any state.
 const ROUNDS: usize = 8;
+/// A container that ends within this time after its start never worked.
+const SOON: Duration = Duration::from_secs(10);
+/// Lines of output in which to find the last one with text.
+const LAST_LINES: usize = 20;
+/// The characters of that line that are shown.
+const LONGEST_LINE: usize = 300;
 
 /// A container that abide runs for itself.
 pub(super) struct Managed {
@@ -202,6 +210,26 @@ impl Managed {
         let due = self.ends.next_start(seen.seen.started_at, exit.at, now(), is_new_cause);
         let left = due.since(now());
         if left.is_zero() { Ok(()) } else { Err(Obstacle::Pause { why: why.to_owned(), left }) }
+    }
+
+    /// Describes the end of the container, with its last output if it ended soon after its start. The later output
+    /// of a container that ran may be about the requests of clients.
+    pub(super) async fn why_ended(&self, seen: &ObservedContainer, exit: &Exit) -> String {
+        let code = format!("exit code {}", exit.code);
+        if seen.started_at.is_none_or(|started| exit.at > started.after(SOON)) {
+            return code;
+        }
+        match self.last_line(&seen.id).await {
+            Some(line) => format!("{code}; its last output: {line}"),
+            None => code,
+        }
+    }
+
+    /// Returns the last line of output of a container; `None` if there is none, or it cannot be read.
+    pub(super) async fn last_line(&self, id: &str) -> Option<String> {
+        let log = self.engine.last_output(id, LAST_LINES).await.ok()?;
+        let line = log.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(line.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).take(LONGEST_LINE).collect())
     }
 
     /// Whether this end was counted already.

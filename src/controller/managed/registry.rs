@@ -135,7 +135,7 @@ impl RegistryReconciler {
                 }
                 NextAction::Start(seen) => {
                     let last = match &seen.seen.state {
-                        ContainerState::Exited(exit) => format!("exit code {}", exit.code),
+                        ContainerState::Exited(exit) => self.container.why_ended(&seen.seen, exit).await,
                         _ => String::new(),
                     };
                     match self.container.may_start(&seen, &last, false) {

@@ -227,6 +227,13 @@ fn check_limits(table: &Table<'_>, run: &RunOptions, memory: Option<u64>, nano_c
             Some(_) => {}
         }
     }
+    if let (Some(field), Some(reserved)) = (table.get("mem_reservation"), run.settings.memory_reservation()) {
+        match grammar::memory_bytes(reserved) {
+            Err(predicate) => field.must(predicate),
+            Ok(_) if memory.is_some_and(|memory| reserved > memory) => field.must("must be at most `memory`"),
+            Ok(_) => {}
+        }
+    }
     for field in table.present(&["cpu_quota", "cpu_period"]).iter().filter(|_| nano_cpus.is_some()) {
         field.must("does not go with `cpus`: declare one of them");
     }

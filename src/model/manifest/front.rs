@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::table::{ManifestField, Table};
 use super::{acme, grammar, keys};
 use crate::model::name::{AgentName, EnvironmentName, SiteName};
+use crate::model::network::Attachment;
 use crate::model::ports::TransportProtocol;
 use crate::model::site::SitePath;
 use crate::model::spec::{CertificateFiles, FrontSpec, HttpsSpec, Update};
@@ -116,7 +117,7 @@ const HOST_FILE: &str = "an absolute path of this host";
 /// Returns the problems between the proxy and the environments of one host.
 pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = host_names_taken_twice(all, places);
-    found.extend(ports_wanted_by_two_versions(declared, all, places));
+    found.extend(options_of_two_versions(declared, all, places));
     // An agent's own policy has the front of its host.
     let all: Vec<NamedPartial<'_>> = all.iter().filter(|(_, draft)| draft.host.is_none()).copied().collect();
     let all = all.as_slice();
@@ -203,8 +204,8 @@ pub(super) fn has_certificate(front: &FrontSpec, host: &SiteName) -> bool {
     has_default(front) || front.certificates.iter().flat_map(|one| &one.names).any(|name| name.covers(host))
 }
 
-/// Host ports of environments that update start-first without a proxy: two versions cannot share a host port.
-fn ports_wanted_by_two_versions(
+/// Options of environments that update start-first and that two versions cannot have at once.
+fn options_of_two_versions(
     declared: &Declarations,
     all: &[NamedPartial<'_>],
     places: &Places,
@@ -215,26 +216,40 @@ fn ports_wanted_by_two_versions(
     let has_front = |draft: &PartialEnvironment| {
         has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty()
     };
-    let both = all.iter().filter(|(_, draft)| {
-        let update = draft.spec.as_ref().and_then(|spec| spec.update);
-        let needs_front = draft.publish.is_some() && !has_front(draft);
-        update == Some(Update::StartFirst) && (needs_front || has_fixed_port(draft))
-    });
+    let needs_front = |draft: &PartialEnvironment| draft.publish.is_some() && !has_front(draft);
+    let beside = all
+        .iter()
+        .filter(|(_, draft)| draft.spec.as_ref().is_some_and(|spec| spec.update == Some(Update::StartFirst)));
     let problem = |(name, draft): &NamedPartial<'_>| {
-        let message = if has_fixed_port(draft) {
-            "`update` = \"start-first\" does not go with `ports`: two containers cannot publish one host port"
-        } else {
-            "`update` = \"start-first\" needs a proxy that switches between the containers: \
-             add `[front]`, or `publish = false`"
+        let message = match exclusive(draft) {
+            Some(why) => format!("`update` = \"start-first\" does not go with {why}: set \"stop-first\""),
+            None if needs_front(draft) => {
+                "`update` = \"start-first\" needs a proxy that switches between the \
+                 containers: add `[front]`, or `publish = false`"
+                    .to_owned()
+            }
+            None => return None,
         };
-        places.problem(&format!("environment.{name}.update"), message)
+        Some(places.problem(&format!("environment.{name}.update"), message))
     };
-    both.map(problem).collect()
+    beside.filter_map(problem).collect()
 }
 
-/// Whether a container publishes a certain host port itself, with or without a proxy.
-fn has_fixed_port(draft: &PartialEnvironment) -> bool {
-    draft.ports.iter().any(|port| port.publish().is_some())
+/// The option that only one container can have at a time, with or without a proxy; as the end of a sentence.
+fn exclusive(draft: &PartialEnvironment) -> Option<&'static str> {
+    let mut networks = draft.spec.iter().flat_map(|spec| spec.run.networks.values());
+    match () {
+        () if draft.ports.iter().any(|port| port.publish().is_some()) => {
+            Some("`ports`, because two containers cannot publish one host port")
+        }
+        () if draft.host_port.is_some() => {
+            Some("`network_mode` = \"host\", because two containers cannot listen on one `port` of the host")
+        }
+        () if networks.any(Attachment::is_exclusive) => {
+            Some("a fixed address, because two containers cannot have one address")
+        }
+        () => None,
+    }
 }
 
 fn host_names_without_front(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {

@@ -156,8 +156,9 @@ fn fixed<T: std::str::FromStr>(table: &Table<'_>, key: &'static str) -> Option<T
 }
 
 /// The keys that need a network of the container's own.
-const OF_NETWORKS: [&str; 7] =
-    ["ports", "networks", "aliases", "hostname", "hostnames", "https", "domainname"];
+const OF_NETWORKS: [&str; 4] = ["ports", "networks", "aliases", "domainname"];
+/// The keys that need a port that the proxy can connect to.
+const OF_THE_PROXY: [&str; 3] = ["hostname", "hostnames", "https"];
 
 /// Reads `network_mode`, and rejects the keys that do not go with it.
 pub(super) fn network_mode(table: &Table<'_>) -> Option<&'static str> {
@@ -174,8 +175,9 @@ pub(super) fn network_mode(table: &Table<'_>) -> Option<&'static str> {
             "does not go with `network_mode` = \"{mode}\": the container has no network of its own"
         ));
     }
-    if let (Some(port), "none") = (table.get("port"), mode) {
-        port.must("does not go with `network_mode` = \"none\": nothing can connect to it");
+    let connected = table.get("port").into_iter().chain(table.present(&OF_THE_PROXY));
+    for other in connected.filter(|_| mode == "none") {
+        other.must("does not go with `network_mode` = \"none\": nothing can connect to it");
     }
     Some(mode)
 }

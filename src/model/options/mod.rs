@@ -275,6 +275,11 @@ impl Settings {
         self.0.get("memswap_limit")?.as_i64()
     }
 
+    /// The memory that is kept for the container, in bytes.
+    pub fn memory_reservation(&self) -> Option<u64> {
+        self.0.get("mem_reservation")?.as_u64()
+    }
+
     /// The paths at which the container has a file system in memory.
     pub fn memory_paths(&self) -> impl Iterator<Item = AbsolutePath> {
         let mounts = self.0.get("tmpfs").and_then(Value::as_object).into_iter().flatten();

@@ -93,6 +93,14 @@ impl ContainerProbe {
         match timeout(patience, self.exchange(TcpStream::connect(address), port)).await {
             Ok(Ok(ProbeResult::Good)) if address.ip().is_loopback() => self.in_network_of_host(address).await,
             Ok(Ok(answer)) => answer,
+            // The sockets of the host's network are mostly those of other programs.
+            Ok(Err(error))
+                if error.kind() == std::io::ErrorKind::ConnectionRefused && address.ip().is_loopback() =>
+            {
+                ProbeResult::Miss(format!(
+                    "nothing listens on port {port} of the host, whose network it uses"
+                ))
+            }
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 let sockets = if hints { self.listening().await } else { None };
                 ProbeResult::Miss(sockets::nothing_listens(port, sockets.as_deref()))

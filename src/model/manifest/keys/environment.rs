@@ -221,8 +221,9 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
             .meaning("the user namespace"),
         Key::new("network_mode", ValueShape::Text).default("a network of its own").example(r#""host""#)
             .meaning("`\"host\"`: the container uses the host's network, and its program listens on `port` \
-                of the host. `\"none\"`: it has no network. With either, it joins no Docker network, \
-                publishes nothing, has no sandbox, and cannot be behind a [`front`](#front)"),
+                of the host. The [`front`](#front) passes requests for its host names to that port. `\"none\"`: it \
+                has no network. With either, it joins no Docker network, publishes nothing and has no sandbox; the \
+                default of `update` is then `\"stop-first\"`"),
         Key::new("dns", ValueShape::List("addresses")).default("the engine's").example(r#"["1.1.1.1"]"#)
             .meaning("name servers for names outside the network"),
         Key::new("dns_search", ValueShape::List("texts")).default("the engine's").example(r#"["example.com"]"#)

@@ -1143,7 +1143,18 @@ fn invalid_ports_are_reported_with_their_line() {
         ("ports = [\"8900:1\"]", "4: the host port 8900 is published twice"),
         (
             "ports = [\"1:1\"]\nupdate = \"start-first\"\npublish = false",
-            "5: `update` = \"start-first\" does not go with `ports`: two containers cannot publish one host port",
+            "5: `update` = \"start-first\" does not go with `ports`, because two containers cannot publish one host \
+             port: set \"stop-first\"",
+        ),
+        (
+            "network_mode = \"host\"\nupdate = \"start-first\"",
+            "5: `update` = \"start-first\" does not go with `network_mode` = \"host\", because two containers cannot \
+             listen on one `port` of the host: set \"stop-first\"",
+        ),
+        (
+            "networks = { a = { ipv4_address = \"10.1.2.3\" } }\nupdate = \"start-first\"\npublish = false",
+            "5: `update` = \"start-first\" does not go with a fixed address, because two containers cannot have one \
+             address: set \"stop-first\"",
         ),
         (
             "[environment.b]\ncontainer = \"b-b\"\nports = [\"8900:1\"]",
@@ -1227,6 +1238,8 @@ fn network_options_conflict_with_the_host_network() {
             "4: `network_mode` must be \"host\" or \"none\"; other networks belong into `networks`",
         ),
         ("memswap_limit = \"1g\"", "4: `memswap_limit` needs `memory`"),
+        ("mem_reservation = \"1m\"", "4: `mem_reservation` must be at least 6MiB"),
+        ("memory = \"64m\"\nmem_reservation = \"65m\"", "5: `mem_reservation` must be at most `memory`"),
         (
             "memory = \"2g\"\nmemswap_limit = \"1g\"",
             "5: `memswap_limit` must be at least `memory`, because it counts memory and swap together",
@@ -1237,6 +1250,18 @@ fn network_options_conflict_with_the_host_network() {
         "labels = { \"abide.record\" = \"x\" }",
         "6: `abide.record` must not begin with `abide.`: such labels are abide's own",
     )]);
+}
+
+#[test]
+fn only_a_container_without_a_network_cannot_be_behind_the_proxy() {
+    let of = |mode: &str| {
+        let lines =
+            format!("container = \"aa\"\nport = 80\nnetwork_mode = \"{mode}\"\nhostname = \"a.example\"\n");
+        problems(&[file("m.toml", format!("[front]\nhttp = 81\n[environment.a]\n{lines}"))])
+    };
+    assert_eq!(of("host"), [""; 0]);
+    let why = "does not go with `network_mode` = \"none\": nothing can connect to it";
+    assert_eq!(of("none"), [format!("m.toml:5: `port` {why}"), format!("m.toml:7: `hostname` {why}")]);
 }
 
 #[test]
