@@ -51,6 +51,7 @@ pub use docker::EngineFacts;
 pub use environment::attach::AttachedSession;
 use environment::attach::SESSIONS;
 use environment::jobs::JobRequests;
+use environment::last_output::SecretFileCache;
 use environment::previous::PreviousOutput;
 use environment::probe::Prober;
 use environment::reconciler::Reconciler;
@@ -173,6 +174,7 @@ pub fn spawn(settings: ControllerInput) -> (Controller, ShutdownHandle) {
     };
     let acme = Acme::new(settings.dirs.certificates.clone());
     let previous = PreviousOutput::new(settings.dirs.previous.clone());
+    let secret_files = SecretFileCache::default();
     let builder = Arc::new(Builder {
         engine: Arc::clone(&engine),
         pusher: pusher.clone(),
@@ -204,6 +206,7 @@ pub fn spawn(settings: ControllerInput) -> (Controller, ShutdownHandle) {
         registries,
         pusher,
         previous,
+        secret_files,
         manifest: settings.manifest.clone(),
         desired: settings.desired,
         resolver: settings.resolver,

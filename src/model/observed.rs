@@ -171,6 +171,8 @@ pub struct ObservedContainer {
     pub joined: Option<Joined>,
     /// Its last lines of output, if it ended or does not become ready in time.
     pub last_output: Option<String>,
+    /// The contents of its secret files, as far as they are known.
+    pub secret_files: Vec<Secret>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }

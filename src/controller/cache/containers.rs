@@ -501,6 +501,7 @@ pub(in crate::controller) mod tests {
             networks: BTreeMap::new(),
             joined: None,
             last_output: None,
+            secret_files: Vec::new(),
             labels: BTreeMap::new(),
         }
     }

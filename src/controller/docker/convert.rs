@@ -48,6 +48,7 @@ pub(super) fn seen(inspected: ContainerInspectResponse) -> ObservedContainer {
         networks: inspected.network_settings.map(networks).unwrap_or_default(),
         joined: joined(&host),
         last_output: None,
+        secret_files: Vec::new(),
         labels: config.labels.unwrap_or_default().into_iter().collect(),
     }
 }

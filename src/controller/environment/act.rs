@@ -260,6 +260,7 @@ impl Reconciler {
     }
 
     async fn remove(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
+        self.secret_files.forget(id);
         let mut without_data = planned.observed.holders.iter().chain(&planned.observed.one_offs);
         if without_data.any(|seen| seen.id == *id) {
             return self.engine.remove_scratch(id).await;
@@ -270,6 +271,7 @@ impl Reconciler {
 
     async fn write_secrets(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
         let files = planned.intent.options.as_ref().map_or(&[][..], |options| &options.files);
+        self.secret_files.wrote(id, files);
         self.engine.write_files(id, files).await
     }
 

@@ -8,6 +8,7 @@ pub(super) mod forget;
 pub(super) mod generations;
 pub(super) mod intent;
 pub(super) mod jobs;
+pub(super) mod last_output;
 pub(super) mod leave;
 pub(super) mod mount_policy;
 pub(super) mod mounts;

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::authority::Authority;
 use super::intent;
 use super::jobs::JobRequests;
+use super::last_output::SecretFileCache;
 use super::mount_policy::MountPolicy;
 use super::previous::PreviousOutput;
 use super::probe::{ProbeTarget, Prober};
@@ -33,8 +34,7 @@ use crate::model::front::Route;
 use crate::model::group::MemberState;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, Observed, ObservedContainer, Readiness, RegistryPresence};
-use crate::model::one_off::HookResult;
+use crate::model::observed::{ContainerState, Observed, ObservedContainer, RegistryPresence};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
 use crate::model::status::Reason;
@@ -59,6 +59,7 @@ pub(in crate::controller) struct Reconciler {
     pub(in crate::controller) registries: Arc<Registries>,
     pub(in crate::controller) pusher: Pusher,
     pub(in crate::controller) previous: PreviousOutput,
+    pub(in crate::controller) secret_files: SecretFileCache,
     pub(in crate::controller) manifest: watch::Receiver<Arc<Manifest>>,
     pub(in crate::controller) desired: DesiredReader,
     pub(in crate::controller) resolver: Resolver,
@@ -308,7 +309,9 @@ impl Reconciler {
         let holder_image = !intent.holder || self.cache.has_image(engine, &self.holder_image()).await?;
         let mut observed = Observed {
             holders: self.cache.holders(&intent.environment),
-            one_offs: self.one_offs_with_output(one_offs, memory).await,
+            one_offs: self
+                .with_secrets(self.one_offs_with_output(one_offs, memory).await, intent, memory)
+                .await,
             attended: engine.attended(),
             job_requests: self.job_requests.of(&intent.environment),
             members: self.members(intent)?,
@@ -316,16 +319,18 @@ impl Reconciler {
             front: self.front.seen(&intent.environment),
             name_holder: self.cache.name_holder(&intent.environment, spec.container.as_str()),
             taken_names: self.cache.names_from(&intent.environment, &format!("{}.", spec.container)),
+            ports_of_others: self.cache.ports_of_others(&intent.environment),
             images,
             image_volumes,
-            ports_of_others: self.cache.ports_of_others(&intent.environment),
             network: self.cache.network(engine, &network).await?,
             registry_presence,
             recipe,
             acquisition: acquisition.or(jobs.acquisition).unwrap_or(Acquisition::Untried),
             superseded_job: jobs.is_superseded,
             burst_since: jobs.burst_since,
-            containers: self.with_output(containers, &probes, intent, memory).await,
+            containers: self
+                .with_secrets(self.with_output(containers, &probes, intent, memory).await, intent, memory)
+                .await,
             workload: self.observe_workload(spec, intent).await?,
             probes,
             ended_by,
@@ -354,57 +359,6 @@ impl Reconciler {
             HolderImage::Named(name) => name.clone(),
             HolderImage::Own | HolderImage::Off => holder::PROGRAM.image(),
         }
-    }
-
-    /// Adds their last output to the containers that ended, or that should be ready by now and are not: it
-    /// is the best hint at the cause.
-    async fn with_output(
-        &self,
-        mut containers: Vec<ObservedContainer>,
-        probes: &BTreeMap<String, Readiness>,
-        intent: &Intent,
-        memory: &Memory,
-    ) -> Vec<ObservedContainer> {
-        // The first crash of a good container is healed without reading its output: each call would delay
-        // that.
-        let is_first_crash = |id: &String| {
-            memory.crashes.exits == 0 && memory.good.as_ref().is_some_and(|good| good.container == *id)
-        };
-        for container in &mut containers {
-            let started = container.started_at.unwrap_or(container.created_at);
-            let is_due = now() >= started.after(intent.health.start_deadline);
-            let misses = |seen: &Readiness| seen.misses > 0 && seen.answering_since.is_none();
-            let has_ended = matches!(container.state, ContainerState::Exited(_));
-            if has_ended && !is_first_crash(&container.id)
-                || is_due && probes.get(&container.id).is_some_and(misses)
-            {
-                container.last_output = self.cache.last_output(&self.engine, &container.id).await;
-            }
-        }
-        containers
-    }
-
-    /// Adds their last output to the containers of commands whose result is not noted yet.
-    async fn one_offs_with_output(
-        &self,
-        mut one_offs: Vec<ObservedContainer>,
-        memory: &Memory,
-    ) -> Vec<ObservedContainer> {
-        let is_noted = |id: &String| {
-            memory
-                .hooks
-                .iter()
-                .any(|run| run.container == *id && !matches!(run.result, HookResult::Started(_)))
-        };
-        let is_settled = |id: &String| {
-            let mut runs = memory.jobs.values().flat_map(|state| &state.runs);
-            runs.any(|run| run.container.as_ref() == Some(id) && run.result.is_settled())
-        };
-        let is_noted = |id: &String| is_noted(id) || is_settled(id);
-        for container in one_offs.iter_mut().filter(|seen| seen.started_at.is_some() && !is_noted(&seen.id)) {
-            container.last_output = self.cache.last_output(&self.engine, &container.id).await;
-        }
-        one_offs
     }
 
     /// The recorded progress of the needed image, and the key of the job that brings it.
@@ -466,16 +420,6 @@ impl Reconciler {
                     // An image that is missing in its registry has still to be pushed.
                     Some(repository) => {
                         build.pushed.get(repository).map(|digest| image.pushed(repository, digest))
-/// The address at which this host reaches the program of a container: the prober, and the proxy, which is in the
-/// host's network.
-fn address_in(spec: &EnvironmentSpec, network: &NetworkName, seen: &ObservedContainer) -> Option<IpAddr> {
-    match spec.run.settings.network_mode() {
-        Some("host") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        Some(_) => None,
-        None => seen.networks.get(network.as_str()).copied().flatten(),
-    }
-}
-
                     }
                 };
                 Ok(image.filter(|_| there).map(Acquisition::Got))
@@ -519,6 +463,16 @@ fn no_overlay(message: String) -> Acquisition {
         reason: Reason::SecretMissing,
         message,
         retry_at: Timestamp::from_millis(u64::MAX),
+    }
+}
+
+/// The address at which this host reaches the program of a container: the prober, and the proxy, which is in the
+/// host's network.
+fn address_in(spec: &EnvironmentSpec, network: &NetworkName, seen: &ObservedContainer) -> Option<IpAddr> {
+    match spec.run.settings.network_mode() {
+        Some("host") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(_) => None,
+        None => seen.networks.get(network.as_str()).copied().flatten(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::redact::{Redactor, is_deceptive};
 /// The number of characters that are shown, counted from the end.
 const LAST_CHARACTERS: usize = 600;
 
-/// Returns the last output as a clause, without the values of the secret variables.
+/// Returns the last output as a clause, without the values of its secrets.
 pub(super) fn last_output(options: &ContainerOptions, container: &ObservedContainer) -> String {
     match last_output_alone(Some(options), container).as_str() {
         "" => String::new(),
@@ -17,15 +17,14 @@ pub(super) fn last_output(options: &ContainerOptions, container: &ObservedContai
     }
 }
 
-/// Returns the last output without the values of the secret variables.
+/// Returns the last output without the values of its secrets.
 pub(super) fn last_output_alone(options: Option<&ContainerOptions>, container: &ObservedContainer) -> String {
     let output = container.last_output.as_deref().unwrap_or_default();
     without_secrets(options, slice::from_ref(container), output)
 }
 
-/// Returns the output of a program or its health check in one line, without the values of its secret
-/// variables: the present ones, and those that `containers` still have from before a change. `options` is `None` if
-/// they cannot be read now.
+/// Returns the output of a program or its health check in one line, without the values of its secrets: the present
+/// ones, and those that `containers` still have from before a change. `options` is `None` if they cannot be read now.
 pub(crate) fn without_secrets(
     options: Option<&ContainerOptions>,
     containers: &[ObservedContainer],
@@ -37,8 +36,8 @@ pub(crate) fn without_secrets(
     presentable(&Redactor::new(present.chain(earlier)).redacted(output))
 }
 
-/// The values of variables that a container has and that are, or could have been, secret: those that are declared
-/// secret, those that have another value now, and all of them if nothing is known about them.
+/// The values in a container that are, or could have been, secret: its secret files, and the variables that are
+/// declared secret or that have another value now, or all of them if nothing is known about them.
 fn earlier_values<'a>(
     options: Option<&'a ContainerOptions>,
     container: &'a ObservedContainer,
@@ -48,7 +47,8 @@ fn earlier_values<'a>(
         Some(options) if options.secrets.contains(name) => true,
         Some(options) => options.env.get(name).is_some_and(|declared| declared != value),
     };
-    container.env.iter().filter(move |(name, value)| is_hidden(name, value)).map(|(_, value)| value)
+    let variables = container.env.iter().filter(move |(name, value)| is_hidden(name, value));
+    variables.map(|(_, value)| value).chain(&container.secret_files)
 }
 
 fn presentable(output: &str) -> String {

@@ -104,9 +104,12 @@ fn secrets_that_a_container_has_from_before_a_change_are_hidden_too() {
     declared.env = set(&[("PASSWORD", "a-new-one"), ("MODE", "production")]);
     let mut old = World::running(1).only().clone();
     old.env = set(&[("PASSWORD", "the-old-one"), ("MODE", "was-secret"), ("PATH", "/usr/bin")]);
-    let output = "a-new-one the-old-one was-secret production /usr/bin";
+    old.secret_files = vec![Secret::new("the-old-file")];
+    let output = "a-new-one the-old-one was-secret the-old-file production /usr/bin";
     let shown = |options| without_secrets(options, std::slice::from_ref(&old), output);
-    assert_eq!(shown(Some(&declared)), "[redacted] [redacted] [redacted] production /usr/bin");
+    assert_eq!(shown(Some(&declared)), "[redacted] [redacted] [redacted] [redacted] production /usr/bin");
     let unreadable = shown(None);
-    assert!(!unreadable.contains("the-old-one") && !unreadable.contains("was-secret"), "{unreadable}");
+    for secret in ["the-old-one", "was-secret", "the-old-file"] {
+        assert!(!unreadable.contains(secret), "{unreadable}");
+    }
 }

@@ -311,6 +311,7 @@ pub(super) fn project(
         networks: BTreeMap::from([(options.network.to_string(), None)]),
         joined: None,
         last_output: None,
+        secret_files: Vec::new(),
         labels: spec.labels(),
     }
 }

@@ -192,6 +192,7 @@ fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Time
         networks: BTreeMap::from([(spec.network.to_string(), None)]),
         joined: None,
         last_output: None,
+        secret_files: Vec::new(),
         labels: spec.labels(),
     }
 }
