@@ -137,6 +137,7 @@ async fn session(number: usize, token: String, port: u16, notify: UnboundedSende
         epoch: 1,
         software: "bench".to_owned(),
         engine: None,
+        proxy: None,
     };
     let request = Request::post(format!("http://127.0.0.1:{port}/api/v1/agent/session"))
         .header("authorization", format!("Bearer {token}"))

@@ -170,6 +170,7 @@ impl Agent {
             controller,
             last_reported: LastReported::default(),
             grant: grant.clone(),
+            renumbered: Mutex::default(),
         };
         let alone = go_on_alone(grant, options.alone_after, stop.clone());
         let tasks = vec![

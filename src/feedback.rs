@@ -24,6 +24,7 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 use crate::model::error::chain;
+use crate::model::link::ReportedProxy;
 use crate::model::name::{ChannelName, EnvironmentName};
 use crate::model::outbox::{Announcement, Message, News, OutboxRules, OutboxTarget, Subject};
 use crate::model::spec::{EnvironmentSpec, Manifest};
@@ -181,14 +182,14 @@ fn lanes_of(manifest: &Manifest) -> Vec<(OutboxTarget, Arc<dyn Deliver>)> {
 
 /// What forges show of each environment.
 fn places(manifest: &Manifest) -> BTreeMap<EnvironmentName, forge::ForgeEnvironment> {
-    let scheme = match manifest.front.as_ref().and_then(|front| front.https.as_ref()) {
-        Some(_) => "https",
-        None => "http",
-    };
     let place = |(name, spec): (&EnvironmentName, &EnvironmentSpec)| {
         let page =
             manifest.page_url().map(|page| format!("{}/environments/{name}", page.trim_end_matches('/')));
-        let url = spec.first_host_name().map(|hostname| format!("{scheme}://{hostname}"));
+        let proxy = match spec.host {
+            Some(_) => ReportedProxy::UNKNOWN,
+            None => ReportedProxy::of(manifest.front.as_ref()),
+        };
+        let url = proxy.url(spec);
         let branch = manifest.built_in(name).map(|(_, branch)| branch.clone());
         (name.clone(), forge::ForgeEnvironment { page, url, branch })
     };

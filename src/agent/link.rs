@@ -1,7 +1,8 @@
 //! The link to the controller: this host opens it, maintains it, and reopens it when it breaks.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -16,7 +17,8 @@ use super::reporter::{ReportError, Reporter};
 use super::server::{AskError, ControllerClient, ControllerServer};
 use crate::controller::{Controller, Grant};
 use crate::model::error::chain;
-use crate::model::link::{Assignment, Hello, ToAgent, VERSION};
+use crate::model::link::{Assignment, Hello, ReportCursor, ReportedProxy, ToAgent, VERSION};
+use crate::model::name::EnvironmentName;
 use crate::record::RecordError;
 
 /// The first pause after a break; it doubles up to [`LONGEST_PAUSE`].
@@ -45,6 +47,8 @@ pub(super) struct ControllerLink {
     pub(super) last_reported: LastReported,
     /// Allows acting on the record once the controller has answered.
     pub(super) grant: Grant,
+    /// The environments whose events have been compared with the received ones.
+    pub(super) renumbered: Mutex<BTreeSet<EnvironmentName>>,
 }
 
 /// The last logged reason for a missing link. A repeated reason is not logged with every attempt; a new
@@ -136,6 +140,7 @@ impl ControllerLink {
             epoch: self.epoch,
             software: concat!("abide ", env!("CARGO_PKG_VERSION")).to_owned(),
             engine: self.controller.engine_version().await,
+            proxy: Some(ReportedProxy::of(self.assigner.policy.front())),
         };
         let response = match line.asker.post("/api/v1/agent/session", &hello).await {
             Ok(response) => response,
@@ -180,7 +185,33 @@ impl ControllerLink {
         }
     }
 
+    /// Continues after a restore of this agent's folder from an older copy, once for each environment: the controller
+    /// has received reports that this record does not know of.
+    async fn renumber(&self, assignment: &Assignment) -> Result<(), RecordError> {
+        let mut received = received(assignment, &self.instance);
+        received.retain(|(environment, _)| !self.renumbered().contains(environment));
+        if received.is_empty() {
+            return Ok(());
+        }
+        let environments: Vec<_> = received.iter().map(|(environment, _)| environment.clone()).collect();
+        let renumbered = self.assigner.replica.renumber(received).await?;
+        if renumbered > 0 {
+            warn!(
+                events = renumbered,
+                "this record is older than its last report to the controller, such as a restored copy: the events \
+                 since then are reported under new numbers"
+            );
+        }
+        self.renumbered().extend(environments);
+        Ok(())
+    }
+
+    fn renumbered(&self) -> MutexGuard<'_, BTreeSet<EnvironmentName>> {
+        self.renumbered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn take(&self, assignment: Assignment) -> Result<(), RecordError> {
+        self.renumber(&assignment).await?;
         self.reporter.assigned(&assignment);
         self.assigner.take(assignment).await?;
         self.grant.give();
@@ -188,6 +219,15 @@ impl ControllerLink {
         self.reporter.request_report();
         Ok(())
     }
+}
+
+/// Returns the reports of this instance that the controller has received, by environment.
+fn received(assignment: &Assignment, instance: &str) -> Vec<(EnvironmentName, ReportCursor)> {
+    let cursors = assignment.environments.iter().filter_map(|one| {
+        let cursor = one.heard.clone().filter(|cursor| cursor.instance == instance)?;
+        Some((one.desired.environment.clone(), cursor))
+    });
+    cursors.collect()
 }
 
 /// Doubles with each failure.

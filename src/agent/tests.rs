@@ -478,6 +478,82 @@ async fn a_failed_generation_may_still_become_ready_while_it_is_current() {
     assert_eq!(kept(), [None, Some(failed()), Some(Outcome::Ready)], "its time is over");
 }
 
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let copied = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &copied);
+        } else {
+            std::fs::copy(entry.path(), copied).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restored_agent_loses_and_repeats_no_event() {
+    let (controller, folder) = (home(), tempfile::tempdir().unwrap());
+    let (own, backup) = (folder.path().join("own"), folder.path().join("backup"));
+    controller.handles.writer.submit(&prod(), set(1), &[]).await.unwrap();
+    let happen = async |agent: &Handles, text: &str, second: u64| {
+        let writer = &agent.status_writer;
+        writer.report(&status(0, Reason::Unknown), &Default::default()).await.unwrap();
+        writer.event(&prod(), EventKind::Step, text, at(second)).await.unwrap();
+    };
+    // Catches up as at the start of a session, and reports everything.
+    let mut sequence = 0;
+    let mut catch_up = async |agent: &Handles| {
+        let cursor = controller.handles.reports.cursor(&prod()).unwrap().unwrap_or_default();
+        let received = (cursor.instance == agent.id).then(|| (prod(), cursor.clone()));
+        let renumbered = agent.replica.renumber(received.into_iter().collect()).await.unwrap();
+        sequence += 1;
+        deliver(&controller.handles, report(agent, &cursor, sequence)).await;
+        renumbered
+    };
+    let agent = open(&own).unwrap();
+    happen(&agent, "one", 1).await;
+    agent.close().await.unwrap();
+    copy(&own, &backup);
+    let agent = open(&own).unwrap();
+    for (text, second) in [("two", 2), ("three", 3)] {
+        happen(&agent, text, second).await;
+    }
+    assert_eq!(catch_up(&agent).await, 0);
+    agent.close().await.unwrap();
+
+    let agent = open(&backup).unwrap();
+    // Before the first session, with the numbers of the two others and one more.
+    for (text, second) in [("four", 4), ("five", 5), ("six", 6)] {
+        happen(&agent, text, second).await;
+    }
+    assert_eq!(catch_up(&agent).await, 3);
+    happen(&agent, "seven", 7).await;
+    assert_eq!(catch_up(&agent).await, 0);
+    let events = controller.handles.status.events(Some(&prod()), None, usize::MAX).unwrap();
+    let texts: Vec<_> = events.iter().filter(|event| event.kind == EventKind::Step).collect();
+    let texts: Vec<_> = texts.iter().map(|event| (event.message.as_str(), event.count)).collect();
+    let expected = ["one", "two", "three", "four", "five", "six", "seven"].map(|text| (text, 1));
+    assert_eq!(texts, expected);
+    agent.close().await.unwrap();
+
+    // Nothing happened since the copy: the next event gets a number above the received ones.
+    std::fs::remove_dir_all(&own).unwrap();
+    copy(&backup, &own);
+    let agent = open(&own).unwrap();
+    let cursor =
+        ReportCursor { event: 1_000, ..controller.handles.reports.cursor(&prod()).unwrap().unwrap() };
+    let beyond = ReportCursor { event: u64::MAX, ..cursor.clone() };
+    for received in [cursor, beyond] {
+        agent.replica.renumber(vec![(prod(), received)]).await.unwrap();
+    }
+    agent.close().await.unwrap();
+    let agent = open(&own).unwrap();
+    happen(&agent, "eight", 8).await;
+    let last = agent.status.events(Some(&prod()), None, 1).unwrap();
+    assert!((1_000..2_000).contains(&last[0].sequence), "{last:?}");
+}
+
 fn report(agent: &Handles, cursor: &ReportCursor, sequence: u64) -> AgentReport {
     let reported = reporter::of(&agent.status, &agent.desired, &prod(), cursor, &agent.id).unwrap();
     let environments = reported.into_iter().collect();

@@ -14,7 +14,8 @@ use super::desired::{Desired, Entry, Image, Outcome, RollbackRequest};
 use super::event::Event;
 use super::logs::LogOptions;
 use super::name::{EnvironmentName, Generation, InvalidName, NetworkName};
-use super::spec::EnvironmentSpec;
+use super::site::SitePath;
+use super::spec::{EnvironmentSpec, FrontSpec};
 use super::status::Status;
 use super::time::Timestamp;
 
@@ -39,6 +40,43 @@ pub struct Hello {
     /// The version of its Docker Engine, for people; `None`: the engine did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// The proxy of its host; `None`: an earlier abide does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ReportedProxy>,
+}
+
+/// The proxy of an agent's host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedProxy {
+    /// Its port for host names; `None`: the host has no proxy.
+    #[serde(default)]
+    pub http: Option<u16>,
+    /// Its port for HTTPS.
+    #[serde(default)]
+    pub https: Option<u16>,
+}
+
+impl ReportedProxy {
+    /// What to assume of a host whose agent does not report it.
+    pub const UNKNOWN: Self = Self { http: Some(80), https: None };
+
+    /// What is declared on a host.
+    pub fn of(front: Option<&FrontSpec>) -> Self {
+        let https = front.and_then(|front| front.https.as_ref()).map(|https| https.port);
+        Self { http: front.map(|front| front.http), https }
+    }
+
+    /// The URL at which it serves an environment, if that has a host name.
+    pub fn url(self, spec: &EnvironmentSpec) -> Option<String> {
+        let name = spec.first_host_name()?;
+        let path = spec.site.path.as_ref().map_or("/", SitePath::as_str);
+        let (scheme, port, default) = match self.https {
+            Some(port) => ("https", port, 443),
+            None => ("http", self.http?, 80),
+        };
+        let port = if port == default { String::new() } else { format!(":{port}") };
+        Some(format!("{scheme}://{name}{port}{path}"))
+    }
 }
 
 /// One line from the controller in a session.
@@ -287,6 +325,9 @@ pub struct ReportCursor {
     pub event: u64,
     /// The count of that event.
     pub count: u32,
+    /// The time of that event, by the agent's clock; `None`: an earlier abide did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_at: Option<Timestamp>,
     /// The time of receipt.
     pub at: Timestamp,
 }
@@ -295,6 +336,14 @@ impl ReportCursor {
     /// Whether a report contains nothing new.
     pub fn covers(&self, report: &AgentReport) -> bool {
         self.instance == report.instance && (self.epoch, self.sequence) >= (report.epoch, report.sequence)
+    }
+
+    /// Whether `event` of the same instance happened after everything that was received, although its number says
+    /// otherwise: its record was replaced by an older copy of itself.
+    pub fn precedes(&self, event: &Event) -> bool {
+        let is_numbered_before =
+            event.sequence < self.event || event.sequence == self.event && event.count <= self.count;
+        is_numbered_before && self.event_at.is_some_and(|at| event.at > at)
     }
 
     /// The number of new repetitions of `event`.

@@ -201,7 +201,7 @@ fn keep_events(
         if count == 0 {
             continue;
         }
-        (cursor.event, cursor.count) = (event.sequence, event.count);
+        (cursor.event, cursor.count, cursor.event_at) = (event.sequence, event.count, Some(event.at));
         let message = cut(event.message);
         let here = Event { sequence: 0, environment: environment.clone(), count, message, ..event };
         last = Some(happen_after(draft, last, here)?);

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use super::error::RecordError;
 use super::export::{EnvironmentExport, ExportHead};
 use super::scan::{self, ScanError};
-use super::store::{BatchLine, DocumentKind};
+use super::store::{BatchLine, DocumentKind, HIGHEST};
 use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry};
 use crate::model::evidence::Evidence;
@@ -175,6 +175,11 @@ impl Backup {
         if head.format > FORMAT {
             return Err(BackupError::TooNew(head.format));
         }
+        if head.serial > HIGHEST {
+            return Err(BackupError::Disagreeing(format!(
+                "its `serial` is more than {HIGHEST}: no write could follow"
+            )));
+        }
         let mut backup = Self {
             path: path.to_owned(),
             head,
@@ -187,6 +192,10 @@ impl Backup {
         backup.length.export = offset(lines.byte_offset());
         loop {
             match lines.next() {
+                Some(Ok(line)) if line.serial > HIGHEST => {
+                    backup.damage = Some(format!("a write has a number above {HIGHEST}"));
+                    break;
+                }
                 Some(Ok(line)) => backup.add(line),
                 Some(Err(error)) => {
                     backup.damage = (!error.is_eof()).then(|| error.to_string());

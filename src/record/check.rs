@@ -16,10 +16,11 @@ use super::evidence;
 use super::export::{self, EnvironmentExport, ID, INSTANCE, is_id};
 use super::identity;
 use super::outgoing;
+use super::renumber::LAST_EVENT;
 use super::repair::{StoredDocuments, repair};
 use super::replica::StoredAssignment;
 use super::session::KeptSession;
-use super::store::{DocumentKind, KeyValue, RecordStore};
+use super::store::{DocumentKind, HIGHEST, KeyValue, RecordStore};
 use super::token::StoredToken;
 use super::{FORMAT, keys};
 use crate::model::build::BuildRecord;
@@ -253,12 +254,21 @@ fn quarantine(
     Ok(())
 }
 
+/// A number that others can follow.
+fn bounded(value: &[u8]) -> Result<u64, String> {
+    keys::number(value).filter(|number| *number <= HIGHEST).ok_or_else(|| "it is not a number".to_owned())
+}
+
 impl Sound {
     /// Adds a document if it is valid under its key.
     fn take(&mut self, kind: DocumentKind, (key, value): &KeyValue) -> Result<(), String> {
         match kind {
             DocumentKind::Meta if key == SERIAL => {
-                self.counters.serial = keys::number(value).ok_or("it is not a number")?;
+                self.counters.serial = bounded(value)?;
+                Ok(())
+            }
+            DocumentKind::Meta if key == LAST_EVENT => {
+                self.counters.last_event = self.counters.last_event.max(bounded(value)?);
                 Ok(())
             }
             DocumentKind::Meta | DocumentKind::Quarantine => Ok(()),

@@ -9,6 +9,7 @@ use super::reader::{DesiredReader, documents};
 use super::resolver::Resolver;
 use super::status::{StatusWriter, cut, happen};
 use super::store::{DocumentKind, RecordStore};
+use super::token::StoredToken;
 use super::wakeup::Wakeup;
 use super::{keys, together};
 use crate::model::desired::{Desired, Image};
@@ -331,10 +332,32 @@ fn rejections(store: &RecordStore) -> Result<Vec<Evidence>, RecordError> {
 }
 
 fn to_judge(store: &RecordStore, environment: &EnvironmentName) -> Result<Vec<Evidence>, RecordError> {
-    let mut found = evidence(store, environment)?;
+    let mut found = Vec::new();
+    for one in evidence(store, environment)? {
+        if !is_void(store, &one)? {
+            found.push(one);
+        }
+    }
     found.extend(rejections(store)?.into_iter().filter(|found| found.environment != *environment));
     found.sort_by_key(|found| found.sequence);
     Ok(found)
+}
+
+/// Whether an approval was given with a token that was revoked or that this record no longer has, by a person who has
+/// no other token: a token that was issued again under its name is the same person. A rejection stays in effect,
+/// because to miss one would let a bad image pass.
+fn is_void(store: &RecordStore, found: &Evidence) -> Result<bool, RecordError> {
+    let EvidenceFinding::Approved { .. } = found.finding else { return Ok(false) };
+    let Some((by, id)) = found.by.as_ref().and_then(|by| Some((by, by.token.as_ref()?))) else {
+        return Ok(false);
+    };
+    for kept in documents::<StoredToken>(store, DocumentKind::Tokens, b"") {
+        let token = kept?.token;
+        if token.revoked.is_none() && (token.id == *id || token.name.as_str() == by.name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The readable evidence of an environment, for an export.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::draft::RecordDraft;
 use super::error::{RecordError, WriteError};
 use super::evidence;
-use super::store::{DocumentKind, RecordStore};
+use super::store::{DocumentKind, HIGHEST, RecordStore};
 use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry, Image, Outcome};
 use crate::model::evidence::Evidence;
@@ -151,6 +151,10 @@ pub(super) fn check_environment(environment: &EnvironmentExport) -> Result<(), W
     let refuse = |why: String| Err(WriteError::Disagreeing(format!("`{name}`: {why}")));
     if let Some(why) = disagreement(environment) {
         return refuse(why);
+    }
+    let numbers = evidence.iter().map(|found| found.sequence).chain([desired.entry.generation.0]);
+    if let Some(number) = numbers.into_iter().find(|number| *number > HIGHEST) {
+        return refuse(format!("it has the number {number}, and nothing could follow above {HIGHEST}"));
     }
     let of_history = history.iter().filter_map(|kept| kept.entry.image.as_ref());
     let of_evidence = evidence.iter().map(|found| &found.image);

@@ -29,6 +29,7 @@ mod owner;
 mod reader;
 mod reading;
 mod recover;
+mod renumber;
 mod reopen;
 mod repair;
 mod replica;

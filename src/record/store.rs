@@ -171,6 +171,10 @@ pub(super) struct BatchLine {
     pub(super) value: Option<Vec<u8>>,
 }
 
+/// The highest number of a write, a document or a generation that is accepted from a file or from the other end of the
+/// link. Later ones continue above it.
+pub(super) const HIGHEST: u64 = u64::MAX >> 1;
+
 /// Numbers that are cached because counting them would mean reading whole trees. They change only after the
 /// counted documents are written.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::attach::WaitingInput;
 use crate::api::{ControllerError, LogStream, ManifestState};
 use crate::model::error::chain;
-use crate::model::link::{Ask, Hello, LeftThere, Leftovers, Question};
+use crate::model::link::{Ask, Hello, LeftThere, Leftovers, Question, ReportedProxy};
 use crate::model::mount::VolumeName;
 use crate::model::name::{AgentName, ContainerName, EnvironmentName};
 use crate::model::time::Timestamp;
@@ -54,6 +54,8 @@ struct AgentConnection {
     software: Option<String>,
     /// The version of its Docker Engine, likewise.
     engine: Option<String>,
+    /// The proxy of its host, likewise.
+    proxy: Option<ReportedProxy>,
     /// Whether [`Self::last_seen`] was read from the record.
     is_looked_up: bool,
 }
@@ -318,6 +320,11 @@ impl AgentHub {
         self.connections().get(agent)?.engine.clone()
     }
 
+    /// Returns the proxy of an agent's host, as it reported when it connected last; `None`: unknown.
+    pub(in crate::api) fn proxy(&self, agent: &AgentName) -> Option<ReportedProxy> {
+        self.connections().get(agent)?.proxy
+    }
+
     /// Returns when an agent was last seen, according to the record.
     fn last_reported(&self, agent: &AgentName) -> Option<Timestamp> {
         let environments = self.environments(agent).into_iter();
@@ -352,6 +359,7 @@ impl AgentHub {
         let shortened = |sent: &String| sent.chars().take(LONGEST_SOFTWARE).collect::<String>();
         connection.software = Some(shortened(&hello.software));
         connection.engine = hello.engine.as_ref().map(shortened);
+        connection.proxy = hello.proxy;
         let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
         let (wakeup, superseded) = (Arc::new(Notify::new()), CancellationToken::new());
         connection.session = Some(ActiveSession {

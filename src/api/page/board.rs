@@ -121,7 +121,8 @@ pub(in crate::api) async fn board(
     let overview = BoardOverview::read(&api).await?;
     let clock = PageClock((api.clock)());
     let manifest = &overview.manifest.manifest;
-    let place = CardPlace { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref() };
+    let place =
+        CardPlace { host: &visit.site.host, front: overview.manifest.manifest.front.as_ref(), hub: &api.hub };
     let promotions = promotions(&overview);
     let commits =
         overview.views.iter().filter_map(|view| Some((view.environment.clone(), view.revision.clone()?)));

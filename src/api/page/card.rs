@@ -3,8 +3,10 @@
 use super::evidence;
 use super::status::Badge;
 use super::text::sentence;
+use crate::api::agent::AgentHub;
 use crate::model::commits::CommitLine;
 use crate::model::desired::{Desired, Origin};
+use crate::model::link::ReportedProxy;
 use crate::model::name::{CommitId, Digest};
 use crate::model::spec::{EnvironmentSpec, FrontSpec, Supply};
 use crate::model::status::{Condition, Reason};
@@ -15,8 +17,10 @@ use crate::model::view::EnvironmentView;
 pub(super) struct CardPlace<'a> {
     /// The host by which the browser reached the page.
     pub(super) host: &'a str,
-    /// The proxy in front of the environments.
+    /// The proxy in front of the environments of this host.
     pub(super) front: Option<&'a FrontSpec>,
+    /// The agents, which report the proxies of their hosts.
+    pub(super) hub: &'a AgentHub,
 }
 
 /// One environment.
@@ -166,15 +170,12 @@ fn source(spec: &EnvironmentSpec) -> String {
 
 /// The address at which an environment serves.
 pub(super) fn address(spec: &EnvironmentSpec, place: &CardPlace<'_>) -> Option<CardAddress> {
-    if let (Some(name), Some(_)) = (spec.first_host_name(), &spec.host) {
-        // The ports of the proxy on another host are known there.
-        return Some(CardAddress { shown: name.to_string(), url: Some(format!("http://{name}/")) });
-    }
-    if let (Some(name), Some(front)) = (spec.first_host_name(), place.front) {
-        let https = front.https.as_ref().map(|https| https.port);
-        let (scheme, port, default) = https.map_or(("http", front.http, 80), |port| ("https", port, 443));
-        let port = if port == default { String::new() } else { format!(":{port}") };
-        return Some(CardAddress { shown: name.to_string(), url: Some(format!("{scheme}://{name}{port}/")) });
+    let proxy = match &spec.host {
+        Some(host) => place.hub.proxy(host).unwrap_or(ReportedProxy::UNKNOWN),
+        None => ReportedProxy::of(place.front),
+    };
+    if let (Some(name), Some(url)) = (spec.first_host_name(), proxy.url(spec)) {
+        return Some(CardAddress { shown: name.to_string(), url: Some(url) });
     }
     let publish = spec.publish.as_ref()?;
     if let Some(host) = &spec.host {

@@ -70,7 +70,7 @@ pub(in crate::api) async fn environment(
     let frame = Frame::new(&visit, &api, &title, "").live(Some(name.as_str())).troubled(is_bad);
     let clock = frame.clock;
     let manifest = Arc::clone(&api.manifest.borrow());
-    let place = CardPlace { host: &visit.site.host, front: manifest.manifest.front.as_ref() };
+    let place = CardPlace { host: &visit.site.host, front: manifest.manifest.front.as_ref(), hub: &api.hub };
     let revisions = seen.history.iter().take(GENERATIONS).filter_map(|kept| kept.entry.revision.clone());
     let revisions = revisions.map(|commit| (name.clone(), commit)).collect::<Vec<_>>();
     api.pages.history.learn(&manifest.manifest, revisions, []).await;

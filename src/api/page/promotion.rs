@@ -88,7 +88,7 @@ pub(in crate::api) async fn promotion(
     api.pages.history.learn(manifest, commits, []).await;
     let compared = compare(&api, &source, &target).await;
     let build = build_of(&api, &from, source.image.as_ref()).await?;
-    let place = CardPlace { host: &visit.site.host, front: manifest.front.as_ref() };
+    let place = CardPlace { host: &visit.site.host, front: manifest.front.as_ref(), hub: &api.hub };
     let from_spec = manifest.environments.get(&from);
     let title = format!("Promote {from} to {to}");
     let frame = Frame::new(&visit, &api, &title, "").live(None);

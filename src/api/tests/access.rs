@@ -23,7 +23,7 @@ use crate::api::serve::Peer;
 use crate::model::access::{AuditStamp, Role, Token};
 use crate::model::credential::{Credential, Pin};
 use crate::model::desired::{Image, Origin};
-use crate::model::link::{Hello, VERSION};
+use crate::model::link::{Hello, ReportedProxy, VERSION};
 use crate::model::name::{AgentName, Digest, TokenId, TokenName};
 use crate::model::time::Timestamp;
 use crate::record::{Change, NewToken};
@@ -407,20 +407,51 @@ async fn an_agent_can_look_up_its_own_identity() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
 }
 
+/// Opens the session of an agent.
+async fn connect(gated: &GatedApi, credential: &Credential, hello: &Hello) -> Response {
+    let request = Request::post("/api/v1/agent/session")
+        .extension(Peer { uid: None, address: None })
+        .header(header::AUTHORIZATION, bearer(credential))
+        .body(Body::from(serde_json::to_vec(hello).unwrap()));
+    gated.router.clone().oneshot(request.unwrap()).await.unwrap()
+}
+
+fn hello(instance: String, epoch: u64, proxy: Option<ReportedProxy>) -> Hello {
+    Hello { version: VERSION, instance, epoch, software: String::new(), engine: None, proxy }
+}
+
 #[tokio::test]
 async fn an_overlong_agent_record_id_is_rejected() {
     let gated = gated();
     let online = gated.token("online", agent("online")).await.1;
     for (length, expected) in [(128, 200), (129, 422)] {
-        let instance = "x".repeat(length);
-        let hello =
-            Hello { version: VERSION, instance, epoch: length as u64, software: String::new(), engine: None };
-        let request = Request::post("/api/v1/agent/session")
-            .extension(Peer { uid: None, address: None })
-            .header(header::AUTHORIZATION, bearer(&online))
-            .body(Body::from(serde_json::to_vec(&hello).unwrap()));
-        let answer = gated.router.clone().oneshot(request.unwrap()).await.unwrap();
+        let answer = connect(&gated, &online, &hello("x".repeat(length), length as u64, None)).await;
         assert_eq!(answer.status().as_u16(), expected, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn maintenance_on_a_host_without_a_proxy_is_rejected() {
+    let gated = gated();
+    let online = gated.token("online", agent("online")).await.1;
+    let mut state = (**gated.api.manifest.borrow()).clone();
+    state.manifest.environments.get_mut(&name("dev")).unwrap().host = Some(AgentName::new("online").unwrap());
+    gated.api.manifest.send_replace(Arc::new(state));
+    let maintain = async |on: bool| gated.api.post("dev/maintenance", serde_json::json!({ "on": on })).await;
+    let awaited = maintain(true).await.moved();
+    assert!(
+        awaited["message"].as_str().unwrap().contains("as soon as the agent online is connected"),
+        "{awaited}"
+    );
+    let session = connect(&gated, &online, &hello("i".to_owned(), 1, Some(ReportedProxy::default()))).await;
+    maintain(true).await.refuses(422, "declare `[front]` in `policy.toml` of the agent online");
+    maintain(false).await.moved();
+    drop(session);
+    for (epoch, proxy) in [(2, Some(ReportedProxy { http: Some(80), https: None })), (3, None)] {
+        let session = connect(&gated, &online, &hello("i".to_owned(), epoch, proxy)).await;
+        assert_eq!(session.status(), 200);
+        maintain(true).await.moved();
+        maintain(false).await.moved();
     }
 }
 

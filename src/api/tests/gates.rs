@@ -147,6 +147,30 @@ async fn only_approvers_named_in_by_count() {
 }
 
 #[tokio::test]
+async fn an_approval_lapses_with_the_last_token_of_its_author() {
+    let api = gated(approvals(1)).await;
+    let revoke = async |token: &Token| {
+        let stamp = AuditStamp { at: at(1), by: "x".into() };
+        api.handles.token_writer.revoke(&token.id, stamp).await.unwrap();
+    };
+    let anna = token(&api, "anna", tester()).await;
+    act(&api, &anna, "test/approve", json!({})).await.moved();
+    revoke(&anna).await;
+    promotes(&api, json!({})).await.refuses(409, "0 of 1 approval");
+    // Issued again, the token is the same person's.
+    let again = token(&api, "anna", tester()).await;
+    let listed = api.get("/api/v1/environments/test/evidence").await.json().to_string();
+    assert!(listed.contains("anna"), "the approval stays in the list: {listed}");
+    act(&api, &again, "test/reject", json!({"reason": "no"})).await.moved();
+    revoke(&again).await;
+    promotes(&api, json!({})).await.refuses(409, "rejected by anna");
+    let ben = token(&api, "ben", tester()).await;
+    act(&api, &ben, "test/withdraw", json!({"reason": "yes"})).await.moved();
+    act(&api, &ben, "test/approve", json!({})).await.moved();
+    promotes(&api, json!({})).await.moved();
+}
+
+#[tokio::test]
 async fn an_override_needs_an_admin_and_a_reason_and_is_recorded() {
     let api = gated(approvals(1)).await;
     let environments = [name("prod")].into();

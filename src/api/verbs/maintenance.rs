@@ -48,6 +48,11 @@ pub(in crate::api) async fn maintenance(
     let wanted = body.on.then(|| Maintenance { reason, by: by.clone(), since: at });
     let desired = api.writer.seeing(guards).maintain(name, wanted, &by, at).await?;
     let is_applied = wait_for_proxy(&found, &api, body.on).await;
+    let host = found.spec().and_then(|spec| spec.host.as_ref());
+    let when = match host.filter(|host| !api.hub.presence(host).connected) {
+        Some(host) => format!(", as soon as the agent {host} is connected"),
+        None => api.when().to_owned(),
+    };
     let message = match (was_on, body.on) {
         _ if !is_applied => {
             let (done, within) = (if body.on { "on" } else { "off" }, humantime::format_duration(PROXY));
@@ -58,8 +63,8 @@ pub(in crate::api) async fn maintenance(
         }
         (true, true) => format!("`{name}` is in maintenance already"),
         (false, false) => format!("`{name}` was not in maintenance"),
-        (false, true) => format!("the proxy answers 503 for `{name}`{}", api.when()),
-        (true, false) => format!("the proxy passes requests to `{name}` again{}", api.when()),
+        (false, true) => format!("the proxy answers 503 for `{name}`{when}"),
+        (true, false) => format!("the proxy passes requests to `{name}` again{when}"),
     };
     Ok(Json(moved(&desired, was_on != body.on, message)))
 }
@@ -76,15 +81,20 @@ async fn wait_for_proxy(found: &FoundEnvironment, api: &ApiState, is_on: bool) -
     tokio::time::timeout(PROXY, applied).await.is_ok()
 }
 
-/// Only a proxy can answer for a program. Whether another host has one, its own policy declares.
+/// Only a proxy can answer for a program. Whether another host has one, its agent reports.
 fn is_behind_a_proxy(found: &FoundEnvironment, api: &ApiState) -> Result<(), ApiError> {
     let spec = found.declared()?;
-    let has_front = spec.host.is_some() || api.manifest.borrow().manifest.front.is_some();
-    if has_front && (spec.publish.is_some() || !spec.hostnames.is_empty()) {
-        return Ok(());
-    }
     let name = &found.name;
+    let is_served = spec.publish.is_some() || !spec.hostnames.is_empty();
+    let declare = match &spec.host {
+        Some(host) if api.hub.proxy(host).is_some_and(|proxy| proxy.http.is_none()) => {
+            format!("`[front]` in `policy.toml` of the agent {host}")
+        }
+        None if api.manifest.borrow().manifest.front.is_none() => "`[front]`".to_owned(),
+        _ if !is_served => "`[front]`".to_owned(),
+        _ => return Ok(()),
+    };
     Err(ApiError::unprocessable(format!(
-        "`{name}` is not behind the proxy, which would answer for it: declare `[front]`, and a `hostname` or a port"
+        "`{name}` is not behind the proxy, which would answer for it: declare {declare}, and a `hostname` or a port"
     )))
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::manifest::{SourceFile, parse};
 
 /// An environment as a controller of an earlier version sends it.
 fn assigned(name: &str) -> Value {
@@ -160,4 +161,21 @@ proptest! {
         let _ = serde_json::from_str::<AgentReport>(&line);
         let _ = serde_json::from_str::<Hello>(&line);
     }
+}
+
+#[test]
+fn the_url_of_a_site_has_the_scheme_port_and_path_of_its_proxy() {
+    let url = |front: &str, path: &str| {
+        let site = if path.is_empty() { String::new() } else { format!("site = {{ path = \"{path}\" }}\n") };
+        let text = format!(
+            "[environment.a]\ncontainer = \"aa\"\nport = 80\npublish = false\nhostname = \"a.example\"\n{site}[front]\n{front}"
+        );
+        let manifest = parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap();
+        let spec = manifest.environments.values().next().unwrap();
+        ReportedProxy::of(manifest.front.as_ref()).url(spec).unwrap()
+    };
+    assert_eq!(url("http = 80\n", ""), "http://a.example/");
+    assert_eq!(url("http = 8080\n", "/shop"), "http://a.example:8080/shop");
+    assert_eq!(url("acme = {}\n", ""), "https://a.example/");
+    assert_eq!(url("acme = {}\nhttps = 8443\n", ""), "https://a.example:8443/");
 }

@@ -257,8 +257,14 @@ async fn a_contradictory_export_is_rejected_and_changes_nothing() {
     writer.submit(&dev, set(1), &[]).await.unwrap();
     let good = writer.submit(&dev, set(2), &[]).await.unwrap();
     let export = record.handles.desired.export().unwrap();
-    let spoil: [Spoiling; 7] = [
+    let spoil: [Spoiling; 9] = [
         ("format is 2", |export| export.format = 2),
+        ("no write could follow", |export| export.serial = u64::MAX),
+        ("nothing could follow", |export| {
+            let environment = &mut export.environments[0];
+            environment.desired.entry.generation = Generation(u64::MAX);
+            environment.history[0].entry.generation = Generation(u64::MAX);
+        }),
         ("`id`", |export| export.id = "../../etc".into()),
         ("twice", |export| export.environments.push(export.environments[0].clone())),
         ("does not begin with", |export| export.environments[0].history.reverse()),
