@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use crate::api::access::Access;
 use crate::api::access::gate::{Gate, authenticate};
-use crate::api::access::socket::name_caller;
+use crate::api::access::socket::{self, name_caller};
 use crate::api::agent::AgentHub;
 use crate::api::inbox::RecordInbox;
 use crate::api::page::{CommitHistory, Pages};
@@ -266,7 +266,7 @@ fn offline(
     let mut state = api_state(&handles, states, state_dirs(desired_state).logs, None);
     state.pin = network::pin(desired_state);
     // A user who may open the record may do everything with it anyway.
-    Ok(api::router(state).layer(Extension(Access::local("local"))))
+    Ok(api::router(state).layer(Extension(Access::local(socket::own_name()))))
 }
 
 fn open_record(desired_state: &Path) -> anyhow::Result<Handles> {

@@ -70,7 +70,9 @@ pub async fn examine(desired_state: &Path) -> Vec<Finding> {
     findings.extend(files::record(&record_dir(desired_state)));
     let root = facts.as_ref().ok().and_then(|facts| facts.root.clone());
     findings.extend(files::disks(desired_state, root.as_deref().map(Path::new)));
-    findings.extend(ports::judge(&manifest, facts.as_ref().ok(), ports::is_taken));
+    let record = files::record_id(&record_dir(desired_state));
+    let running = ports::running(facts.as_ref().ok(), record.as_deref());
+    findings.extend(ports::judge(&manifest, &running, ports::is_taken));
     findings.extend(certificates::judge(&manifest, desired_state));
     findings
 }

@@ -115,6 +115,35 @@ pub(super) enum AccessRule {
 }
 
 impl AccessRule {
+    /// Describes the permission, and how to get it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Anyone => "no permission",
+            Self::Look => {
+                "a role that reads: an admin creates one with `abide token create --role viewer NAME`"
+            }
+            Self::Move => {
+                "the role admin, or deployer of this environment: an admin creates one with `abide token create \
+                 --role deployer --environment ENV NAME`"
+            }
+            Self::Judge => {
+                "the role admin, or tester of this environment: an admin creates one with `abide token create \
+                 --role tester --environment ENV NAME`"
+            }
+            Self::Run => {
+                "the role admin, or runner of this environment: an admin creates one with `abide token create \
+                 --role runner --environment ENV NAME`"
+            }
+            Self::Administer => {
+                "the role admin: an admin creates one with `abide token create --role admin NAME`"
+            }
+            Self::Agent => {
+                "the token of an agent: an admin creates one with `abide token create --agent NAME`"
+            }
+            Self::Local => "a user on the daemon's host, through its socket",
+        }
+    }
+
     pub(super) fn allows(self, access: &Access, environment: Option<&EnvironmentName>) -> bool {
         let role = access.role();
         match self {
@@ -145,7 +174,7 @@ pub(super) async fn guard(rule: AccessRule, route: &'static str, request: Reques
     let environment = environment(&mut parts).await;
     if !rule.allows(&access, environment.as_ref()) {
         audit(&access, &parts.method, route, environment.as_ref(), StatusCode::FORBIDDEN);
-        return ApiError::forbidden().into_response();
+        return ApiError::forbidden(rule, access.role()).into_response();
     }
     if !matches!(rule, AccessRule::Move | AccessRule::Judge | AccessRule::Run | AccessRule::Administer) {
         return next.run(Request::from_parts(parts, body)).await;

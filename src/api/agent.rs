@@ -12,7 +12,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-use super::access::{Access, TokenGuard};
+use super::access::{Access, AccessRule, TokenGuard};
 use super::error::ApiError;
 use super::serve::BodyDeadline;
 use crate::model::name::{AgentName, TokenId};
@@ -52,7 +52,7 @@ impl<S: Sync> FromRequestParts<S> for AgentCaller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let access = parts.extensions.get::<Access>().ok_or_else(ApiError::unauthorized)?;
         let (Some(agent), Some(token_guard)) = (access.role().agent(), access.token_guard()) else {
-            return Err(ApiError::forbidden());
+            return Err(ApiError::forbidden(AccessRule::Agent, access.role()));
         };
         let deadline = parts.extensions.get::<BodyDeadline>().cloned();
         Ok(Self { agent: agent.clone(), token_guard: token_guard.clone(), deadline })

@@ -53,7 +53,7 @@ pub(super) async fn all(
             target.environments().map(|name| api.view(name)).collect::<Result<_, _>>()?
         }
     };
-    let mut warnings: Vec<String> = api.manifest.borrow().problem.iter().cloned().collect();
+    let mut warnings: Vec<String> = api.manifest.borrow().warning().into_iter().collect();
     warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
     warnings.extend(api.outbox_warnings()?);
     let groups = match &query.environment {
@@ -149,7 +149,7 @@ pub(super) async fn plan(
 fn undeclared(environment: EnvironmentName) -> PlanView {
     let difference = "it is no longer in the manifest; its container keeps running, unmanaged".to_owned();
     let (differences, message) = (vec![difference], String::new());
-    PlanView { environment, differences, steps: Vec::new(), message, differs: true }
+    PlanView { environment, differences, steps: Vec::new(), upkeep: Vec::new(), message, differs: true }
 }
 
 /// Adds what the status knows but no step shows: a failed build, a push that is not processed yet,

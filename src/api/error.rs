@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use super::access::AccessRule;
 use super::{ControllerError, page};
 use crate::model::access::Role;
 use crate::model::error::chain;
@@ -28,15 +29,18 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// The caller lacks the permission. The text is the same whether or not the thing exists.
-    pub(super) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "the role of this token does not allow this request")
+    /// The caller of this role lacks the permission of `rule`. The text is the same whether or not the thing exists.
+    pub(super) fn forbidden(rule: AccessRule, role: &Role) -> Self {
+        let message = format!(
+            "the role of this token ({role}) does not allow this request, which needs {}",
+            rule.words()
+        );
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
     /// The role of a visitor of the web page lacks the permission.
-    pub(super) fn forbidden_page(role: &Role) -> Self {
-        let message =
-            format!("you are signed in as {role}, which does not allow that: ask one of your administrators");
+    pub(super) fn forbidden_page(rule: AccessRule, role: &Role) -> Self {
+        let message = format!("you are signed in as {role}, and that needs {}", rule.words());
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 

@@ -110,6 +110,8 @@ pub struct ManifestState {
     pub manifest: Manifest,
     /// Why a newer edit was rejected, as a sentence.
     pub problem: Option<String>,
+    /// When the manifest was read; `None`: not known.
+    pub read_at: Option<Timestamp>,
     /// The marks of all declarations. They are computed once, because a page may ask for hundreds.
     marks: OnceLock<BTreeMap<EnvironmentName, String>>,
 }
@@ -117,7 +119,20 @@ pub struct ManifestState {
 impl ManifestState {
     /// A valid manifest, and the problem of a newer edit.
     pub fn new(manifest: Manifest, problem: Option<String>) -> Self {
-        Self { manifest, problem, marks: OnceLock::new() }
+        Self { manifest, problem, read_at: None, marks: OnceLock::new() }
+    }
+
+    /// The same for a manifest that was read at this time.
+    #[must_use]
+    pub fn of(self, read_at: Option<Timestamp>) -> Self {
+        Self { read_at, ..self }
+    }
+
+    /// The warning about a rejected edit: what is wrong, and which manifest is in use.
+    fn warning(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        let kept = self.read_at.map_or("the last valid one".to_owned(), |at| format!("the one of {at}"));
+        Some(format!("the edited manifest is not applied, and {kept} stays in use: {problem}"))
     }
 
     /// The mark of the declaration of an environment, as [`Manifest::mark`] returns it.
@@ -131,7 +146,7 @@ impl ManifestState {
 impl Clone for ManifestState {
     /// Copies everything but the marks, because a copy is made to be changed.
     fn clone(&self) -> Self {
-        Self::new(self.manifest.clone(), self.problem.clone())
+        Self::new(self.manifest.clone(), self.problem.clone()).of(self.read_at)
     }
 }
 

@@ -144,7 +144,9 @@ impl StatusView {
                 (if is_ready { Condition::Degraded } else { self.condition }, message)
             }
         };
-        Self { condition, reason: Reason::AgentAway, message, next_retry: None, ..self }
+        // The reported status ended when the agent was last seen, not when it began.
+        let since = last_seen.or(self.since);
+        Self { condition, reason: Reason::AgentAway, message, since, next_retry: None, ..self }
     }
 }
 

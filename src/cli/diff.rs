@@ -14,7 +14,8 @@ Examples:
   abide diff prod
 
 Exits with 0 if the containers match the record and the manifest, and with 1 if anything differs:
-also if a build failed, a push is not processed yet, or a hold keeps another version. Changes nothing.";
+also if a build failed, a push is not processed yet, or a hold keeps another version. A replaced
+container that is still to be removed is no difference. Changes nothing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -61,7 +62,7 @@ fn render(plan: &PlanView) -> String {
     for difference in &plan.differences {
         text.push_str(&format!("  differs: {}\n", one_line(difference)));
     }
-    for step in &plan.steps {
+    for step in plan.steps.iter().chain(&plan.upkeep) {
         text.push_str(&format!("  would:   {}\n", one_line(step)));
     }
     text
@@ -76,6 +77,7 @@ mod tests {
         PlanView {
             environment: EnvironmentName::new("dev").unwrap(),
             differences: owned(differences),
+            upkeep: Vec::new(),
             steps: owned(steps),
             message: message.into(),
             differs: false,
@@ -95,5 +97,8 @@ mod tests {
         assert!(!is_as_recorded(&plan(&["the name is taken"], &[], "blocked")));
         assert!(!is_as_recorded(&plan(&[], &["build"], "")));
         assert!(!is_as_recorded(&PlanView { differs: true, ..plan(&[], &[], "") }));
+        let upkeep = vec!["remove container c0ffee: it was replaced".to_owned()];
+        let replaced = PlanView { upkeep, ..plan(&[], &[], "") };
+        assert!(is_as_recorded(&replaced) && render(&replaced).contains("would:   remove container c0ffee"));
     }
 }

@@ -47,7 +47,7 @@ use crate::source::SourceError;
 use cache::containers::ContainerCache;
 use cache::watch::EngineState;
 use docker::Engine;
-pub use docker::EngineFacts;
+pub use docker::{EngineFacts, RunningContainers};
 pub use environment::attach::AttachedSession;
 use environment::attach::SESSIONS;
 use environment::jobs::JobRequests;

@@ -33,7 +33,7 @@ pub(super) struct WatchedManifest {
 /// Starts the watch.
 pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> WatchedManifest {
     let problem = manifest_dir::refusal(folder);
-    let state = ManifestState::new(loaded.manifest.clone(), problem);
+    let state = ManifestState::new(loaded.manifest.clone(), problem).of(Some(super::clock()));
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
     // Here instead of in the task: without a handler, SIGHUP ends the process.
@@ -101,7 +101,7 @@ impl ManifestWatch {
         match super::load_manifest(&self.folder) {
             Ok(loaded) => {
                 let problem = manifest_dir::refusal(&self.folder);
-                let state = ManifestState::new(loaded.manifest.clone(), problem);
+                let state = ManifestState::new(loaded.manifest.clone(), problem).of(Some(super::clock()));
                 let changed = self.manifests.send_if_modified(|manifest| {
                     let changed = **manifest != loaded.manifest;
                     if changed {
@@ -117,8 +117,10 @@ impl ManifestWatch {
             Err(problem) => {
                 let problem = format!("{problem:#}");
                 error!(%problem, "the edited manifest is invalid; the last valid one stays in use");
+                let read_at = self.states.borrow().read_at;
                 let manifest = (**self.manifests.borrow()).clone();
-                self.states.send_replace(Arc::new(ManifestState::new(manifest, Some(problem))));
+                let state = ManifestState::new(manifest, Some(problem)).of(read_at);
+                self.states.send_replace(Arc::new(state));
             }
         }
     }

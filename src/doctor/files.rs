@@ -16,6 +16,11 @@ const LITTLE: u64 = 1 << 30;
 /// Less free room than this, in bytes, is not enough for the record.
 const HARDLY_ANY: u64 = 64 << 20;
 
+/// Returns the id of the record in a folder; `None` if there is none, or it cannot be read.
+pub(super) fn record_id(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join("id")).ok().map(|id| id.trim().to_owned())
+}
+
 /// Whoever may write to the record decides what runs, and whoever reads it sees tokens' hashes and history.
 pub(super) fn record(folder: &Path) -> Vec<Finding> {
     let Ok(metadata) = fs::metadata(folder) else {

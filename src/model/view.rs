@@ -262,6 +262,9 @@ pub struct PlanView {
     pub differences: Vec<String>,
     /// The planned steps, in sentences; empty if there are none.
     pub steps: Vec<String>,
+    /// Steps that only remove what the serving container replaced, or that run a scheduled job.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upkeep: Vec<String>,
     /// The reason for waiting, or why nothing can be done.
     pub message: String,
     /// Whether the running containers differ from the record and the manifest.

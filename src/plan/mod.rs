@@ -57,7 +57,7 @@ pub(crate) use serve::without_secrets;
 pub use serving::{must_be_stored, serving};
 pub use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
-pub use turn::{releases_turn, takes_turn};
+pub use turn::{is_upkeep, releases_turn, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
 pub use workload::running as running_workload;
 

@@ -34,6 +34,18 @@ pub fn releases_turn(plan: &Plan) -> bool {
     *condition != Condition::Progressing || is_acquiring
 }
 
+/// Whether a step makes no difference to what serves: it removes what a ready container replaced, or runs a scheduled
+/// job.
+pub fn is_upkeep(plan: &Plan, step: &Step) -> bool {
+    let is_converged = plan.verdict.condition == Condition::Ready && plan.differences.is_empty();
+    match step {
+        Step::Stop { id } | Step::Remove { id } => is_converged && plan.serving.as_ref() != Some(id),
+        Step::StartOneOff { key: OneOffKey::Job(_), .. } => true,
+        Step::CreateOneOff { spec } => spec.role == JOB,
+        _ => false,
+    }
+}
+
 impl Plan {
     /// The plan until the environment's turn: images are brought and the record is completed, but no
     /// container is touched. `memory` is the state for the next reconcile; `most` is the number of

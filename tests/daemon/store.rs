@@ -131,3 +131,14 @@ fn commands_run_by_root_keep_the_records_owner() {
     let left: Vec<_> = files(&record).into_iter().filter(|(owner, _, _)| *owner != SERVICE).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn without_a_daemon_the_author_of_a_change_is_the_user() {
+    let place = Place::new();
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "x"]).code, 0);
+    let user = Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let by = format!("\"by\": \"{}\"", user.trim());
+    let exported = place.abide(&["export"]).stdout;
+    assert!(exported.contains(&by), "{by} is not in {exported}");
+}

@@ -46,12 +46,17 @@ fn a_pinned_token_grants_remote_access_within_its_role() {
     refused(
         &at(&viewer, &["hold", "dev", "--reason", "x"]),
         1,
-        "the role of this token does not allow \
-        this request",
+        "the role of this token (viewer) does not allow this request, which needs the role admin, or deployer of \
+         this environment",
     );
     assert_eq!(at(&ci, &["hold", "dev", "--reason", "x"]).code, 0);
     assert!(place.abide(&["status", "dev", "-o", "json"]).stdout.contains("token ci (127.0.0.1)"));
-    refused(&at(&ci, &["token", "list"]), 1, "the role of this token does not allow this request");
+    refused(
+        &at(&ci, &["token", "list"]),
+        1,
+        "the role of this token (deployer of dev) does not allow this request, which needs the role admin: an admin \
+         creates one with `abide token create --role admin NAME`",
+    );
     assert_eq!(place.abide(&["token", "revoke", "ci"]).code, 0);
     refused(&at(&ci, &["status"]), 1, "unknown, expired or revoked");
     refused(&at("", &["status", "--ca", &place.certificate()]), 1, "requires a token");

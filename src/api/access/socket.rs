@@ -15,10 +15,7 @@ const USERS: &str = "/etc/passwd";
 pub async fn name_caller(mut request: Request, next: Next) -> Response {
     let uid = request.extensions().get::<Peer>().and_then(|peer| peer.uid);
     let name = match uid {
-        Some(uid) => {
-            let users = tokio::fs::read_to_string(USERS).await.unwrap_or_default();
-            user_name(&users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
-        }
+        Some(uid) => named(&tokio::fs::read_to_string(USERS).await.unwrap_or_default(), uid),
         None => "local".to_owned(),
     };
     request.extensions_mut().insert(Access::local(name));
@@ -26,6 +23,15 @@ pub async fn name_caller(mut request: Request, next: Next) -> Response {
         standing.prove();
     }
     next.run(request).await
+}
+
+/// Returns the name of the user who runs this process, for a command that needs no daemon.
+pub fn own_name() -> String {
+    named(&std::fs::read_to_string(USERS).unwrap_or_default(), rustix::process::getuid().as_raw())
+}
+
+fn named(users: &str, uid: u32) -> String {
+    user_name(users, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
 }
 
 /// Returns the name of a user from the text of a passwd file.

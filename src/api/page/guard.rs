@@ -228,7 +228,7 @@ async fn refusal(
         return None;
     }
     audit(access, &parts.method, route, named.as_ref(), StatusCode::FORBIDDEN);
-    Some(ApiError::forbidden_page(access.role()).into_response())
+    Some(ApiError::forbidden_page(rule, access.role()).into_response())
 }
 
 /// Sends the visitor to the login, and from there back to this page. A form is not sent again.

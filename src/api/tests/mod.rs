@@ -198,6 +198,7 @@ impl ControllerApi for FakeController {
             Ok(PlanView {
                 environment,
                 differences: vec![],
+                upkeep: Vec::new(),
                 steps: vec!["start it".into()],
                 message: String::new(),
                 differs: false,

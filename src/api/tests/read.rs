@@ -29,7 +29,13 @@ async fn the_overview_lists_every_environment_and_all_warnings() {
     let environments = overview["environments"].as_array().unwrap();
     let names: Vec<_> = environments.iter().map(|view| view["environment"].as_str().unwrap()).collect();
     assert_eq!(names, ["dev", "lab", "old", "prod", "test"]);
-    assert_eq!(overview["warnings"], json!(["dev.toml:3: unknown key", "it is only a test"]));
+    assert_eq!(
+        overview["warnings"],
+        json!([
+            "the edited manifest is not applied, and the last valid one stays in use: dev.toml:3: unknown key",
+            "it is only a test"
+        ])
+    );
     assert_eq!(overview["daemon"], true);
     assert_eq!(environments[0]["status"], "Ready");
     assert_eq!(environments[0]["port"], 18900);

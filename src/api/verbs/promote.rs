@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{moved, parse_digest, reason, shown};
 use crate::api::ApiState;
-use crate::api::access::Access;
+use crate::api::access::{Access, AccessRule};
 use crate::api::body::{Caller, JsonBody};
 use crate::api::error::ApiError;
 use crate::api::find::{CommandTarget, FoundEnvironment};
@@ -230,7 +230,7 @@ fn overriding(caller: &Access, overrides: bool, why: Option<String>) -> Result<O
         return Ok(None);
     }
     if !caller.role().may_administer() {
-        return Err(ApiError::forbidden());
+        return Err(ApiError::forbidden(AccessRule::Administer, caller.role()));
     }
     let why =
         why.ok_or_else(|| ApiError::bad_request("give a `reason` for passing the gates: it is recorded"))?;

@@ -85,6 +85,7 @@ fn an_environment_whose_agent_is_not_connected_is_never_ready() {
     let gone = away(Some(at(5)), status("dev", 4));
     assert_eq!((gone.status, gone.reason), (Condition::Degraded, Reason::AgentAway));
     assert!(gone.message.contains("last reported: all as recorded"), "{}", gone.message);
+    assert_eq!(gone.since, Some(at(5)), "away since then, whatever was reported before");
     let other = away(Some(at(5)), Status { condition: Condition::RolledBack, ..status("dev", 4) });
     assert_eq!(other.status, Condition::RolledBack);
 }

@@ -10,6 +10,7 @@ fn evidence(environment: EnvironmentView) -> WhyEvidence {
     let plan = PlanView {
         environment: environment.environment.clone(),
         differences: Vec::new(),
+        upkeep: Vec::new(),
         steps: Vec::new(),
         message: String::new(),
         differs: false,

@@ -1,11 +1,12 @@
 //! Properties of the engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bollard::models::ContainerSummary;
+use bollard::models::PortSummaryTypeEnum;
 
 use super::{Engine, QUICK, Result, within};
 use crate::model::container::label;
+use crate::model::ports::TransportProtocol;
 
 /// The facts that an engine reports about itself and its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,10 +21,19 @@ pub struct EngineFacts {
     pub limits_memory: bool,
     /// Whether the engine can limit processes.
     pub limits_pids: bool,
-    /// Whether a proxy of abide runs. It uses the host's network, so its ports are in no list.
+    /// The running containers of abide, by record.
+    pub records: BTreeMap<String, RunningContainers>,
+}
+
+/// The running containers of one record, as far as they use the host's ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunningContainers {
+    /// Whether its proxy runs, which uses the host's network, so its ports are in no list.
     pub has_front: bool,
-    /// Host ports that are published by containers of any abide record.
-    pub published_by_abide: BTreeSet<u16>,
+    /// Environments with a running container, which may use the host's network too.
+    pub environments: BTreeSet<String>,
+    /// Published host ports, for TCP and UDP.
+    pub published: BTreeSet<(TransportProtocol, u16)>,
 }
 
 impl Engine {
@@ -34,20 +44,29 @@ impl Engine {
         let info = within("report its settings", QUICK, docker.info()).await?;
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default().build();
         let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
-        let label = |container: &ContainerSummary, name| container.labels.as_ref()?.get(name).cloned();
-        let is_ours = |container: &ContainerSummary| label(container, label::RECORD).is_some();
-        let ours: Vec<_> = containers.into_iter().filter(is_ours).collect();
-        let is_front = |container| label(container, label::ROLE).as_deref() == Some(label::FRONT);
-        let has_front = ours.iter().any(is_front);
-        let ports = ours.into_iter().flat_map(|container| container.ports.unwrap_or_default());
+        let mut records = BTreeMap::<String, RunningContainers>::new();
+        for container in containers {
+            let label = |name| container.labels.as_ref()?.get(name).cloned();
+            let Some(record) = label(label::RECORD) else { continue };
+            let running = records.entry(record).or_default();
+            running.has_front |= label(label::ROLE).as_deref() == Some(label::FRONT);
+            running.environments.extend(label(label::ENVIRONMENT));
+            let published = container.ports.iter().flatten().filter_map(|port| {
+                let protocol = match port.typ {
+                    Some(PortSummaryTypeEnum::UDP) => TransportProtocol::Udp,
+                    _ => TransportProtocol::Tcp,
+                };
+                Some((protocol, port.public_port?))
+            });
+            running.published.extend(published);
+        }
         Ok(EngineFacts {
             version: version.version.unwrap_or_default(),
             api: version.api_version.unwrap_or_default(),
             root: info.docker_root_dir,
             limits_memory: info.memory_limit.unwrap_or_default(),
             limits_pids: info.pids_limit.unwrap_or_default(),
-            has_front,
-            published_by_abide: ports.filter_map(|port| port.public_port).collect(),
+            records,
         })
     }
 }

@@ -58,7 +58,7 @@ use budget::{BudgetedConnection, CallBudget};
 pub(crate) use build::{BuildRequest, BuilderKind};
 pub(crate) use containers::{Listed, OneOffStreams};
 pub(crate) use events::Happening;
-pub use facts::EngineFacts;
+pub use facts::{EngineFacts, RunningContainers};
 pub(crate) use front::{PlacedFile, Process};
 pub(crate) use images::{FoundImage, HeldImage};
 pub(crate) use logins::{BuildLogin, Logins};

@@ -10,7 +10,7 @@ use crate::model::name::EnvironmentName;
 use crate::model::spec::RestartMode;
 use crate::model::status::Status;
 use crate::model::view::PlanView;
-use crate::plan;
+use crate::plan::{self, PlannedStep};
 
 impl Reconciler {
     /// Sends the guard the container that is meant to run: the serving one, or without one, the next to
@@ -46,9 +46,17 @@ impl Reconciler {
         Ok(planned.map(|planned| {
             let held_back = plan::held_back(&planned.intent, &planned.observed, &planned.plan.memory);
             let held_back = held_back.into_iter().map(|what| format!("held; {what}"));
+            let (upkeep, steps) = planned
+                .plan
+                .steps
+                .iter()
+                .partition::<Vec<_>, _>(|step| plan::is_upkeep(&planned.plan, &step.step));
+            let sentences =
+                |steps: Vec<&PlannedStep>| steps.into_iter().map(plan::explain::sentence).collect();
             PlanView {
                 environment: environment.clone(),
-                steps: plan::explain::explain(&planned.plan),
+                steps: sentences(steps),
+                upkeep: sentences(upkeep),
                 differences: planned.plan.differences.into_iter().chain(held_back).collect(),
                 message: planned.plan.verdict.message,
                 differs: false,
