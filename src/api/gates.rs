@@ -13,7 +13,7 @@ use crate::model::evidence::{Evidence, Person};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{EnvironmentSpec, Manifest};
 use crate::model::view::{EvidenceView, PromotionView};
-use crate::plan::gates::{self, Candidate, are_open, auto_objection, judge, shares};
+use crate::plan::gates::{self, Candidate, Passage, are_open, auto_objection, judge, shares};
 use crate::record::RecordError;
 
 /// `GET /api/v1/environments/{environment}/evidence`
@@ -102,21 +102,38 @@ impl ApiState {
         image: &Image,
         manifest: &Manifest,
     ) -> Result<Candidate, RecordError> {
-        let way = manifest.came_through(from);
-        let histories = way.iter().map(|name| self.desired.history(name)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Candidate::new((from, to), entry, image, &histories, manifest))
+        let (way, target) = (self.way(from, manifest)?, self.desired.get(to)?.entry);
+        Ok(Candidate::new((from, to), entry, image, (&way, &target), manifest))
     }
 
-    /// The people who pushed, set or promoted an image of `from`.
+    /// The people who pushed, set or promoted an image of `from`, or a part of it that `to` does not run.
     pub(super) fn authors(
+        &self,
+        (from, to): (&EnvironmentName, &EnvironmentName),
+        entry: &Entry,
+        image: &Image,
+        manifest: &Manifest,
+    ) -> Result<Vec<Person>, RecordError> {
+        let target = self.desired.get(to)?.entry;
+        Ok(gates::authors(&self.way(from, manifest)?, entry, image, &target))
+    }
+
+    /// The people who pushed, set or promoted exactly this image.
+    pub(super) fn image_authors(
         &self,
         from: &EnvironmentName,
         image: &Image,
         manifest: &Manifest,
     ) -> Result<Vec<Person>, RecordError> {
-        let way = manifest.came_through(from);
-        let histories = way.iter().map(|name| self.desired.history(name)).collect::<Result<Vec<_>, _>>()?;
-        Ok(gates::authors(histories.iter().flatten(), image))
+        Ok(gates::image_authors(&self.way(from, manifest)?, image))
+    }
+
+    fn way(&self, from: &EnvironmentName, manifest: &Manifest) -> Result<Vec<Passage>, RecordError> {
+        let passage = |name: &EnvironmentName| {
+            let history = self.desired.history(name)?;
+            Ok(Passage { history, overtaken: self.desired.get(name)?.overtaken })
+        };
+        manifest.came_through(from).iter().map(passage).collect()
     }
 
     /// The rejection in effect of an image, whichever environment it was made in.

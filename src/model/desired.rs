@@ -33,9 +33,16 @@ pub struct Desired {
     /// [`Self::UNCHECKED_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<Hint>,
+    /// Announced pushes that made no generation of their own, because another push came first. A later generation
+    /// contains them. Oldest first, at most [`Self::OVERTAKEN_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overtaken: Vec<OvertakenPush>,
     /// The last observed digest of the tracked tag, with the same rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Digest>,
+    /// The last answer about the tag, if the pull policy limits how often abide asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_tag: Option<AskedTag>,
     /// An announced push of that tag that is not yet verified with the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag_hint: Option<TagHint>,
@@ -102,6 +109,8 @@ impl Desired {
     pub const BAD_KEPT: usize = 20;
     /// The maximum number of announced pushes that wait for their checks.
     pub const UNCHECKED_KEPT: usize = 20;
+    /// The maximum number of pushes that are kept without a generation of their own.
+    pub const OVERTAKEN_KEPT: usize = 50;
 
     /// The record of an environment without any recorded change.
     pub fn empty(environment: EnvironmentName) -> Self {
@@ -113,7 +122,9 @@ impl Desired {
             passed_over: None,
             hint: None,
             unchecked: Vec::new(),
+            overtaken: Vec::new(),
             tag: None,
+            asked_tag: None,
             tag_hint: None,
             asked: None,
             hold: None,
@@ -146,6 +157,18 @@ impl Desired {
         self.bad.push(bad);
         let surplus = self.bad.len().saturating_sub(Self::BAD_KEPT);
         self.bad.drain(..surplus);
+    }
+
+    /// Records a push that makes no generation of its own. Beyond [`Self::OVERTAKEN_KEPT`], the person with the most
+    /// of them loses the oldest one, so a burst of one person hides nobody else.
+    pub fn overtake(&mut self, by: &str, at: Timestamp) {
+        self.overtaken.push(OvertakenPush { by: by.to_owned(), at });
+        if self.overtaken.len() > Self::OVERTAKEN_KEPT {
+            let count = |by: &str| self.overtaken.iter().filter(|push| push.by == by).count();
+            let most = self.overtaken.iter().map(|push| count(&push.by)).max();
+            let oldest = self.overtaken.iter().position(|push| Some(count(&push.by)) == most);
+            oldest.map(|at| self.overtaken.remove(at));
+        }
     }
 
     /// Removes `image` from the bad images, because an operator wants it all the same.
@@ -341,6 +364,15 @@ pub struct Hint {
     pub at: Timestamp,
 }
 
+/// An announced push that made no generation of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OvertakenPush {
+    /// The announcer, as in [`Hint::by`].
+    pub by: String,
+    /// The time of the announcement.
+    pub at: Timestamp,
+}
+
 /// A push of a tracked tag that a registry announced. Only a hint: abide asks the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagHint {
@@ -349,6 +381,15 @@ pub struct TagHint {
     /// The announcer, for `by`: `registry (alice)`.
     pub by: String,
     /// The time of recording.
+    pub at: Timestamp,
+}
+
+/// An answer of a registry about a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedTag {
+    /// The tag with its repository, as the manifest declared it.
+    pub image: String,
+    /// The time of the request.
     pub at: Timestamp,
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::desired::{Desired, Entry, Image, Origin};
+use crate::model::desired::{Desired, Entry, Image, Origin, OvertakenPush};
 use crate::model::evidence::{CheckState, Evidence, EvidenceFinding, GateAnswer, GateKind, Person};
 use crate::model::gates::{Freeze, Gates, PromotionWindow, VerifySpec};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
@@ -25,7 +25,8 @@ pub struct Candidate {
     pub since: Generation,
     /// The commit of the image, if known.
     pub revision: Option<CommitId>,
-    /// The people who pushed, set or promoted this image, in any environment that it came through.
+    /// The people who pushed, set or promoted this image or a version that it contains and that the target does not,
+    /// in any environment that it came through.
     pub authors: Vec<Person>,
     /// The person who asks for the promotion; `None`: nobody yet.
     pub by: Option<Person>,
@@ -36,16 +37,16 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// The promotion of the image that `entry` of `from` names. `histories` are those of `from` and of the
-    /// environments that `from` is promoted from, newest entry first.
+    /// The promotion of the image that `entry` of `from` names. `way` holds `from` and the environments that `from`
+    /// is promoted from; `target` is the entry of `to`.
     pub fn new(
         (from, to): (&EnvironmentName, &EnvironmentName),
         entry: &Entry,
         image: &Image,
-        histories: &[Vec<Entry>],
+        (way, target): (&[Passage], &Entry),
         manifest: &Manifest,
     ) -> Self {
-        let own = histories.first().map(Vec::as_slice).unwrap_or_default();
+        let own = way.first().map(|passage| passage.history.as_slice()).unwrap_or_default();
         let verify = manifest.environments.get(from).and_then(|spec| spec.verify.as_ref());
         Self {
             from: from.clone(),
@@ -53,7 +54,7 @@ impl Candidate {
             image: image.clone(),
             since: series(own, entry.generation),
             revision: entry.revision.clone(),
-            authors: authors(histories.iter().flatten(), image),
+            authors: authors(way, entry, image, target),
             by: None,
             check: verify.map(VerifySpec::mark),
             is_healthy: false,
@@ -80,19 +81,78 @@ pub fn series<'a>(history: impl IntoIterator<Item = &'a Entry>, generation: Gene
     until.take_while(is_same).last().unwrap_or(current).generation
 }
 
+/// The record of an environment that an image came through.
+#[derive(Clone, Debug, Default)]
+pub struct Passage {
+    /// Its kept generations, newest first.
+    pub history: Vec<Entry>,
+    /// Its pushes without a generation of their own.
+    pub overtaken: Vec<OvertakenPush>,
+}
+
+/// The longest time after a push at which its delivery may still arrive. Such a push can be part of a generation that a
+/// poll found before.
+const LATEST_DELIVERY: Duration = Duration::from_secs(10 * 60);
+
 /// The people who caused the entries that name `image`, without doubles. A rollback makes nobody an author.
-pub fn authors<'a>(history: impl IntoIterator<Item = &'a Entry>, image: &Image) -> Vec<Person> {
-    let mut authors: Vec<Person> = Vec::new();
-    for entry in history {
-        let names_it = entry.image.as_ref().is_some_and(|named| shares(named, image));
-        let is_rollback = matches!(entry.origin, Some(Origin::Rollback | Origin::AutomaticRollback));
-        let Some(by) = entry.by.clone().filter(|_| names_it && !is_rollback) else { continue };
-        let author = Person { by, token: entry.token.clone() };
-        if !authors.contains(&author) {
-            authors.push(author);
+pub fn image_authors(way: &[Passage], image: &Image) -> Vec<Person> {
+    let entries = way.iter().flat_map(|passage| &passage.history);
+    without_doubles(entries.filter(|entry| names(entry, image)).filter_map(author))
+}
+
+/// The same people, and those who caused what `image` contains beyond the version of `target`: pushes, changes and
+/// promotions between the two, in every environment on the way. `entry` names the image in the first one.
+///
+/// If a history does not show the version of `target`, all that it shows counts.
+pub fn authors(way: &[Passage], entry: &Entry, image: &Image, target: &Entry) -> Vec<Person> {
+    let mut all = image_authors(way, image);
+    for Passage { history, overtaken } in way {
+        // Of repeated versions, the first one has the fewest pushes before it, so nobody is left out.
+        let first = |of: &Entry, image: Option<&Image>| {
+            history.iter().rev().find(|kept| is_version(kept, of.revision.as_ref(), image))
+        };
+        let at_the_time = || history.iter().find(|kept| kept.at <= entry.at);
+        let last = first(entry, Some(image)).or_else(|| entry.revision.as_ref().and_then(|_| at_the_time()));
+        let Some(last) = last else { continue };
+        let base = first(target, target.image.as_ref());
+        let is_between = |kept: &&Entry| {
+            kept.generation <= last.generation && base.is_none_or(|base| kept.generation > base.generation)
+        };
+        all.extend(history.iter().filter(is_between).filter_map(author));
+        let is_within = |push: &&OvertakenPush| {
+            push.at <= last.at.after(LATEST_DELIVERY) && base.is_none_or(|base| push.at > base.at)
+        };
+        all.extend(overtaken.iter().filter(is_within).map(|push| Person::named(push.by.clone())));
+    }
+    without_doubles(all.into_iter())
+}
+
+fn names(entry: &Entry, image: &Image) -> bool {
+    entry.image.as_ref().is_some_and(|named| shares(named, image))
+}
+
+/// Whether an entry is this version: by commit if both have one, else by image.
+fn is_version(entry: &Entry, revision: Option<&CommitId>, image: Option<&Image>) -> bool {
+    match (&entry.revision, revision) {
+        (Some(one), Some(other)) => one == other,
+        _ => image.is_some_and(|image| names(entry, image)),
+    }
+}
+
+fn author(entry: &Entry) -> Option<Person> {
+    let is_rollback = matches!(entry.origin, Some(Origin::Rollback | Origin::AutomaticRollback));
+    let by = entry.by.clone().filter(|_| !is_rollback)?;
+    Some(Person { by, token: entry.token.clone() })
+}
+
+fn without_doubles(people: impl Iterator<Item = Person>) -> Vec<Person> {
+    let mut all: Vec<Person> = Vec::new();
+    for person in people {
+        if !all.contains(&person) {
+            all.push(person);
         }
     }
-    authors
+    all
 }
 
 /// Whether two images share a digest or an ID. Rejections and rollbacks count for an image under any of its
@@ -249,7 +309,7 @@ fn approvals(gates: &Gates, candidate: &Candidate, evidence: &[Evidence]) -> Gat
         sentence = format!("{sentence} from {}", by.join(", "));
     }
     if own && !open {
-        sentence.push_str(", not counting whoever pushed or promoted it");
+        sentence.push_str(", not counting whoever pushed or promoted a part of it");
     }
     answer(GateKind::Approvals, open, sentence)
 }

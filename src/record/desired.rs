@@ -100,7 +100,9 @@ impl DesiredWriter {
                 let mut desired = draft.desired(&environment)?;
                 let is_hinted = desired.tag_hint.as_ref().is_some_and(|known| known.digest == hint.digest);
                 if desired.tag.as_ref() != Some(&hint.digest) && !is_hinted {
-                    desired.tag_hint = Some(hint.clone());
+                    if let Some(earlier) = desired.tag_hint.replace(hint.clone()) {
+                        desired.overtake(&earlier.by, earlier.at);
+                    }
                     draft.put_desired(&desired)?;
                     recorded.push(environment);
                 }
@@ -329,7 +331,9 @@ fn announce(
     if is_head || is_hinted {
         return Ok(false);
     }
-    desired.hint = Some(hint.clone());
+    if let Some(earlier) = desired.hint.replace(hint.clone()) {
+        desired.overtake(&earlier.by, earlier.at);
+    }
     draft.put_desired(&desired)?;
     Ok(true)
 }

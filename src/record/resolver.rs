@@ -9,7 +9,9 @@ use super::shared::RecordInner;
 use super::store::DocumentKind;
 use super::{awaited, generation, keys, replica, together};
 use crate::model::build::RecipeKey;
-use crate::model::desired::{Bad, Desired, Entry, Image, Origin, Outcome, RollbackRequest, TagHint};
+use crate::model::desired::{
+    AskedTag, Bad, Desired, Entry, Hint, Image, Origin, Outcome, RollbackRequest, TagHint,
+};
 use crate::model::name::{CommitId, EnvironmentName, Generation};
 use crate::model::poll::QueryPeriod;
 use crate::model::time::Timestamp;
@@ -125,6 +127,20 @@ impl Resolver {
     ) -> Result<Option<Generation>, RecordError> {
         let (environment, asked) = (environment.clone(), asked.into());
         self.shared.write(move |draft| advance_tag(draft, &environment, image, note, asked)).await
+    }
+
+    /// Records when the registry last answered about the environment's tag.
+    ///
+    /// # Errors
+    /// Returns [`RecordError`] if the write failed; nothing was recorded then.
+    pub async fn note_tag(&self, environment: &EnvironmentName, asked: AskedTag) -> Result<(), RecordError> {
+        let environment = environment.clone();
+        let work = move |draft: &mut RecordDraft<'_>| {
+            let mut desired = draft.desired(&environment)?;
+            desired.asked_tag = Some(asked);
+            draft.put_desired_silently(&desired)
+        };
+        self.shared.write(work).await
     }
 
     /// Records the image of `generation` by digest, without creating a new generation. Returns `false` if the
@@ -267,8 +283,10 @@ fn advance_with(
     let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
     // Pushes before the one that passed are part of it.
     let passed = desired.unchecked.iter().position(|hint| hint.revision == *head);
-    let passed = passed.and_then(|at| desired.unchecked.drain(..=at).next_back());
-    let hint = hint.filter(|hint| hint.revision == *head).or(passed);
+    let passed: Vec<Hint> = passed.map(|at| desired.unchecked.drain(..=at).collect()).unwrap_or_default();
+    let (mut of_head, earlier): (Vec<Hint>, Vec<Hint>) =
+        hint.into_iter().chain(passed).partition(|hint| hint.revision == *head);
+    earlier.iter().for_each(|hint| desired.overtake(&hint.by, hint.at));
     desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     awaited::settle(draft, environment, head)?;
     let is_passed_over = desired.passed_over.take().as_ref() == Some(head);
@@ -276,11 +294,15 @@ fn advance_with(
     desired.head = Some(head.clone());
     let is_new = has_moved && !is_followed(&desired, head);
     if is_new {
-        let by = hint.filter(|hint| hint.revision == *head).map(|hint| hint.by);
+        let by = (!of_head.is_empty()).then(|| of_head.remove(0).by);
         let origin = Some(if by.is_some() { Origin::Push } else { Origin::BranchPoll });
         let revision = Some(head.clone());
         let entry = Entry { revision, origin, by, note, at: asked.to, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
+    }
+    let by = desired.entry.by.clone();
+    for hint in of_head.iter().filter(|hint| by.as_ref() != Some(&hint.by)) {
+        desired.overtake(&hint.by, hint.at);
     }
     put_if_changed(draft, &before, &desired)?;
     Ok(is_new.then_some(desired.entry.generation))
@@ -295,11 +317,16 @@ fn await_checks(
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
     let hint = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
-    if let Some(hint) = hint.filter(|hint| hint.revision == *head) {
-        desired.unchecked.retain(|known| known.revision != hint.revision);
-        desired.unchecked.push(hint);
-        let surplus = desired.unchecked.len().saturating_sub(Desired::UNCHECKED_KEPT);
-        desired.unchecked.drain(..surplus);
+    match hint {
+        Some(hint) if hint.revision == *head => {
+            desired.unchecked.retain(|known| known.revision != hint.revision);
+            desired.unchecked.push(hint);
+            let surplus = desired.unchecked.len().saturating_sub(Desired::UNCHECKED_KEPT);
+            let surplus: Vec<Hint> = desired.unchecked.drain(..surplus).collect();
+            surplus.iter().for_each(|hint| desired.overtake(&hint.by, hint.at));
+        }
+        Some(hint) => desired.overtake(&hint.by, hint.at),
+        None => {}
     }
     desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     put_if_changed(draft, &before, &desired)
@@ -313,7 +340,9 @@ fn pass_over(
 ) -> Result<bool, RecordError> {
     let before = draft.desired(environment)?;
     let mut desired = before.clone();
-    desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at));
+    if let Some(hint) = desired.hint.take_if(|hint| hint.revision == *head || asked.settles(hint.at)) {
+        desired.overtake(&hint.by, hint.at);
+    }
     desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     (desired.head, desired.passed_over) = (Some(head.clone()), Some(head.clone()));
     awaited::settle(draft, environment, head)?;
@@ -338,10 +367,13 @@ fn advance_tag(
     let is_recorded = desired.entry.image.as_ref().is_some_and(|recorded| recorded.digest == image.digest);
     let is_new = has_moved && !(is_recorded && desired.entry.origin == Some(Origin::Tag));
     if is_new {
-        let by = hint.filter(is_announced).map(|hint| hint.by);
-        let (image, origin) = (Some(image), Some(Origin::Tag));
+        let by = hint.as_ref().filter(|hint| is_announced(hint)).map(|hint| hint.by.clone());
+        let (image, origin) = (Some(image.clone()), Some(Origin::Tag));
         let entry = Entry { image, origin, by, note: Some(note), at: asked.to, ..Entry::default() };
         generation::begin(draft, &mut desired, entry)?;
+    }
+    if let Some(hint) = hint.filter(|hint| !(is_new && is_announced(hint))) {
+        desired.overtake(&hint.by, hint.at);
     }
     put_if_changed(draft, &before, &desired)?;
     Ok(is_new.then_some(desired.entry.generation))
@@ -359,8 +391,9 @@ fn without_head(
     let mut desired = before.clone();
     desired.asked.take_if(|requested_at| asked.covers(*requested_at));
     if is_answered {
-        desired.hint.take_if(|hint| asked.settles(hint.at));
-        desired.tag_hint.take_if(|hint| asked.settles(hint.at));
+        let pushed = desired.hint.take_if(|hint| asked.settles(hint.at)).map(|hint| (hint.by, hint.at));
+        let tagged = desired.tag_hint.take_if(|hint| asked.settles(hint.at)).map(|hint| (hint.by, hint.at));
+        pushed.iter().chain(&tagged).for_each(|(by, at)| desired.overtake(by, *at));
     }
     put_if_changed(draft, &before, &desired)
 }

@@ -55,8 +55,12 @@ pub(in crate::api) async fn approve(
     }
     let (image, entry) = (serving.image, serving.entry);
     let person = caller.person();
-    let authors = api.authors(name, &image, &state.manifest)?;
-    let counted = counted(&person, &authors, &targets).map_err(|why| {
+    let is_own = |to: &EnvironmentName| -> Result<bool, ApiError> {
+        let authors = api.authors((name, to), &entry, &image, &state.manifest)?;
+        Ok(authors.iter().any(|author| author.is_same(&person)))
+    };
+    let own: Vec<bool> = targets.iter().map(|(to, _)| is_own(to)).collect::<Result<_, _>>()?;
+    let counted = counted(&person, &own, &targets).map_err(|why| {
         ApiError::conflict(format!("your approval of `{name}` would count for nothing: {why}"))
     })?;
     let gates: BTreeMap<_, _> = targets.iter().map(|(to, spec)| ((*to).clone(), spec.gates.mark())).collect();
@@ -74,20 +78,23 @@ pub(in crate::api) async fn approve(
     Ok(Json(moved(&desired, true, format!("{words} of `{name}` is approved{counted}"))))
 }
 
-/// The rest of the sentence about an approval: for which promotions it counts. An error says why it counts for
-/// none of those that ask for approvals.
+/// The rest of the sentence about an approval: for which promotions it counts. `own` says for each target whether the
+/// person is an author. An error says why it counts for none of those that ask for approvals.
 fn counted(
     person: &Person,
-    authors: &[Person],
+    own: &[bool],
     targets: &[(&EnvironmentName, &EnvironmentSpec)],
 ) -> Result<String, String> {
     let (mut counts, mut why) = (Vec::new(), Vec::new());
-    for (to, spec) in targets.iter().filter(|(_, spec)| spec.gates.approvals > 0) {
+    for ((to, spec), is_own) in targets.iter().zip(own).filter(|((_, spec), _)| spec.gates.approvals > 0) {
         let by: Vec<&str> = spec.gates.by.iter().map(String::as_str).collect();
         if !by.is_empty() && !by.contains(&person.name()) {
             why.push(format!("`{to}` counts those of {}", by.join(", ")));
-        } else if spec.gates.others_only && authors.iter().any(|author| author.is_same(person)) {
-            why.push(format!("`{to}` counts those of others, and you pushed, set or promoted this image"));
+        } else if spec.gates.others_only && *is_own {
+            why.push(format!(
+                "`{to}` counts those of others, and you pushed, set or promoted this image or a part of it that `{to}` \
+                 does not run yet"
+            ));
         } else {
             counts.push(to.as_str());
         }
@@ -171,7 +178,7 @@ pub(in crate::api) async fn withdraw(
     let name = &found.name;
     let writer = api.writer.seeing(api.seen(name, body.seen)?);
     let rejected = api.rejected(name, body.digest.as_deref())?;
-    may_withdraw(&api, &caller, name, &rejected.image)?;
+    may_withdraw(&api, &caller, name, (&rejected.image, rejected.generation))?;
     let (person, at, words) = (caller.person(), (api.clock)(), shown(&rejected.image));
     let note = reason(body.reason)?;
     let because = note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
@@ -190,20 +197,24 @@ pub(in crate::api) async fn withdraw(
     Ok(Json(moved(&desired, count > 0, message)))
 }
 
-/// Whoever pushed or promoted an image does not overrule who rejected it.
+/// Whoever pushed or promoted an image, or a part of it that is not promoted yet, does not overrule who rejected it.
 fn may_withdraw(
     api: &ApiState,
     caller: &Access,
     name: &EnvironmentName,
-    image: &Image,
+    (image, generation): (&Image, Generation),
 ) -> Result<(), ApiError> {
     let state = Arc::clone(&api.manifest.borrow());
-    let authors = api.authors(name, image, &state.manifest)?;
+    let mut authors = api.image_authors(name, image, &state.manifest)?;
+    let entry = api.desired.entry(name, generation)?.unwrap_or_default();
+    for (to, _) in state.manifest.promoted_to(name) {
+        authors.extend(api.authors((name, to), &entry, image, &state.manifest)?);
+    }
     let person = caller.person();
     let is_author = authors.iter().any(|author| author.is_same(&person));
     if is_author && !caller.role().may_administer() {
         return Err(ApiError::conflict(
-            "you pushed, set or promoted this image: another tester or an admin has to withdraw its rejection",
+            "you pushed, set or promoted this image or a part of it: another tester or an admin has to withdraw its rejection",
         ));
     }
     Ok(())

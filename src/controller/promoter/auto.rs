@@ -12,7 +12,9 @@ use crate::model::error::chain;
 use crate::model::evidence::Evidence;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
-use crate::plan::gates::{Candidate, are_open, is_repetition, judge, lasting_objection, next_change, shares};
+use crate::plan::gates::{
+    Candidate, Passage, are_open, is_repetition, judge, lasting_objection, next_change, shares,
+};
 use crate::record::{Change, Precondition, Promotion, RecordError, WriteError};
 
 /// The longest time between two judgements of a promotion that waits.
@@ -128,6 +130,11 @@ impl Promoter {
         }
     }
 
+    fn passage(&self, environment: &EnvironmentName) -> Result<Passage, RecordError> {
+        let history = self.input.desired.history(environment)?;
+        Ok(Passage { history, overtaken: self.input.desired.get(environment)?.overtaken })
+    }
+
     fn prepare(
         &mut self,
         (from, to): (&EnvironmentName, &EnvironmentName),
@@ -146,9 +153,8 @@ impl Promoter {
             return Ok(PreparedPromotion::Waiting);
         }
         let way = manifest.came_through(from);
-        let histories =
-            way.iter().map(|name| self.input.desired.history(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut candidate = Candidate::new((from, to), &source.entry, image, &histories, manifest);
+        let way = way.iter().map(|name| self.passage(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut candidate = Candidate::new((from, to), &source.entry, image, (&way, &target.entry), manifest);
         candidate.is_healthy = true;
         let (gates, at) = (spec.gates.clone(), now());
         let answers = judge(&gates, &candidate, &self.input.desired.evidence_to_judge(from)?, at);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::model::desired::{Bad, Desired, Entry, Image, Origin};
+use crate::model::desired::{Bad, Desired, Entry, Image, Origin, OvertakenPush};
 use crate::model::evidence::{CheckState, Evidence, EvidenceFinding, GateAnswer, Person, Withdrawal};
 use crate::model::gates::{Gates, SignatureKey};
 use crate::model::manifest::{SourceFile, parse};
@@ -13,7 +13,8 @@ use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::plan::gates::{
-    Candidate, are_open, authors, auto_objection, closed, judge, next_change, sentence, series,
+    Candidate, Passage, are_open, authors, auto_objection, closed, image_authors, judge, next_change,
+    sentence, series,
 };
 
 fn name(text: &str) -> EnvironmentName {
@@ -142,7 +143,7 @@ fn others_only_excludes_the_author_and_the_promoter() {
     let lines = "approvals = 1, others_only = true";
     let by_author = approved(1, 1, "token ben (192.0.2.7)", &gates(lines));
     let scene = Scene::new(lines, vec![by_author]);
-    assert_eq!(scene.closed(), "0 of 1 approval, not counting whoever pushed or promoted it");
+    assert_eq!(scene.closed(), "0 of 1 approval, not counting whoever pushed or promoted a part of it");
     let mut scene = Scene::new(lines, vec![approved(1, 1, "anna", &gates(lines))]);
     assert_eq!(scene.closed(), "");
     scene.by = Some(Person::named("token anna (192.0.2.9)"));
@@ -325,8 +326,88 @@ fn a_series_ends_at_a_generation_with_another_image() {
     assert_eq!(series(&history, Generation(6)), Generation(6));
     assert_eq!(series(&history, Generation(4)), Generation(3));
     assert_eq!(series(&history, Generation(9)), Generation(6), "of what is there");
-    let names: Vec<String> = authors(&history, &image(1)).into_iter().map(|author| author.by).collect();
+    let way = [Passage { history: history.to_vec(), overtaken: Vec::new() }];
+    let names: Vec<String> = image_authors(&way, &image(1)).into_iter().map(|author| author.by).collect();
     assert_eq!(names, ["github (ben)", "token ci (192.0.2.7)"], "a rollback makes no author");
+}
+
+/// A generation of `dev` that somebody pushed, at a second that is its number.
+fn pushed(number: u8, by: &str) -> Entry {
+    let revision = CommitId::new(format!("{number:040x}")).ok();
+    let at = Timestamp::from_millis(u64::from(number) * 1000);
+    Entry { revision, at, ..entry(u64::from(number), number, Origin::Push, by) }
+}
+
+/// The same version, as `by` promoted it into another environment as `generation`.
+fn promoted(generation: u64, number: u8, by: &str) -> Entry {
+    Entry {
+        generation: Generation(generation),
+        origin: Some(Origin::Promotion),
+        by: Some(by.to_owned()),
+        ..pushed(number, "")
+    }
+}
+
+#[test]
+fn everyone_whose_work_a_promotion_contains_is_an_author() {
+    let dev = Passage {
+        history: vec![
+            pushed(6, "github (fay)"),
+            pushed(5, "github (eve)"),
+            Entry { origin: Some(Origin::Rollback), ..pushed(4, "dan") },
+            pushed(3, "github (carol)"),
+            pushed(2, "github (ben)"),
+            pushed(1, "github (anna)"),
+        ],
+        overtaken: vec![
+            OvertakenPush { by: "github (old)".to_owned(), at: Timestamp::from_millis(1500) },
+            OvertakenPush { by: "github (quick)".to_owned(), at: Timestamp::from_millis(4800) },
+            OvertakenPush { by: "github (later)".to_owned(), at: Timestamp::from_millis(3_600_000) },
+        ],
+    };
+    let test = Passage {
+        history: vec![
+            promoted(3, 5, "token tess (192.0.2.7)"),
+            promoted(2, 3, "token tim (192.0.2.7)"),
+            promoted(1, 2, "tom"),
+        ],
+        overtaken: Vec::new(),
+    };
+    let of = |number: u8, target: Entry| {
+        let entry = test.history.iter().find(|entry| entry.image == Some(image(number))).unwrap();
+        let way = [test.clone(), dev.clone()];
+        let all = authors(&way, entry, &image(number), &target);
+        all.iter()
+            .map(|author| author.name().to_owned())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    let prod = |number: u8| promoted(9, number, "anna");
+    assert_eq!(of(5, prod(2)), ["carol", "eve", "quick", "tess", "tim"]);
+    assert_eq!(of(5, prod(3)), ["eve", "quick", "tess"], "what the target runs already is over");
+    assert_eq!(of(3, prod(5)), ["carol", "tim"], "on the way back, only this version counts");
+    let all = ["anna", "ben", "carol", "eve", "old", "quick", "tess", "tim", "tom"];
+    assert_eq!(of(5, Entry::default()), all, "nothing runs in the target");
+    let elsewhere = Entry { revision: None, ..entry(1, 99, Origin::Set, "x") };
+    assert_eq!(of(5, elsewhere), all, "nobody knows what the target contains");
+    // The version of the target was recorded again later, so all since its first time may be part of the new one.
+    let mut again = dev.clone();
+    again.history[2] = Entry { origin: Some(Origin::Set), generation: Generation(4), ..pushed(2, "dan") };
+    let names = authors(&[test.clone(), again], &test.history[0], &image(5), &prod(2));
+    assert!(names.iter().any(|author| author.name() == "carol"), "{names:?}");
+}
+
+#[test]
+fn a_burst_of_one_person_hides_no_other_pusher() {
+    let mut desired = Desired::empty(name("dev"));
+    desired.overtake("github (anna)", Timestamp::from_millis(1));
+    for number in 0..1000 {
+        desired.overtake("github (ben)", Timestamp::from_millis(number));
+    }
+    assert_eq!(desired.overtaken.len(), Desired::OVERTAKEN_KEPT);
+    assert_eq!(desired.overtaken[0].by, "github (anna)");
+    assert_eq!(desired.overtaken.last().unwrap().at, Timestamp::from_millis(999));
 }
 
 #[test]
@@ -395,8 +476,8 @@ fn action() -> impl Strategy<Value = GateAction> {
 /// What must be true, kept in the plainest way beside the evidence.
 #[derive(Default)]
 struct Truth {
-    /// Who approved the running image under which gates, since it runs.
-    approvals: BTreeMap<usize, String>,
+    /// Who approved the running image under which gates, since it runs. One person may have approved it under several.
+    approvals: BTreeSet<(usize, String)>,
     rejected: BTreeSet<u8>,
     verified: Option<bool>,
     soaked: BTreeMap<u8, u64>,
@@ -416,7 +497,7 @@ impl World {
         self.history.insert(0, entry(generation, number, origin, PEOPLE[3]));
         if number != self.running {
             self.running = number;
-            (self.truth.approvals, self.truth.verified) = (BTreeMap::new(), None);
+            (self.truth.approvals, self.truth.verified) = (BTreeSet::new(), None);
         }
     }
 
@@ -430,7 +511,8 @@ impl World {
     fn may(&self, by: usize) -> bool {
         let (from, to, image, by) =
             (name("test"), name("prod"), image(self.running), Person::named(PEOPLE[by]));
-        let authors = authors(&self.history, &image);
+        let way = [Passage { history: self.history.clone(), overtaken: Vec::new() }];
+        let authors = authors(&way, &self.history[0], &image, &self.history[0]);
         let candidate = Candidate {
             from,
             to,
@@ -450,8 +532,8 @@ impl World {
         let Truth { approvals, rejected, verified, soaked } = &self.truth;
         let mark = self.gates.mark();
         let count = approvals.iter().filter(|(person, covered)| {
-            let is_own = **person == 3 || **person == by;
-            **covered == mark && !(self.gates.others_only && is_own)
+            let is_own = *person == 3 || *person == by;
+            *covered == mark && !(self.gates.others_only && is_own)
         });
         let needed = self.gates.soak.map_or(0, |soak| soak.as_secs());
         count.count() >= self.gates.approvals as usize
@@ -465,11 +547,11 @@ impl World {
         match *action {
             GateAction::Approve(person) => {
                 self.add(Some(PEOPLE[person]), EvidenceFinding::Approved { gates });
-                self.truth.approvals.insert(person, self.gates.mark());
+                self.truth.approvals.insert((person, self.gates.mark()));
             }
             GateAction::Reject(person) => {
                 self.add(Some(PEOPLE[person]), EvidenceFinding::Rejected { withdrawn: None });
-                self.truth.approvals.remove(&person);
+                self.truth.approvals.retain(|(by, _)| *by != person);
                 self.truth.rejected.insert(self.running);
             }
             GateAction::Withdraw(number) => {

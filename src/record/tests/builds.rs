@@ -121,7 +121,9 @@ async fn a_push_waiting_for_checks_keeps_its_author() {
     let passed = resolver.advance_checked(&dev, &commit(3), "passed ci".to_owned(), at(500)).await.unwrap();
     assert_eq!(passed, Some(Generation(2)));
     let record = record.reopen();
-    let Desired { entry, head, unchecked, .. } = get(&record);
+    let Desired { entry, head, unchecked, overtaken, .. } = get(&record);
+    let by: Vec<_> = overtaken.iter().map(|push| push.by.as_str()).collect();
+    assert_eq!(by, ["github (alice)"], "the green commit contains her push");
     assert_eq!((entry.origin, entry.by.as_deref()), (Some(Origin::Push), Some("github (bob)")));
     assert_eq!((entry.note.as_deref(), head), (Some("passed ci"), Some(commit(3))));
     let left: Vec<_> = unchecked.iter().map(|hint| hint.by.as_str()).collect();
@@ -129,4 +131,28 @@ async fn a_push_waiting_for_checks_keeps_its_author() {
     let (green, note) = (commit(3), "passed ci".to_owned());
     let again = record.handles.resolver.advance_checked(&dev, &green, note, at(600));
     assert_eq!(again.await.unwrap(), None, "a commit is recorded once");
+}
+
+#[tokio::test]
+async fn a_push_that_another_push_overtakes_keeps_its_author() {
+    let record = built().await;
+    let (dev, resolver) = (name("dev"), &record.handles.resolver);
+    for (number, by) in [(2, "github (alice)"), (3, "github (bob)")] {
+        let hint = Hint { revision: commit(number), by: by.to_owned(), at: at(number * 100) };
+        let push = Push { id: None, repository: RepositoryName::new("shop").unwrap(), hint };
+        record.handles.writer.push(push, std::slice::from_ref(&dev)).await.unwrap();
+    }
+    assert_eq!(resolver.advance_head(&dev, &commit(3), at(301)).await.unwrap(), Some(Generation(2)));
+    // Her delivery comes late, for a commit that is no head any more.
+    let hint = Hint { revision: commit(9), by: "github (carol)".to_owned(), at: at(400) };
+    let push = Push { id: None, repository: RepositoryName::new("shop").unwrap(), hint };
+    record.handles.writer.push(push, std::slice::from_ref(&dev)).await.unwrap();
+    resolver.advance_head(&dev, &commit(3), at(100_000)).await.unwrap();
+    let desired = record.reopen().handles.desired.get(&dev).unwrap();
+    let by: Vec<_> = desired.overtaken.iter().map(|push| push.by.as_str()).collect();
+    assert_eq!(
+        (desired.entry.by.as_deref(), by),
+        (Some("github (bob)"), vec!["github (alice)", "github (carol)"])
+    );
+    assert_eq!(desired.hint, None);
 }
