@@ -20,7 +20,7 @@ use axum::{Extension, Router};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,6 +46,7 @@ use crate::model::logs::LogOptions;
 use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::poll::PollStatus;
 use crate::model::time::Timestamp;
+use crate::model::usage::ResourceUsage;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{self, Handles};
 use crate::registry::RegistryClient;
@@ -155,8 +156,9 @@ impl Daemon {
 
         let stop = CancellationToken::new();
         let watched = manifest_watch::start(&folder, loaded, &stop);
+        let manifest_pushed = Arc::new(Notify::new());
         if let Some(follower) = follower {
-            tokio::spawn(follower.run(stop.clone()));
+            tokio::spawn(follower.run(Arc::clone(&manifest_pushed), stop.clone()));
         }
         let mut dirs = state_dirs(&folder);
         dirs.hidden.extend(options.encryption.key_file());
@@ -202,7 +204,7 @@ impl Daemon {
         let pages = Arc::new(Pages::new(listener, history));
         state.pages = Arc::clone(&pages);
         state.notifier = Some(Arc::new(channels::Channels { manifest: state.manifest.clone() }));
-        let hooks = webhooks(&state, &controller);
+        let hooks = webhooks(&state, &controller, manifest_pushed);
         tokio::spawn(api::incidents::watch(state.clone(), stop.clone()));
         let listeners = listen(network, listener, unix, state, hooks, &stop)?;
         let version = env!("CARGO_PKG_VERSION");
@@ -343,11 +345,12 @@ fn read_checks() -> controller::ReadChecks {
 }
 
 /// Returns the routes of all webhooks.
-fn webhooks(state: &ApiState, controller: &Controller) -> Router {
+fn webhooks(state: &ApiState, controller: &Controller, manifest_pushed: Arc<Notify>) -> Router {
     let controller = controller.clone();
     let inbox = RecordInbox {
         manifest: state.manifest.clone(),
         writer: state.writer.clone(),
+        manifest_pushed,
         ask_checks: Arc::new(move |environment| controller.ask_checks(environment)),
     };
     let of_registries = webhook::registry::routes(inbox.clone(), clock, WebhookLimits::default());
@@ -425,6 +428,14 @@ impl api::ControllerApi for Loop {
             let plan = controller.preview(&environment).await.map_err(ControllerError)?;
             plan.ok_or_else(|| ControllerError(format!("{environment} is not in the manifest")))
         })
+    }
+
+    fn usage(
+        &self,
+        environment: EnvironmentName,
+    ) -> BoxFuture<'static, Result<Option<ResourceUsage>, ControllerError>> {
+        let controller = self.controller.clone();
+        Box::pin(async move { controller.usage(&environment).await.map_err(ControllerError) })
     }
 
     fn logs(

@@ -40,7 +40,7 @@ impl Answers {
             // Commands of people last long, and have permits of their own.
             let _permit = match question {
                 Question::Attach { .. } => None,
-                Question::Plan | Question::Logs(_) => Some(answers.permits.acquire().await),
+                Question::Plan | Question::Usage | Question::Logs(_) => Some(answers.permits.acquire().await),
             };
             let (headers, body) = match answers.to(&asker, &environment, question).await {
                 Ok(body) => (HeaderMap::new(), body),
@@ -67,6 +67,10 @@ impl Answers {
                 let plan = self.controller.preview(environment).await?;
                 let plan = plan.ok_or_else(|| format!("this host has not accepted {environment} yet"))?;
                 Ok(full_body(serde_json::to_vec(&plan).map_err(|error| error.to_string())?.into()))
+            }
+            Question::Usage => {
+                let usage = self.controller.usage(environment).await?;
+                Ok(full_body(serde_json::to_vec(&usage).map_err(|error| error.to_string())?.into()))
             }
             Question::Logs(options) => {
                 let output = self.controller.output(environment, options).await?;

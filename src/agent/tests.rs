@@ -68,6 +68,7 @@ fn spec() -> EnvironmentSpec {
         site: crate::model::site::SiteSettings::default(),
         run: Default::default(),
         supply: Supply::Manual,
+        pull_policy: Default::default(),
         command: None,
         env: Default::default(),
         volumes: Vec::new(),

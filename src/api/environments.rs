@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::agent::LeftOver;
 use super::body::QueryParams;
@@ -23,11 +24,12 @@ use crate::model::mount::Mount;
 use crate::model::name::{AgentName, EnvironmentName};
 use crate::model::spec::EnvironmentSpec;
 use crate::model::status::{Condition, Reason};
+use crate::model::usage::ResourceUsage;
 use crate::model::view::{BuildProgress, EnvironmentView, GroupView, HistoryView, Overview, PlanView};
 use crate::record::RecordError;
 
-/// The longest plan accepted from an agent, in bytes.
-const LONGEST_PLAN: usize = 4 << 20;
+/// The longest answer accepted from an agent, in bytes.
+const LONGEST_ANSWER: usize = 4 << 20;
 /// The default number of events in an answer.
 const EVENTS: usize = 100;
 /// The maximum number of events in an answer.
@@ -136,7 +138,7 @@ pub(super) async fn plan(
     let found = api.find(found.name.as_str())?;
     let plan = match (found.spec(), found.host()) {
         (None, _) => undeclared(found.name.clone()),
-        (Some(_), Some(host)) => api.plan_there(host, found.name.clone()).await?,
+        (Some(_), Some(host)) => api.asked_there(host, found.name.clone(), Question::Plan).await?,
         (Some(_), None) => {
             let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
             controller.preview(found.name.clone()).await?
@@ -144,6 +146,18 @@ pub(super) async fn plan(
     };
     let problem = api.manifest.borrow().problem.clone();
     Ok(Json(with_status(plan, &api.view(&found.name)?, problem)))
+}
+
+/// `GET /api/v1/environments/{environment}/stats`
+pub(super) async fn stats(
+    State(api): State<ApiState>,
+    found: FoundEnvironment,
+) -> Result<Json<Option<ResourceUsage>>, ApiError> {
+    if let Some(host) = found.host() {
+        return Ok(Json(api.asked_there(host, found.name.clone(), Question::Usage).await?));
+    }
+    let controller = api.controller.as_ref().ok_or_else(ApiError::no_daemon)?;
+    Ok(Json(controller.usage(found.name.clone()).await?))
 }
 
 fn undeclared(environment: EnvironmentName) -> PlanView {
@@ -213,12 +227,18 @@ impl Left {
 }
 
 impl ApiState {
-    /// Requests the plan of an environment on another host.
-    async fn plan_there(&self, host: &AgentName, environment: EnvironmentName) -> Result<PlanView, ApiError> {
-        let answer = self.hub.ask(host, environment, Question::Plan).await?;
-        let plan = axum::body::to_bytes(Body::from_stream(answer), LONGEST_PLAN).await;
-        let plan = plan.ok().and_then(|plan| serde_json::from_slice(&plan).ok());
-        plan.ok_or_else(|| ControllerError(format!("the response of the agent {host} was incomplete")).into())
+    /// Asks the agent on another host about an environment.
+    async fn asked_there<T: DeserializeOwned>(
+        &self,
+        host: &AgentName,
+        environment: EnvironmentName,
+        question: Question,
+    ) -> Result<T, ApiError> {
+        let answer = self.hub.ask(host, environment, question).await?;
+        let answer = axum::body::to_bytes(Body::from_stream(answer), LONGEST_ANSWER).await;
+        let answer = answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok());
+        answer
+            .ok_or_else(|| ControllerError(format!("the response of the agent {host} was incomplete")).into())
     }
 
     /// Runs `work` on a thread that may block. Reading a document of each environment takes long if

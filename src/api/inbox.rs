@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::ManifestState;
 use super::webhook::registry::TagInbox;
@@ -12,7 +12,7 @@ use crate::model::container::Secret;
 use crate::model::desired::TagHint;
 use crate::model::name::{BranchName, EnvironmentName, RepositoryName};
 use crate::model::reference::{RegistryHost, TaggedImage};
-use crate::model::spec::Supply;
+use crate::model::spec::{FollowedManifest, Supply};
 use crate::record::{DesiredWriter, Push, PushOutcome};
 use crate::secret;
 
@@ -23,6 +23,8 @@ pub struct RecordInbox {
     pub manifest: watch::Receiver<Arc<ManifestState>>,
     /// Records pushes.
     pub writer: DesiredWriter,
+    /// Makes abide fetch the manifest from its branch.
+    pub manifest_pushed: Arc<Notify>,
     /// Requests the checks of an environment's commits from the forge.
     pub ask_checks: Arc<dyn Fn(&EnvironmentName) + Send + Sync>,
 }
@@ -40,8 +42,10 @@ impl TagInbox for RecordInbox {
     fn followers(&self, image: &TaggedImage) -> Vec<EnvironmentName> {
         let state = self.manifest.borrow();
         let environments = state.manifest.environments.iter();
-        let following = environments
-            .filter(|(_, spec)| matches!(&spec.supply, Supply::Tag { image: followed } if followed == image));
+        let following = environments.filter(|(_, spec)| {
+            matches!(&spec.supply, Supply::Tag { image: followed } if followed == image)
+                && spec.pull_policy.follows_announcements()
+        });
         following.map(|(name, _)| name.clone()).collect()
     }
 
@@ -58,7 +62,10 @@ impl Inbox for RecordInbox {
     fn hook(&self, repository: &str) -> Option<WebhookConfig> {
         let name = RepositoryName::new(repository).ok()?;
         let state = self.manifest.borrow();
-        let webhook = state.manifest.repositories.get(&name)?.webhook.as_ref()?;
+        let of_manifest = state.manifest.followed.as_ref().filter(|_| repository == FollowedManifest::HOOK);
+        let of_manifest = of_manifest.and_then(|followed| followed.repository.webhook.as_ref());
+        let of_repository = || state.manifest.repositories.get(&name)?.webhook.as_ref();
+        let webhook = of_manifest.or_else(of_repository)?;
         // The secret is read again each time, so that a rotated secret needs no restart. If it
         // cannot be read, the secret is empty, and no delivery is authentic.
         let secret = secret::read(&webhook.secret).unwrap_or_else(|error| {
@@ -76,6 +83,19 @@ impl Inbox for RecordInbox {
                 if of == repository && followed == branch)
         });
         following.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn fetch_manifest(&self, repository: &RepositoryName, branch: &BranchName) -> bool {
+        let state = self.manifest.borrow();
+        let Some(followed) = &state.manifest.followed else { return false };
+        let is_hook = repository.as_str() == FollowedManifest::HOOK && followed.repository.webhook.is_some();
+        let declared = state.manifest.repositories.get(repository);
+        let is_same = declared.is_some_and(|declared| declared.url == followed.repository.url);
+        let is_pushed = followed.branch == *branch && (is_hook || is_same);
+        if is_pushed {
+            self.manifest_pushed.notify_one();
+        }
+        is_pushed
     }
 
     fn ask_checks(&self, repository: &RepositoryName) -> Vec<EnvironmentName> {

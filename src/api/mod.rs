@@ -56,6 +56,7 @@ use crate::model::name::{ChannelName, CommitId, EnvironmentName};
 use crate::model::poll::PollStatus;
 use crate::model::spec::Manifest;
 use crate::model::time::Timestamp;
+use crate::model::usage::ResourceUsage;
 use crate::model::view::{BuildProgress, PlanView};
 use crate::record::{DesiredReader, DesiredWriter, Outbox, StatusReader, TokenReader, TokenWriter, Wakeups};
 
@@ -154,6 +155,15 @@ impl Clone for ManifestState {
 pub trait ControllerApi: Send + Sync {
     /// Returns the current plan of an environment without executing it.
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>>;
+
+    /// Returns what the serving container of an environment uses; `None` if nothing runs.
+    fn usage(
+        &self,
+        environment: EnvironmentName,
+    ) -> BoxFuture<'static, Result<Option<ResourceUsage>, ControllerError>> {
+        let _ = environment;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Returns the output of an environment's container.
     fn logs(

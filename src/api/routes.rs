@@ -95,6 +95,7 @@ pub(super) fn table() -> Vec<ApiRoute> {
         get("/api/v1/environments/{environment}/history", Look, environments::history),
         get("/api/v1/environments/{environment}/events", Look, environments::events),
         get("/api/v1/environments/{environment}/plan", Look, environments::plan),
+        get("/api/v1/environments/{environment}/stats", Look, environments::stats),
         get("/api/v1/environments/{environment}/logs", Look, logs::logs),
         get("/api/v1/environments/{environment}/wait", Look, wait::wait),
         get("/api/v1/environments/{environment}/evidence", Look, gates::evidence),

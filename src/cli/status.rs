@@ -1,6 +1,7 @@
 //! `abide status`: shows the desired and the running version, since when, and why.
 
 mod detail;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -29,6 +30,7 @@ Examples:
   abide status dev
   abide status shop-prod
   abide status --watch
+  abide status --stats
   abide status -o json | jq -r '.[] | select(.status != \"Ready\") | .environment'
 
 `-o json` prints an array, even for one environment; with --watch, one environment per line at every
@@ -42,6 +44,9 @@ pub(crate) struct StatusArgs {
     /// Keep showing changes
     #[arg(short, long)]
     watch: bool,
+    /// Show the CPU and memory in use, measured for two seconds
+    #[arg(long, conflicts_with = "watch")]
+    stats: bool,
 }
 
 pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
@@ -52,6 +57,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<C
     }
     let client = session.client(Requirement::Reading).await?;
     let overview = look(&client, only).await?;
+    if args.stats {
+        return show_stats(session, &client, overview).await;
+    }
     if session.console.is_json() {
         session.console.json(&overview.environments)?;
     } else {
@@ -60,6 +68,27 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<C
     }
     for warning in warnings(&overview, only.is_some()) {
         session.console.talk(&format!("warning: {warning}"));
+    }
+    Ok(CliExit::Done)
+}
+
+/// Shows what the containers use.
+async fn show_stats(
+    session: &mut CliSession,
+    client: &ApiClient,
+    overview: Overview,
+) -> Result<CliExit, CliError> {
+    let all = stats::measured(client, overview.environments).await;
+    if session.console.is_json() {
+        session.console.json(&all)?;
+    } else {
+        session.console.data(&stats::table(&all, session.console.screen().width))?;
+    }
+    for environment in &all {
+        if let Some(problem) = &environment.problem {
+            let name = &environment.view.environment;
+            session.console.talk(&format!("warning: {name} cannot be measured: {problem}"));
+        }
     }
     Ok(CliExit::Done)
 }

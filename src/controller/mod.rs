@@ -50,6 +50,7 @@ use docker::Engine;
 pub use docker::{EngineFacts, RunningContainers};
 pub use environment::attach::AttachedSession;
 use environment::attach::SESSIONS;
+use environment::group_turns::GroupTurns;
 use environment::jobs::JobRequests;
 use environment::last_output::SecretFileCache;
 use environment::previous::PreviousOutput;
@@ -202,6 +203,7 @@ pub fn spawn(settings: ControllerInput) -> (Controller, ShutdownHandle) {
         cache,
         jobs: jobs.clone(),
         turns: Turns::new(wake.clone()),
+        group_turns: GroupTurns::new(wake.clone()),
         builder,
         registries,
         pusher,

@@ -18,7 +18,7 @@ use crate::model::build::{BuildRecord, BuildResult};
 use crate::model::container::label;
 use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::error::chain;
-use crate::model::name::{Digest, EnvironmentName};
+use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::reference::pushed_tag;
 use crate::model::spec::Manifest;
 use crate::record::{DesiredReader, RecordError, StatusReader};
@@ -70,6 +70,9 @@ impl ImagePruner {
             if let Err(error) = Urgency::Upkeep.scope(self.images()).await {
                 warn!(error = %chain(&error), "failed to prune images of earlier builds");
             }
+            if let Err(error) = Urgency::Upkeep.scope(self.networks()).await {
+                warn!(error = %chain(&error), "failed to remove networks of earlier groups");
+            }
         }
     }
 
@@ -85,6 +88,26 @@ impl ImagePruner {
         *pruned_after = Some(builds);
         if freed > 0 {
             info!(freed, budget, "pruned the least recently used part of the build cache");
+        }
+        Ok(())
+    }
+
+    /// Removes the networks of groups that the manifest no longer declares, once no container uses them, running or
+    /// not.
+    async fn networks(&self) -> Result<(), PruneError> {
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let declared = manifest.networks();
+        let also = manifest.environments.values().flat_map(|spec| spec.run.networks.keys());
+        let needed: BTreeSet<&NetworkName> = declared.iter().chain(also).collect();
+        let of_groups = format!("{}-", manifest.network);
+        for network in self.engine.networks_of_record(&self.record).await? {
+            if network.as_str().starts_with(&of_groups)
+                && !needed.contains(&network)
+                && !self.engine.is_network_used(&network).await?
+            {
+                self.engine.remove_network(&network).await?;
+                info!(%network, "removed the network of a group that is no longer declared");
+            }
         }
         Ok(())
     }

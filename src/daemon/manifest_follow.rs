@@ -2,9 +2,11 @@
 //! refused, and the last good one stays in force. The secrets that a manifest names stay on this host.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -19,8 +21,13 @@ use crate::source::{GitMirror, Remote};
 
 /// The folder of the copy of the repository, beside those of commits.
 const MIRROR: &str = "mirror";
-/// The pause between two looks if polling is disabled: a manifest has no webhook.
+/// The pause between two looks if polling is disabled and there is no webhook.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
+/// The pause if polling is disabled and a webhook announces pushes.
+const POLL_BESIDE_WEBHOOK: Duration = Duration::from_secs(3600);
+/// The pauses after an announced push that git does not show yet: a git host may answer from a replica.
+const RECHECKS: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 
 /// The follower of a branch.
 pub(super) struct ManifestFollower {
@@ -66,10 +73,15 @@ impl ManifestFollower {
         }
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let poll = self.followed.repository.poll;
-        let poll = if poll.is_zero() { LONGEST_POLL } else { poll };
+    /// Looks at the branch at intervals, and at once when a push is announced.
+    pub(super) async fn run(mut self, announced: Arc<Notify>, stop: CancellationToken) {
+        let poll = match (self.followed.repository.poll, &self.followed.repository.webhook) {
+            (Duration::ZERO, None) => LONGEST_POLL,
+            (Duration::ZERO, Some(_)) => POLL_BESIDE_WEBHOOK,
+            (poll, _) => poll,
+        };
         let mut trouble = None;
+        let (mut rechecks, mut before) = ([].iter(), self.judged.clone());
         loop {
             let problem = self.look().await.err().map(|error| format!("{error:#}"));
             if let Some(problem) = problem.as_ref().filter(|problem| trouble.as_ref() != Some(*problem)) {
@@ -77,8 +89,14 @@ impl ManifestFollower {
             }
             trouble = problem;
             self.tell().await;
-            if stop.run_until_cancelled(tokio::time::sleep(poll)).await.is_none() {
-                return;
+            if self.judged != before {
+                (rechecks, before) = ([].iter(), self.judged.clone());
+            }
+            let pause = rechecks.next().map_or(poll, |pause| poll.min(*pause));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = announced.notified() => rechecks = RECHECKS.iter(),
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

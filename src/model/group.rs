@@ -20,17 +20,20 @@ pub enum NeedCondition {
     Started,
     /// It is ready.
     Healthy,
+    /// Its program ended with exit code 0, as it is meant to.
+    Completed,
 }
 
 impl NeedCondition {
     /// Every condition.
-    pub const ALL: [Self; 2] = [Self::Started, Self::Healthy];
+    pub const ALL: [Self; 3] = [Self::Started, Self::Healthy, Self::Completed];
 
     /// The word of the manifest.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
             Self::Healthy => "healthy",
+            Self::Completed => "completed",
         }
     }
 }
@@ -42,6 +45,8 @@ pub struct MemberState {
     pub is_started: bool,
     /// Whether it is ready.
     pub is_healthy: bool,
+    /// Whether its program ended with exit code 0.
+    pub is_completed: bool,
 }
 
 impl MemberState {
@@ -53,7 +58,16 @@ impl MemberState {
         };
         let Some(status) = status.filter(is_current) else { return Self::default() };
         let is_well = matches!(status.condition, Condition::Ready | Condition::Held | Condition::RolledBack);
-        Self { is_started: is_well || status.reason == Reason::AwaitingHealth, is_healthy: is_well }
+        // A hold and a rollback have reasons of their own. Of a container that was seen ready, none runs then.
+        let is_completed = match status.condition {
+            Condition::Ready => status.reason == Reason::Completed,
+            _ => is_well && status.running.is_none(),
+        };
+        Self {
+            is_started: is_well || status.reason == Reason::AwaitingHealth,
+            is_healthy: is_well,
+            is_completed,
+        }
     }
 
     /// Whether it has reached what is needed.
@@ -61,6 +75,7 @@ impl MemberState {
         match condition {
             NeedCondition::Started => self.is_started,
             NeedCondition::Healthy => self.is_healthy,
+            NeedCondition::Completed => self.is_completed,
         }
     }
 }

@@ -220,6 +220,8 @@ pub struct Ask {
 pub enum Question {
     /// The current plan.
     Plan,
+    /// What the container uses.
+    Usage,
     /// The output of the container.
     Logs(LogOptions),
     /// A command that a person runs. Its input is at `GET /api/v1/agent/inputs/<input>`.

@@ -14,6 +14,7 @@ use super::mount::{AbsolutePath, Mount, VolumeName};
 use super::name::{Digest, EnvironmentName, JobName};
 use super::network::Attachments;
 use super::options::Settings;
+use super::platform::Platform;
 use super::reference::ImageRepository;
 use super::time::Timestamp;
 use super::workload::WorkloadSight;
@@ -45,6 +46,9 @@ pub struct Observed {
     pub ports_of_others: BTreeSet<String>,
     /// The relevant image IDs that the engine has.
     pub images: BTreeSet<Digest>,
+    /// The platforms of those among them that are made for another platform than the declared one. They count as missing
+    /// in [`Self::images`].
+    pub other_platforms: BTreeMap<Digest, Platform>,
     /// The existing volumes among those that are declared or belong to an image's `VOLUME`.
     pub volumes: BTreeSet<String>,
     /// The paths of the `VOLUME` lines of the relevant images, by image ID.

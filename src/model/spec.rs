@@ -24,8 +24,10 @@ use super::name::{
 use super::one_off::HookSpec;
 pub use super::options::RunOptions;
 use super::outbox::{ForgeRule, OutboxRules};
+use super::platform::Platform;
 pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
+use super::pull::PullPolicy;
 use super::reference::{ImageRepository, RegistryHost, TaggedImage};
 pub use super::registries::{ManagedRegistry, RegistryAccess};
 use super::replicas::ReplicaSlot;
@@ -68,12 +70,17 @@ pub struct Manifest {
 /// A branch with the manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FollowedManifest {
-    /// Its repository, without a webhook.
+    /// Its repository.
     pub repository: RepositorySpec,
     /// The branch.
     pub branch: BranchName,
     /// The folder of the manifest in the repository, relative to its root.
     pub path: String,
+}
+
+impl FollowedManifest {
+    /// The last part of the URL of its webhook.
+    pub const HOOK: &str = "manifest";
 }
 
 /// Whether a guard repairs containers while abide is down. The guard is a container of abide with access to
@@ -406,6 +413,9 @@ pub struct EnvironmentSpec {
     pub run: RunOptions,
     /// The source of its image.
     pub supply: Supply,
+    /// When its image is pulled.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull_policy: PullPolicy,
     /// Arguments after the image's entrypoint; `None`: the image's own.
     #[serde(default, deserialize_with = "wire::command")]
     pub command: Option<Vec<String>>,
@@ -562,6 +572,9 @@ pub enum EnvValue {
 pub struct BuildSpec {
     /// The kind of build.
     pub recipe: Recipe,
+    /// The platform that the image must be made for; `None`: the builder's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Paths to remove from the checkout first, relative to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,

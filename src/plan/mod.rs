@@ -57,7 +57,7 @@ pub(crate) use serve::without_secrets;
 pub use serving::{must_be_stored, serving};
 pub use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
-pub use turn::{is_upkeep, releases_turn, takes_turn};
+pub use turn::{is_upkeep, releases_turn, starts_command, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
 pub use workload::running as running_workload;
 
@@ -78,6 +78,8 @@ pub struct Intent {
     pub proposed: bool,
     /// Where its images come from.
     pub supply: SupplyKind,
+    /// Whether images may come from a registry.
+    pub may_pull: bool,
     /// The options of its containers; an error if a secret cannot be read.
     pub options: Result<ContainerOptions, String>,
     /// The declaration of the options; `None` only if none is known.

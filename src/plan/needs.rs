@@ -28,6 +28,7 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, memory: &Memory) -> Par
     let clause = |(member, condition): (&EnvironmentName, NeedCondition)| match condition {
         NeedCondition::Started => format!("{member} runs"),
         NeedCondition::Healthy => format!("{member} is ready"),
+        NeedCondition::Completed => format!("{member} is complete"),
     };
     let clauses: Vec<String> = unmet(intent, observed).map(clause).collect();
     let entry = &intent.entry;

@@ -79,6 +79,7 @@ pub fn need(
             None => Need::Nothing,
         },
         (Some(_), Some(revision)) if registry_presence.is_lost => Need::Build { revision },
+        (Some(_), Some(revision)) if !intent.may_pull => Need::Build { revision },
         (Some(Image { reference: Some(reference), digest: Some(digest), .. }), _) => {
             Need::Pull { reference: reference.clone(), digest: digest.clone() }
         }
@@ -122,7 +123,7 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, now: Timestamp) -> Part
     let need = need(intent, &observed.images, &observed.registry_presence, observed.recipe.as_ref());
     let partial = match &need {
         Need::Nothing => note_recipe(intent, observed, nothing_to_bring(intent, observed)),
-        Need::Unobtainable { id } => unobtainable(intent, id),
+        Need::Unobtainable { id } => unobtainable(intent, observed, id),
         Need::Rebuild { .. } => rebuild(intent, observed, &need, now),
         Need::Build { .. } | Need::Pull { .. } | Need::Push { .. } => bring(intent, observed, &need, now),
     };
@@ -171,14 +172,19 @@ fn running_image(observed: &Observed) -> Option<&Digest> {
     running.max_by_key(|seen| seen.started_at).and_then(|seen| seen.image.as_ref())
 }
 
-fn unobtainable(intent: &Intent, id: &Digest) -> PartialPlan {
-    let words = format!(
-        "image {} of generation {} is not in this engine, and no registry or build has it: promote or \
-        set {} again",
-        id.short(),
-        intent.entry.generation,
-        intent.environment
-    );
+fn unobtainable(intent: &Intent, observed: &Observed, id: &Digest) -> PartialPlan {
+    let (image, generation, environment) = (id.short(), intent.entry.generation, &intent.environment);
+    let declared = intent.options.as_ref().ok().and_then(|options| options.run.platform.as_ref());
+    let words = match (observed.other_platforms.get(id), declared) {
+        (Some(platform), Some(declared)) => format!(
+            "image {image} of generation {generation} is made for {platform}, and `platform` is {declared}: `abide set \
+             {environment}` an image for {declared}, or edit `platform`"
+        ),
+        _ => format!(
+            "image {image} of generation {generation} is not in this engine, and no registry or build has it: promote or \
+             set {environment} again"
+        ),
+    };
     let failed = Outcome::Failed(words.clone());
     let partial = PartialPlan::with_status(Condition::Blocked, Reason::ImageNotFound, words);
     PartialPlan { outcome: Some((intent.entry.generation, failed)), ..partial }

@@ -1,12 +1,19 @@
 //! Updates of many environments run in waves: which plans have to wait for a turn, and the plan of an
 //! environment that waits.
 
+use std::time::Duration;
+
 use super::{Plan, PlannedStatus, RecordStep, Step, target};
 use crate::model::job::JOB;
 use crate::model::memory::Memory;
+use crate::model::name::EnvironmentName;
 use crate::model::observed::{ContainerState, Observed};
-use crate::model::one_off::OneOffKey;
+use crate::model::one_off::{HookRun, OneOffKey};
 use crate::model::status::{Condition, Reason};
+use crate::model::time::Timestamp;
+
+/// When to look again for the end of a command of another environment. Usually a wakeup comes first.
+const RECHECK: Duration = Duration::from_secs(5);
 
 /// Whether a plan updates its environment: it makes a container that differs from the running one, or the
 /// first container ever.
@@ -46,7 +53,41 @@ pub fn is_upkeep(plan: &Plan, step: &Step) -> bool {
     }
 }
 
+/// Whether a plan begins a command of a release.
+pub fn starts_command(plan: &Plan) -> bool {
+    plan.steps.iter().any(|planned| is_of_command(&planned.step))
+}
+
+fn is_of_command(step: &Step) -> bool {
+    match step {
+        Step::CreateOneOff { spec } => spec.hook_key().is_some(),
+        Step::StartOneOff { key, .. } => matches!(key, OneOffKey::Hook(_)),
+        _ => false,
+    }
+}
+
 impl Plan {
+    /// The plan while `other`, a member of the same group, runs the command of a release: everything but the start of
+    /// this environment's command. `hooks` are the results for the next reconcile.
+    #[must_use]
+    pub fn until_command_ends(
+        mut self,
+        other: &EnvironmentName,
+        hooks: Vec<HookRun>,
+        now: Timestamp,
+    ) -> Self {
+        self.steps.retain(|planned| !is_of_command(&planned.step));
+        if !self.verdict.is_bad() {
+            let message = format!(
+                "its command runs next, because only one of a group runs at a time: {other} runs one"
+            );
+            self.verdict = PlannedStatus::new(Condition::Progressing, Reason::Releasing, message);
+        }
+        let requeue_at = now.after(RECHECK);
+        let requeue_at = Some(self.requeue_at.map_or(requeue_at, |at| at.min(requeue_at)));
+        Self { memory: Memory { hooks, ..self.memory }, requeue_at, ..self }
+    }
+
     /// The plan until the environment's turn: images are brought and the record is completed, but no
     /// container is touched. `memory` is the state for the next reconcile; `most` is the number of
     /// environments that are updated at once.

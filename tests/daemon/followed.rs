@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Daemon, Forge, GitRepo, PATIENCE, Space, abide, eventually};
+use crate::common::{Daemon, Forge, GitRepo, PATIENCE, Space, abide, eventually, signed_push};
 
 /// A manifest with one environment of this name.
 fn manifest(name: &str) -> String {
@@ -63,6 +63,41 @@ fn a_good_commit_comes_into_force_a_bad_one_is_refused_and_a_restart_needs_no_re
     std::fs::rename(&away, repo.url()).unwrap();
     repo.commit_and_push("ops", &[(file, &manifest("third"))]);
     eventually("the repository is followed again", PATIENCE, || environments(&folder) == ["third"]);
+    drop(daemon);
+}
+
+#[test]
+fn a_push_that_a_webhook_announces_comes_into_force_without_a_poll() {
+    const HOOK: &str = "a-secret-of-the-manifest's-webhook";
+    let Some(space) = Space::new() else { return };
+    let repo = GitRepo::example(&space);
+    let (folder, secret) = (space.dir().join("state"), space.dir().join("hook"));
+    std::fs::write(&secret, HOOK).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let webhook = format!("webhook = {{ provider = \"github\", secret_file = \"{}\" }}\n", secret.display());
+    let text = format!("[manifest]\nurl = \"{}\"\nbranch = \"ops\"\npoll = \"0s\"\n{webhook}", repo.url());
+    std::fs::write(folder.join("bootstrap.toml"), text).unwrap();
+    repo.commit_and_push("ops", &[("a.toml", &manifest("first"))]);
+    let daemon = Daemon::start(&folder, &[]);
+    assert_eq!(environments(&folder), ["first"]);
+
+    // The manifest declares the same repository, whose webhook counts as well.
+    let declared = format!("[repository.ops]\nurl = \"{}\"\npoll = \"0s\"\n{webhook}", repo.url());
+    let second = repo.commit_and_push("ops", &[("a.toml", &(manifest("second") + &declared))]);
+    let announced = |hook: &str, branch: &str, commit: &str| {
+        signed_push(daemon.port(), hook, HOOK, branch, commit).unwrap().0
+    };
+    assert_eq!(
+        signed_push(daemon.port(), "manifest", "another-secret-than-this", "ops", &second).unwrap().0,
+        401
+    );
+    assert_eq!(announced("manifest", "other", &second), 200, "another branch is ignored");
+    assert_eq!(announced("manifest", "ops", &second), 202);
+    eventually("the second commit is in force", PATIENCE, || environments(&folder) == ["second"]);
+
+    let third = repo.commit_and_push("ops", &[("a.toml", &(manifest("third") + &declared))]);
+    assert_eq!(announced("ops", "ops", &third), 202);
+    eventually("the third commit is in force", PATIENCE, || environments(&folder) == ["third"]);
     drop(daemon);
 }
 

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::common::{Daemon, PATIENCE, Ran, Space, abide, busybox, docker, eventually_some, try_docker};
+use crate::common::{
+    Daemon, PATIENCE, Ran, Space, abide, busybox, docker, eventually, eventually_some, try_docker,
+};
 
 /// `shop-test` and `shop-prod`, each a database and a site that asks it.
 pub(crate) struct Shops {
@@ -309,4 +311,124 @@ fn a_daemon_that_is_killed_around_the_rollback_takes_every_member_back() {
         shops.await_back("shop-prod-web", &one[1]);
         assert_eq!(shops.view("shop-prod-db").unwrap()["generation"], 3, "{failpoint}");
     }
+}
+
+/// A group of programs with a shell, each by its short name, with its lines.
+fn declare_group(space: &Space, folder: &std::path::Path, members: &[(&str, String)]) {
+    let mut text = format!("[docker]\nnetwork = \"{}\"\n", space.name("abide"));
+    for (member, lines) in members {
+        text.push_str(&format!(
+            "[environment.{member}]\ncontainer = \"{}\"\nport = 8080\npublish = false\n{lines}\n\
+             health = {{ tcp = true, interval = \"50ms\", start_deadline = \"10s\", healthy_for = \"100ms\" }}\n",
+            space.name(member)
+        ));
+    }
+    let path = folder.join("shop.toml");
+    std::fs::write(path.with_extension("new"), text).unwrap();
+    std::fs::rename(path.with_extension("new"), path).unwrap();
+}
+
+fn until(folder: &std::path::Path, environment: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    eventually_some(what, PATIENCE, || {
+        let ran = abide(folder, &["status", environment, "-o", "json"]);
+        let view = serde_json::from_str::<Vec<Value>>(&ran.stdout).ok()?.pop()?;
+        is_it(&view).then_some(view)
+    })
+}
+
+fn is_ready(view: &Value) -> bool {
+    view["status"] == "Ready" && view["observed_generation"] == view["generation"]
+}
+
+#[test]
+fn release_commands_of_a_group_never_run_at_the_same_time() {
+    let Some(space) = Space::new() else { return };
+    let Some(shell) = busybox(&space) else { return };
+    let folder = space.dir().join("desired-state");
+    std::fs::create_dir(&folder).unwrap();
+    let release = "test -e /data/busy && echo clash >> /data/log; echo x > /data/busy; sleep 1; rm /data/busy; \
+                   echo ran >> /data/log";
+    let lines = format!(
+        "group = \"shop\"\nvolumes = [{{ source = \"{}\", target = \"/data\", shared = true }}]\n\
+         release = {{ entrypoint = [\"/bin/sh\", \"-c\"], command = [\"{release}\"] }}",
+        space.name("data")
+    );
+    let members = ["shop-a", "shop-b", "shop-c"];
+    declare_group(&space, &folder, &members.map(|member| (member, lines.clone())));
+    let _daemon = Daemon::start(&folder, &[]);
+    let image = version(&space, &shell, "one", "ENV MEMBER=any SHOP=shop");
+    for member in members {
+        assert_eq!(abide(&folder, &["set", member, &image]).code, 0);
+    }
+    for member in members {
+        until(&folder, member, "it is ready", is_ready);
+    }
+    let log = docker(&["exec", &space.name("shop-a"), "cat", "/data/log"]);
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        ["ran", "ran", "ran"],
+        "each runs once, and none beside another"
+    );
+}
+
+#[test]
+fn a_member_waits_for_a_program_that_ends_and_the_network_goes_with_the_group() {
+    let Some(space) = Space::new() else { return };
+    let Some(shell) = busybox(&space) else { return };
+    let folder = space.dir().join("desired-state");
+    std::fs::create_dir(&folder).unwrap();
+    let volume = format!(
+        "group = \"shop\"\nvolumes = [{{ source = \"{}\", target = \"/data\", shared = true }}]\n",
+        space.name("data")
+    );
+    // It runs for longer than the time after which a worker counts as ready.
+    let migrate = format!(
+        "{volume}restart = \"on-failure\"\nentrypoint = [\"/bin/sh\", \"-c\"]\n\
+         command = [\"(busybox nc -l -p 8080 &) ; sleep 3; echo done > /data/migrated\"]"
+    );
+    let web = format!(
+        "{volume}needs = {{ migrate = \"completed\" }}\nentrypoint = [\"/bin/sh\", \"-c\"]\n\
+         command = [\"cat /data/migrated > /data/seen; exec httpd -f -p 8080 -h /tmp\"]"
+    );
+    let alone = (String::from("alone"), String::new());
+    let all = |members: &[(&str, &str)]| {
+        let members: Vec<_> = members.iter().map(|(name, lines)| (*name, (*lines).to_owned())).collect();
+        declare_group(&space, &folder, &members);
+    };
+    all(&[("shop-migrate", &migrate), ("shop-web", &web), (&alone.0, &alone.1)]);
+    let _daemon = Daemon::start(&folder, &[]);
+    let image = version(&space, &shell, "one", "ENV MEMBER=any SHOP=shop");
+    for member in ["shop-web", "shop-migrate", "alone"] {
+        assert_eq!(abide(&folder, &["set", member, &image]).code, 0);
+    }
+    let waits = until(&folder, "shop-web", "it waits", |view| view["reason"] == "AwaitingNeeds");
+    assert!(waits["message"].to_string().contains("waits until shop-migrate is complete"), "{waits}");
+    until(&folder, "shop-web", "it is ready", is_ready);
+    until(&folder, "shop-migrate", "it is complete", |view| view["reason"] == "Completed");
+    assert_eq!(docker(&["exec", &space.name("shop-web"), "cat", "/data/seen"]), "done");
+    until(&folder, "alone", "it is ready", is_ready);
+
+    let measured = abide(&folder, &["status", "--stats", "-o", "json"]);
+    let measured: Vec<Value> = serde_json::from_str(&measured.stdout).unwrap();
+    let of = |name: &str| measured.iter().find(|view| view["environment"] == name).unwrap()["stats"].clone();
+    assert!(of("shop-web")["memory_bytes"].as_u64().unwrap() > 0, "{measured:#?}");
+    assert!(of("shop-web")["cpu_percent"].is_number() && of("shop-migrate").is_null(), "{measured:#?}");
+    let shown = abide(&folder, &["status", "--stats"]);
+    assert!(shown.code == 0 && shown.stdout.contains("MEMORY") && shown.stdout.contains('%'), "{shown:?}");
+
+    let network = format!("{}-shop", space.name("abide"));
+    assert!(space.networks().contains(&network), "{:?}", space.networks());
+    all(&[("alone", "")]);
+    for member in ["shop-web", "shop-migrate"] {
+        until(&folder, member, "it is no longer declared", |view| view["reason"] == "NotInManifest");
+    }
+    // The network stays as long as a container refers to it, even a stopped one.
+    let two = version(&space, &shell, "two", "ENV MEMBER=any SHOP=shop");
+    assert_eq!(abide(&folder, &["forget", "shop-web", "--stop", "--yes"]).code, 0);
+    assert_eq!(abide(&folder, &["set", "alone", &two]).code, 0);
+    until(&folder, "alone", "it is ready", is_ready);
+    assert!(space.networks().contains(&network), "shop-migrate refers to it");
+    assert_eq!(abide(&folder, &["forget", "shop-migrate", "--stop", "--yes"]).code, 0);
+    assert_eq!(abide(&folder, &["set", "alone", &image]).code, 0);
+    eventually("the network is removed", PATIENCE, || !space.networks().contains(&network));
 }

@@ -34,6 +34,7 @@ mod monitoring;
 mod names;
 mod options;
 mod page;
+mod platform;
 mod registry;
 mod replicas;
 mod rollback;

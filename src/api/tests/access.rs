@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
 /// same who names prod, an agent, an admin, a tester of dev who names dev, the same who names prod.
-const EXPECTED: [(&str, &str, [u16; 8]); 44] = [
+const EXPECTED: [(&str, &str, [u16; 8]); 45] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN, IN, IN]),
@@ -45,6 +45,7 @@ const EXPECTED: [(&str, &str, [u16; 8]); 44] = [
     ("GET", "/api/v1/environments/{environment}/history", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/environments/{environment}/events", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/environments/{environment}/plan", [401, IN, IN, IN, 403, IN, IN, IN]),
+    ("GET", "/api/v1/environments/{environment}/stats", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/environments/{environment}/logs", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/environments/{environment}/wait", [401, IN, IN, IN, 403, IN, IN, IN]),
     ("GET", "/api/v1/environments/{environment}/evidence", [401, IN, IN, IN, 403, IN, IN, IN]),

@@ -95,6 +95,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         site: crate::model::site::SiteSettings::default(),
         run: Default::default(),
         supply,
+        pull_policy: Default::default(),
         command: None,
         env: BTreeMap::new(),
         volumes: vec![],

@@ -49,6 +49,9 @@ pub trait Inbox: Clone + Send + Sync + 'static {
     /// Returns the environments that track a branch, as declared now.
     fn followers(&self, repository: &RepositoryName, branch: &BranchName) -> Vec<EnvironmentName>;
 
+    /// Makes abide fetch its manifest, if a branch has it and this is a push of that branch. Returns whether it is.
+    fn fetch_manifest(&self, repository: &RepositoryName, branch: &BranchName) -> bool;
+
     /// Makes abide ask the forge for the checks of commits of a repository. Returns the environments that need
     /// them, as declared now.
     fn ask_checks(&self, repository: &RepositoryName) -> Vec<EnvironmentName>;
@@ -236,6 +239,8 @@ impl<S: Inbox> WebhookState<S> {
         at: Timestamp,
     ) -> Result<WebhookResponse, WebhookResponse> {
         let (wanted, reason) = self.wanted(repository, changes);
+        let branches = changes.iter().filter_map(|change| change.branch.as_ref());
+        let of_manifest = branches.filter(|branch| self.inbox.fetch_manifest(repository, branch)).count();
         let mut recorded = Vec::new();
         let mut known = None;
         for (index, (branch, (revision, environments))) in wanted.into_iter().enumerate() {
@@ -251,7 +256,7 @@ impl<S: Inbox> WebhookState<S> {
         recorded.sort_unstable();
         recorded.dedup();
         Ok(match known {
-            _ if !recorded.is_empty() => WebhookResponse::Recorded(recorded),
+            _ if !recorded.is_empty() || of_manifest > 0 => WebhookResponse::Recorded(recorded),
             Some(known) => WebhookResponse::Repeated(known),
             None => WebhookResponse::Ignored(reason),
         })

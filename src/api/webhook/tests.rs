@@ -283,6 +283,10 @@ impl Inbox for MemoryInbox {
         self.follows.get(branch.as_str()).cloned().unwrap_or_default()
     }
 
+    fn fetch_manifest(&self, _: &RepositoryName, branch: &BranchName) -> bool {
+        branch.as_str() == "manifest"
+    }
+
     fn ask_checks(&self, _: &RepositoryName) -> Vec<EnvironmentName> {
         self.checked.clone()
     }

@@ -30,6 +30,7 @@ use crate::model::event::Event;
 use crate::model::job::JobView;
 use crate::model::name::{ChannelName, EnvironmentName, JobName};
 use crate::model::outbox::OutboxItem;
+use crate::model::usage::ResourceUsage;
 use crate::model::view::{
     EnvironmentView, ErrorView, EvidenceView, GroupView, HistoryView, IssuedToken, LoginLink, OutboxRetried,
     Overview, PlanView, RecordChange, TestSent, WaitView,
@@ -262,6 +263,11 @@ impl ApiClient {
     /// Returns the steps that the daemon would take for an environment now.
     pub(crate) async fn plan(&self, name: &EnvironmentName) -> Result<PlanView, ClientError> {
         self.get(&format!("/environments/{name}/plan")).await
+    }
+
+    /// Returns what the container of an environment uses; `None` if nothing runs.
+    pub(crate) async fn usage(&self, name: &EnvironmentName) -> Result<Option<ResourceUsage>, ClientError> {
+        self.get(&format!("/environments/{name}/stats")).await
     }
 
     /// Returns the newest `limit` events after event `after`, of one environment or of all, oldest

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::exits::ExitLog;
 use super::lifetimes::Lives;
 use crate::controller::clock::{ahead, now, translated};
-use crate::controller::docker::{Engine, EngineError, Listed};
+use crate::controller::docker::{Engine, EngineError, HeldImage, Listed};
 use crate::model::cause::{self, EndedBy};
 use crate::model::container::label;
 use crate::model::mount::AbsolutePath;
@@ -71,7 +71,7 @@ struct CachedContainers {
     /// The environments of the manifest, with the names of their containers.
     declared: BTreeMap<EnvironmentName, ContainerName>,
     /// The known image IDs, with the paths of their `VOLUME` lines.
-    images: HashMap<Digest, BTreeSet<AbsolutePath>>,
+    images: HashMap<Digest, HeldImage>,
     /// The known images by name.
     names: HashMap<String, Digest>,
     /// The known volumes.
@@ -229,25 +229,22 @@ impl ContainerCache {
         Ok(true)
     }
 
-    /// Returns those of `ids` that the engine has, each with the paths of its `VOLUME` lines.
+    /// Returns those of `ids` that the engine has.
     pub(crate) async fn images(
         &self,
         engine: &Engine,
         ids: impl IntoIterator<Item = Digest>,
-    ) -> Result<BTreeMap<Digest, BTreeSet<AbsolutePath>>, EngineError> {
+    ) -> Result<BTreeMap<Digest, HeldImage>, EngineError> {
         let mut present = BTreeMap::new();
         for id in ids {
             let known = self.known().images.get(&id).cloned();
-            let volumes = match known {
-                Some(volumes) => Some(volumes),
-                None => {
-                    let held = engine.image(id.as_str()).await?.filter(|held| held.id == id);
-                    held.map(|held| held.volumes)
-                }
+            let held = match known {
+                Some(held) => Some(held),
+                None => engine.image(id.as_str()).await?.filter(|held| held.id == id),
             };
-            if let Some(volumes) = volumes {
-                self.known().images.insert(id.clone(), volumes.clone());
-                present.insert(id, volumes);
+            if let Some(held) = held {
+                self.known().images.insert(id.clone(), held.clone());
+                present.insert(id, held);
             }
         }
         Ok(present)

@@ -18,6 +18,7 @@ use super::transfer::showing;
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
+use crate::model::platform::Platform;
 use crate::model::spec::BuildOptions;
 
 /// The variable that selects the classic builder, as it does for `docker build`.
@@ -44,6 +45,8 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) args: &'a BTreeMap<String, String>,
     /// Labels of the image.
     pub(crate) labels: BTreeMap<String, String>,
+    /// The platform to build for; `None`: the engine's.
+    pub(crate) platform: Option<&'a Platform>,
     /// Further options.
     pub(crate) options: &'a BuildOptions,
     /// The name that the image gets.
@@ -114,6 +117,8 @@ fn options(request: &BuildRequest<'_>) -> BuildImageOptionsBuilder {
         .fold(options, |options, size| options.shmsize(i32::try_from(*size).unwrap_or(i32::MAX)));
     let options = if cache_from.is_empty() { options } else { options.cachefrom(cache_from) };
     let options = if extra_hosts.is_empty() { options } else { options.extrahosts(&extra_hosts.join(",")) };
+    let options =
+        request.platform.iter().fold(options, |options, platform| options.platform(&platform.to_string()));
     let options = if *pull { options.pull("1") } else { options };
     options
         .nocache(*no_cache)

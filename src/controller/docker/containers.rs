@@ -8,9 +8,9 @@ use bollard::models::{
     PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
-    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptions, CreateContainerOptionsBuilder, InspectContainerOptions,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    RestartContainerOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 
@@ -90,8 +90,8 @@ impl Engine {
         holder: Option<&str>,
     ) -> Result<String> {
         let docker = self.docker().await?;
-        let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
-        let call = docker.create_container(Some(options), create_body(spec, holder)?);
+        let query = create_query(name.as_str(), spec);
+        let call = docker.create_container(Some(query), create_body(spec, holder)?);
         let id = within("create a container", SLOW, call).await?.id;
         if holder.is_none() {
             let options = &spec.options;
@@ -130,7 +130,7 @@ impl Engine {
     pub(crate) async fn create_one_off(&self, spec: &OneOffSpec, streams: OneOffStreams) -> Result<String> {
         let docker = self.docker().await?;
         let options = &spec.container.options;
-        let query = CreateContainerOptionsBuilder::default().name(options.name.as_str()).build();
+        let query = create_query(options.name.as_str(), &spec.container);
         let is_attached = streams != OneOffStreams::Logged;
         let body = ContainerCreateBody {
             labels: Some(spec.labels().into_iter().collect()),
@@ -320,7 +320,14 @@ pub(super) fn always_restart() -> RestartPolicy {
     RestartPolicy { name: Some(RestartPolicyNameEnum::ALWAYS), maximum_retry_count: None }
 }
 
-fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> Result<ContainerCreateBody> {
+fn create_query(name: &str, spec: &ContainerSpec) -> CreateContainerOptions {
+    let query = CreateContainerOptionsBuilder::default().name(name);
+    let platform = spec.options.run.platform.iter();
+    platform.fold(query, |query, platform| query.platform(&platform.to_string())).build()
+}
+
+/// The request that creates a container.
+pub(super) fn create_body(spec: &ContainerSpec, holder: Option<&str>) -> Result<ContainerCreateBody> {
     let options = &spec.options;
     let body = ContainerCreateBody {
         image: Some(spec.image.to_string()),

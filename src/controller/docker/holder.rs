@@ -33,7 +33,8 @@ impl Engine {
     }
 }
 
-fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCreateBody> {
+/// The request that creates a holder.
+pub(super) fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCreateBody> {
     let mut body = ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(spec.labels().into_iter().collect()),

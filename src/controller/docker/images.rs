@@ -9,6 +9,7 @@ use super::{Engine, EngineError, QUICK, Result, SLOW, within};
 use crate::model::container::label;
 use crate::model::mount::AbsolutePath;
 use crate::model::name::Digest;
+use crate::model::platform::Platform;
 
 /// An image that the engine holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub(crate) struct HeldImage {
     pub(crate) id: Digest,
     /// The paths of its `VOLUME` lines.
     pub(crate) volumes: BTreeSet<AbsolutePath>,
+    /// The platform that it is made for; `None`: the engine does not report it.
+    pub(crate) platform: Option<Platform>,
 }
 
 /// An image in a list of images.
@@ -45,7 +48,11 @@ impl Engine {
         let Some(id) = image.id.and_then(|id| Digest::new(id).ok()) else { return Ok(None) };
         let declared = image.config.and_then(|config| config.volumes).unwrap_or_default();
         let volumes = declared.iter().filter_map(|path| AbsolutePath::of_image(path)).collect();
-        Ok(Some(HeldImage { id, volumes }))
+        let named = |part: Option<String>| part.filter(|part| !part.is_empty());
+        let platform = named(image.os).zip(named(image.architecture)).map(|(os, architecture)| {
+            Platform::new(&os, &architecture, image.variant.as_deref().unwrap_or_default())
+        });
+        Ok(Some(HeldImage { id, volumes, platform }))
     }
 
     /// Returns the images that match a filter such as `label` or `reference`.

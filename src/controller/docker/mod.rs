@@ -34,7 +34,10 @@ mod services;
 mod session;
 mod settings;
 mod step;
+#[cfg(test)]
+mod tests;
 mod transfer;
+mod usage;
 mod vitals;
 
 use std::future::Future;

@@ -6,7 +6,9 @@ use bollard::models::{
     EndpointIpamConfig, EndpointSettings, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest, VolumeCreateRequest,
 };
-use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
+};
 
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
@@ -150,6 +152,26 @@ impl Engine {
             ..Default::default()
         };
         within("create a volume", QUICK, docker.create_volume(request)).await.map(drop)
+    }
+
+    /// Returns the networks that a record created.
+    pub(crate) async fn networks_of_record(&self, record: &str) -> Result<Vec<NetworkName>> {
+        let docker = self.docker().await?;
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{}={record}", label::RECORD)])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let networks = within("list networks", QUICK, docker.list_networks(Some(options))).await?;
+        let names = networks.into_iter().filter_map(|network| network.name);
+        Ok(names.filter_map(|name| NetworkName::new(name).ok()).collect())
+    }
+
+    /// Returns whether any container, running or not, refers to the network. The engine itself would remove a network
+    /// of stopped containers, which could then not be started again.
+    pub(crate) async fn is_network_used(&self, name: &NetworkName) -> Result<bool> {
+        let docker = self.docker().await?;
+        let filters = HashMap::from([("network".to_owned(), vec![name.to_string()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
+        Ok(!containers.is_empty())
     }
 
     /// Removes the network. Succeeds if it does not exist.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Engine, EngineError, Result};
 use crate::model::container::Secret;
 use crate::model::name::Digest;
+use crate::model::platform::Platform;
 
 /// The header in which the engine expects the credentials for a registry.
 const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
@@ -22,18 +23,21 @@ const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
 const RETRYING: &str = "Retrying in ";
 
 impl Engine {
-    /// Pulls an image by its name, with the tag `latest` if it has neither a tag nor a digest. `patience` is
-    /// the timeout without progress.
+    /// Pulls an image by its name, with the tag `latest` if it has neither a tag nor a digest. Without a `platform`, the
+    /// engine chooses its own. `patience` is the timeout without progress.
     pub(crate) async fn pull(
         &self,
         name: &str,
+        platform: Option<&Platform>,
         proof: Option<&Secret>,
         patience: Duration,
         progress: &mut (impl FnMut(String) + Send),
     ) -> Result<()> {
         let docker = proven(self.connection().await?, proof);
-        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name)).build();
-        let lines = docker.create_image(Some(options), None, None);
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag_beside(name));
+        let options =
+            platform.iter().fold(options, |options, platform| options.platform(&platform.to_string()));
+        let lines = docker.create_image(Some(options.build()), None, None);
         follow(lines, Transfer { doing: "pulling", name, patience }, progress).await
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tracing::info;
 
+use super::images::pull_rule;
 use super::reconciler::{Planned, Reconciler};
 use crate::controller::clock::now;
 use crate::controller::docker::{EngineError, OneOffStreams, backup, holder};
@@ -327,6 +328,7 @@ impl Reconciler {
                     environment: environment.clone(),
                     reference: reference.clone(),
                     digest: digest.clone(),
+                    rule: pull_rule(&planned.intent),
                     metrics: self.stopwatch.metrics().clone(),
                 };
                 let origin = host_of(reference).map(|host| host.to_string()).unwrap_or_default();

@@ -39,6 +39,7 @@ pub(in crate::controller) fn of(
             Supply::Tag { .. } => SupplyKind::Tag,
             Supply::Promotion { .. } | Supply::Manual => SupplyKind::Named,
         },
+        may_pull: spec.pull_policy.may_pull(),
         options: resolved(declared, desired, record),
         declared: Some(Box::new(declared.clone())),
         needs: spec.needs.clone(),

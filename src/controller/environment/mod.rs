@@ -6,6 +6,8 @@ pub(super) mod authority;
 pub(super) mod before;
 pub(super) mod forget;
 pub(super) mod generations;
+pub(super) mod group_turns;
+mod images;
 pub(super) mod intent;
 pub(super) mod jobs;
 pub(super) mod last_output;

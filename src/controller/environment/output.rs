@@ -20,6 +20,7 @@ use crate::model::logs::LogOptions;
 use crate::model::name::{EnvironmentName, JobName};
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::time::Timestamp;
+use crate::model::usage::ResourceUsage;
 
 /// How often a log stream checks for the next container. The check only reads memory.
 const LOOK: Duration = Duration::from_millis(200);
@@ -93,6 +94,16 @@ impl Controller {
         }
         let serving = serving.ok_or_else(|| format!("{environment} has no container"))?;
         self.output_of(&serving.id, &options).await
+    }
+
+    /// What the serving container of an environment uses; `None`: nothing runs.
+    ///
+    /// # Errors
+    /// Returns a sentence if the engine does not answer.
+    pub async fn usage(&self, environment: &EnvironmentName) -> Result<Option<ResourceUsage>, String> {
+        let serving = self.serving(environment).filter(|seen| seen.state == ContainerState::Running);
+        let Some(serving) = serving else { return Ok(None) };
+        self.reconciler.engine.usage(&serving.id).await.map_err(|error| error.to_string())
     }
 
     /// The newest container of this role that ran a command once.

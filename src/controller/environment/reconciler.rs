@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::authority::Authority;
+use super::group_turns::GroupTurns;
+use super::images::{of_other_platforms, pull_rule};
 use super::intent;
 use super::jobs::JobRequests;
 use super::last_output::SecretFileCache;
@@ -52,6 +54,7 @@ pub(in crate::controller) struct Reconciler {
     pub(in crate::controller) cache: Arc<ContainerCache>,
     pub(in crate::controller) jobs: Jobs,
     pub(in crate::controller) turns: Turns,
+    pub(in crate::controller) group_turns: GroupTurns,
     pub(in crate::controller) prober: Prober,
     pub(in crate::controller) front: FrontHandle,
     pub(in crate::controller) guard: Guard,
@@ -138,6 +141,7 @@ impl Reconciler {
             self.log_generations(&planned.desired).await?;
             let before = self.status.status(environment)?;
             let (planned, urgency) = self.in_turn(planned)?;
+            let planned = self.in_group_turn(planned)?;
             self.record_job_events(&planned).await?;
             self.store_changes(&planned).await?;
             self.update_front(&planned);
@@ -290,12 +294,19 @@ impl Reconciler {
         let of_entry = intent.entry.image.iter().filter_map(|image| image.id.clone());
         let of_good = memory.good.iter().chain(&memory.before).filter_map(|good| good.image.id.clone());
         let ids: BTreeSet<Digest> = of_entry.chain(of_good).collect();
-        let image_volumes = self.cache.images(engine, ids).await?;
-        let images: BTreeSet<Digest> = image_volumes.keys().cloned().collect();
+        let held = self.cache.images(engine, ids).await?;
+        let platform = match &intent.options {
+            Ok(options) => &options.run.platform,
+            Err(_) => &spec.run.platform,
+        };
+        let other_platforms = of_other_platforms(&held, platform.as_ref());
+        let images: BTreeSet<Digest> =
+            held.keys().filter(|id| !other_platforms.contains_key(*id)).cloned().collect();
+        let image_volumes = held.into_iter().map(|(id, held)| (id, held.volumes)).collect();
         let registry_presence = self.registry_presence(spec, &intent.entry);
         let recipe = build.as_ref().and_then(|(_, inputs)| Some(inputs.as_ref().ok()?.recipe.clone()));
         let need = plan::need(intent, &images, &registry_presence, recipe.as_ref());
-        let (acquisition, job) = self.acquisition(&need, &intent.entry, build).await?;
+        let (acquisition, job) = self.acquisition(&need, intent, build).await?;
         let jobs = self.jobs.state(&intent.environment, job.as_ref());
         let network = match &intent.options {
             Ok(options) => options.network.clone(),
@@ -322,6 +333,7 @@ impl Reconciler {
             ports_of_others: self.cache.ports_of_others(&intent.environment),
             images,
             image_volumes,
+            other_platforms,
             network: self.cache.network(engine, &network).await?,
             registry_presence,
             recipe,
@@ -365,11 +377,13 @@ impl Reconciler {
     async fn acquisition(
         &self,
         need: &Need,
-        entry: &Entry,
+        intent: &Intent,
         build: Option<(&Task, Result<Inputs, String>)>,
     ) -> Result<(Option<Acquisition>, Option<JobKey>), PassError> {
         match (need, build) {
-            (Need::Pull { reference, digest }, _) => Ok((None, Some(JobKey::pull(reference, digest)))),
+            (Need::Pull { reference, digest }, _) => {
+                Ok((None, Some(JobKey::pull(reference, digest, &pull_rule(intent)))))
+            }
             (Need::Push { id, repository }, _) => {
                 Ok((None, Some(JobKey::Push(format!("{id} {repository}")))))
             }
@@ -385,7 +399,7 @@ impl Reconciler {
                 Ok((known, Some(JobKey::Build(key))))
             }
             // An image may be here before its pull has ended. That pull must not be cancelled as unwanted.
-            (Need::Nothing, _) => Ok((Some(Acquisition::NotNeeded), pull_of(entry))),
+            (Need::Nothing, _) => Ok((Some(Acquisition::NotNeeded), pull_of(intent))),
             (Need::Unobtainable { .. } | Need::Build { .. } | Need::Rebuild { .. }, _) => {
                 Ok((Some(Acquisition::NotNeeded), None))
             }
@@ -452,9 +466,9 @@ impl Reconciler {
     }
 }
 
-fn pull_of(entry: &Entry) -> Option<JobKey> {
-    let Image { reference, digest, .. } = entry.image.as_ref()?;
-    Some(JobKey::pull(reference.as_ref()?, digest.as_ref()?))
+fn pull_of(intent: &Intent) -> Option<JobKey> {
+    let Image { reference, digest, .. } = intent.entry.image.as_ref()?;
+    Some(JobKey::pull(reference.as_ref()?, digest.as_ref()?, &pull_rule(intent)))
 }
 
 fn no_overlay(message: String) -> Acquisition {

@@ -9,4 +9,4 @@ pub(super) mod remote;
 mod running;
 pub(super) mod slots;
 
-pub(super) use running::{BuildLimits, JobEnd, JobKey, JobProgress, Jobs};
+pub(super) use running::{BuildLimits, JobEnd, JobKey, JobProgress, Jobs, PullRule};

@@ -1,16 +1,19 @@
 //! A pull as a job: only by digest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::registries::{Registries, TransferError, explained, until_quiet_is_over};
-use crate::controller::docker::{Engine, EngineError};
+use super::running::PullRule;
+use crate::controller::docker::{Engine, EngineError, HeldImage};
 use crate::controller::jobs::{JobEnd, JobProgress};
 use crate::metrics::{MeasuredResult, Metrics};
 use crate::model::cause;
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
+use crate::model::platform::Platform;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage, local_path};
 use crate::model::spec::RegistryAccess;
 use crate::model::status::Reason;
@@ -23,6 +26,7 @@ pub(in crate::controller) struct EnvironmentPull {
     /// The repository as the record names it.
     pub(in crate::controller) reference: String,
     pub(in crate::controller) digest: Digest,
+    pub(in crate::controller) rule: PullRule,
     pub(in crate::controller) metrics: Metrics,
 }
 
@@ -30,6 +34,9 @@ impl EnvironmentPull {
     /// Pulls it. A digest that the registry does not have is a permanent failure, which the plan doubts
     /// after a while. A registry that does not answer or denies access is a temporary one.
     pub(in crate::controller) async fn run(self, progress: JobProgress) -> JobEnd {
+        if !self.rule.may_pull {
+            return self.find().await;
+        }
         let began = Instant::now();
         let pulled = self.pull(&progress).await;
         let result = if pulled.is_ok() { MeasuredResult::Pulled } else { MeasuredResult::Failed };
@@ -51,6 +58,36 @@ impl EnvironmentPull {
         }
     }
 
+    /// Looks for the image on this host, because its registry must not be asked.
+    async fn find(&self) -> JobEnd {
+        let (reference, digest) = (&self.reference, &self.digest);
+        let name = format!("{reference}@{digest}");
+        let message = match self.engine.image(&name).await {
+            Ok(Some(held)) => match self.other_platform(&name, &held) {
+                Some(words) => words,
+                None => {
+                    let (reference, digest) = (Some(reference.clone()), Some(digest.clone()));
+                    return JobEnd::Got(Image { reference, digest, id: Some(held.id) });
+                }
+            },
+            Ok(None) => format!(
+                "{name} is not on this host, and with this `pull_policy` abide does not pull it: pull it by hand, or edit \
+                 `pull_policy`"
+            ),
+            Err(error) => {
+                let (reason, message) = (Reason::EngineUnavailable, error.to_string());
+                return JobEnd::Unavailable { reason, message, pause: Duration::ZERO };
+            }
+        };
+        JobEnd::Failed { reason: Reason::ImageNotFound, message }
+    }
+
+    /// Why an image cannot be used, if it is made for another platform.
+    fn other_platform(&self, name: &str, held: &HeldImage) -> Option<String> {
+        let (declared, of) = (self.rule.platform.as_ref()?, held.platform.as_ref()?);
+        (!declared.runs(of)).then(|| format!("{name} is made for {of}, and `platform` is {declared}"))
+    }
+
     async fn pull(&self, progress: &JobProgress) -> Result<Image, TransferError> {
         let (reference, digest) = (&self.reference, &self.digest);
         // The engine reports a name that no registry could have.
@@ -59,16 +96,21 @@ impl EnvironmentPull {
         let name = format!("{}@{digest}", found_at.as_ref().unwrap_or(reference));
         let wanted = PullRequest {
             name: &name,
+            platform: self.rule.platform.as_ref(),
             host: repository.as_ref().map(ImageRepository::host),
             of: repository.as_ref().map(|repository| (repository, digest)),
             is_between: found_at.is_some(),
         };
         fetch(&self.engine, &self.registries, &wanted, &mut |line| progress.report(line)).await?;
-        let id = self.engine.image_id(&name).await?;
+        let held = self.engine.image(&name).await?;
         // The registry is not at fault: it has the image, which was removed here meanwhile.
         let gone = || EngineError::Refused(format!("{name} was pulled and then removed"));
-        let id = id.ok_or_else(gone)?;
+        let held = held.ok_or_else(gone)?;
         self.registries.found(reference, digest);
+        if let Some(words) = self.other_platform(&name, &held) {
+            return Err(TransferError::NoPlatform(words));
+        }
+        let id = held.id;
         // An image pulled only by digest has no name, and a plain prune removes unnamed images.
         let (keep, tag) = keep_name(&self.environment, digest);
         self.engine.tag(id.as_str(), &keep, &tag).await.map_err(gone_again)?;
@@ -80,6 +122,8 @@ impl EnvironmentPull {
 struct PullRequest<'a> {
     /// The name for the engine.
     name: &'a str,
+    /// The platform to pull; `None`: the engine's choice.
+    platform: Option<&'a Platform>,
     /// Its registry; `None`: no registry could have such a name.
     host: Option<&'a RegistryHost>,
     /// The image at the registry itself, if it is pulled by digest.
@@ -98,12 +142,14 @@ async fn fetch(
 ) -> Result<(), TransferError> {
     let Some(host) = wanted.host else {
         let patience = RegistryAccess::default().patience;
-        return Ok(engine.pull(wanted.name, None, patience, report).await?);
+        return Ok(engine.pull(wanted.name, wanted.platform, None, patience, report).await?);
     };
     registries.may_be_asked(host)?;
     let proof = if wanted.is_between { None } else { registries.proof(host).await? };
     let patience = registries.access(host).patience;
-    let Err(error) = engine.pull(wanted.name, proof.as_ref(), patience, report).await else { return Ok(()) };
+    let Err(error) = engine.pull(wanted.name, wanted.platform, proof.as_ref(), patience, report).await else {
+        return Ok(());
+    };
     let Some((repository, digest)) = wanted.of.filter(|_| !wanted.is_between) else {
         registries.learn_limit(host, &error, std::future::ready(Ok(()))).await;
         return Err(until_quiet_is_over(TransferError::from(error).with(host), registries.quiet_for(host)));
@@ -135,7 +181,7 @@ pub(in crate::controller) async fn pull_declared(
     name: &str,
 ) -> Result<(), EngineError> {
     let host = host_of(name);
-    let wanted = PullRequest { name, host: host.as_ref(), of: None, is_between: false };
+    let wanted = PullRequest { name, platform: None, host: host.as_ref(), of: None, is_between: false };
     fetch(engine, registries, &wanted, &mut |_| {}).await.map_err(refused)
 }
 

@@ -22,6 +22,7 @@ use crate::failpoint;
 use crate::model::build::{Acquisition, BuildKey};
 use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
+use crate::model::platform::Platform;
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::model::view::BuildProgress;
@@ -45,9 +46,21 @@ pub(crate) enum JobKey {
 
 impl JobKey {
     /// The key of a pull.
-    pub(crate) fn pull(reference: &str, digest: &Digest) -> Self {
-        Self::Pull(format!("{reference}@{digest}"))
+    pub(crate) fn pull(reference: &str, digest: &Digest, rule: &PullRule) -> Self {
+        let platform = rule.platform.iter().map(|platform| format!(" for {platform}"));
+        let found = (!rule.may_pull).then(|| " on this host".to_owned());
+        let rule: String = platform.chain(found).collect();
+        Self::Pull(format!("{reference}@{digest}{rule}"))
     }
+}
+
+/// How an image is brought to the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PullRule {
+    /// The platform that it must be made for; `None`: the engine's choice.
+    pub(crate) platform: Option<Platform>,
+    /// Whether it may come from a registry. Otherwise, it must be on the host already.
+    pub(crate) may_pull: bool,
 }
 
 /// The end of a job, unless it was cancelled.

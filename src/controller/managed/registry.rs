@@ -110,7 +110,7 @@ impl RegistryReconciler {
             (Ok(image), _) => (image, None),
             // Until the declared image is here, the container that exists is repaired as it is.
             (Err(missing @ Obstacle::Down(_)), Some(id)) => {
-                (HeldImage { id, volumes: BTreeSet::new() }, Some(missing))
+                (HeldImage { id, volumes: BTreeSet::new(), platform: None }, Some(missing))
             }
             (Err(obstacle), _) => return Err(obstacle.to_string()),
         };

@@ -138,7 +138,7 @@ impl PollSource {
     fn environments(&self) -> Box<dyn Iterator<Item = &EnvironmentName> + Send + '_> {
         match self {
             Self::Branches(branches) => Box::new(branches.tracking.iter().map(|(name, _)| name)),
-            Self::Tags(tags) => Box::new(tags.tracking.iter().map(|(name, _)| name)),
+            Self::Tags(tags) => Box::new(tags.tracking.iter().map(|(name, ..)| name)),
         }
     }
 

@@ -10,10 +10,11 @@ use super::Tools;
 use super::poll_state::PollFailure;
 use super::results::unrecorded;
 use crate::controller::clock::now;
-use crate::model::desired::Image;
+use crate::model::desired::{AskedTag, Image};
 use crate::model::error::chain;
 use crate::model::name::EnvironmentName;
 use crate::model::poll::QueryPeriod;
+use crate::model::pull::PullPolicy;
 use crate::model::reference::{ImageRepository, RegistryHost, TaggedImage};
 use crate::model::spec::{Manifest, Supply};
 use crate::model::status::Reason;
@@ -27,8 +28,8 @@ pub(super) struct Tags {
     pub(super) interval: Duration,
     /// The environments that push there, each with its repository.
     pub(super) pushers: Vec<(EnvironmentName, ImageRepository)>,
-    /// The environments that track a tag there.
-    pub(super) tracking: Vec<(EnvironmentName, TaggedImage)>,
+    /// The environments that track a tag there, each with its policy.
+    pub(super) tracking: Vec<(EnvironmentName, TaggedImage, PullPolicy)>,
 }
 
 /// The tracked tags of every registry.
@@ -49,19 +50,22 @@ pub(super) fn all(manifest: &Manifest) -> HashMap<RegistryHost, Tags> {
         if let Supply::Tag { image } = &spec.supply {
             let host = image.repository.host();
             let tags = all.entry(host.clone()).or_insert_with(|| empty(host));
-            tags.tracking.push((environment.clone(), image.clone()));
+            tags.tracking.push((environment.clone(), image.clone(), spec.pull_policy));
         }
     }
     all
 }
 
 impl Tags {
-    /// Asks for the digest of each tag and records it. Returns whether all of them are known now.
+    /// Asks for the digest of each tag that is due and records it. Returns whether all of them are known now.
     pub(super) async fn ask(&self, tools: &Tools, pause: Duration) -> bool {
         let mut all_known = true;
-        for (environment, image) in &self.tracking {
+        for (environment, image, policy) in &self.tracking {
             let from = now();
-            let found = record(environment, image, from, tools).await;
+            let found = match is_due(environment, image, *policy, from, tools) {
+                true => record(environment, image, *policy, from, tools).await,
+                false => Ok(()),
+            };
             let asked = QueryPeriod { from, to: now() };
             all_known &= tools.findings.note(environment, asked, found, pause).await;
         }
@@ -92,10 +96,29 @@ impl Tags {
     }
 }
 
+/// Whether the registry is to be asked about a tag now: by the policy, by a user, or because of an announced push.
+fn is_due(
+    environment: &EnvironmentName,
+    image: &TaggedImage,
+    policy: PullPolicy,
+    now: Timestamp,
+    tools: &Tools,
+) -> bool {
+    let Ok(desired) = tools.desired.get(environment) else { return true };
+    let answered = desired.asked_tag.filter(|asked| asked.image == image.to_string());
+    let is_old = match policy {
+        PullPolicy::Every(interval) => answered.is_none_or(|asked| now >= asked.at.after(interval)),
+        PullPolicy::Missing => answered.is_none(),
+        PullPolicy::Always | PullPolicy::Never | PullPolicy::Build => true,
+    };
+    is_old || desired.asked.is_some() || desired.tag_hint.is_some()
+}
+
 /// Applies the digest of a tag to the record.
 async fn record(
     environment: &EnvironmentName,
     image: &TaggedImage,
+    policy: PullPolicy,
     from: Timestamp,
     tools: &Tools,
 ) -> Result<(), PollFailure> {
@@ -105,6 +128,11 @@ async fn record(
     let moved = tools.findings.resolver.advance_tag(environment, named, note, asked).await;
     if let Some(generation) = moved.map_err(|error| unrecorded(&error))? {
         info!(%environment, %generation, tag = %image, "tag updated");
+    }
+    if policy != PullPolicy::Always {
+        let asked = AskedTag { image: image.to_string(), at: from };
+        let noted = tools.findings.resolver.note_tag(environment, asked).await;
+        noted.map_err(|error| unrecorded(&error))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::controller::clock::now;
 use crate::model::desired::{Desired, Hint, Image, Origin, TagHint};
 use crate::model::name::{BranchName, CommitId, Digest, Generation};
+use crate::model::pull::PullPolicy;
 use crate::model::spec::RepositorySpec;
 use crate::model::status::Reason;
 use crate::record::{Change, Handles, Push, open};
@@ -110,7 +111,7 @@ async fn a_late_announced_tag_is_rechecked_without_polling() {
         host: host.parse().unwrap(),
         interval: Duration::ZERO,
         pushers: Vec::new(),
-        tracking: vec![(name("shop"), image)],
+        tracking: vec![(name("shop"), image, PullPolicy::Always)],
     };
     let hint = TagHint { digest: digest(), by: "registry".to_owned(), at: now() };
     handles.writer.announce_tag(vec![name("shop")], hint).await.unwrap();
@@ -188,7 +189,10 @@ async fn a_failing_repository_does_not_stop_polling_of_others() {
         host: host.parse().unwrap(),
         interval: Duration::from_secs(60),
         pushers: vec![(name("pusher"), pushed.parse().unwrap())],
-        tracking: vec![(name("first"), tag("broken/tag")), (name("second"), tag("good/tag"))],
+        tracking: vec![
+            (name("first"), tag("broken/tag"), PullPolicy::Always),
+            (name("second"), tag("good/tag"), PullPolicy::Always),
+        ],
     };
     let poller = poller(PollSource::Tags(tags), &handles);
     let (poll_state, errors) = (poller.tools.findings.poll_state.clone(), poller.tools.errors.clone());
@@ -202,4 +206,45 @@ async fn a_failing_repository_does_not_stop_polling_of_others() {
     let of = |environment| handles.desired.get(&name(environment)).unwrap().entry;
     assert_eq!(of("second").image.unwrap().digest, Some(digest()));
     assert_eq!(of("first").generation, Generation(0));
+}
+
+#[tokio::test]
+async fn a_pull_policy_limits_how_often_a_tag_is_asked_for() {
+    let (host, home) = (registry().await, tempfile::tempdir().unwrap());
+    let handles = open(home.path()).unwrap();
+    let shop = name("shop");
+    let asks = |tag: &str, policy: &str| {
+        let image = format!("{host}/late/shop:{tag}").parse().unwrap();
+        let tags = Tags {
+            host: host.parse().unwrap(),
+            interval: Duration::from_secs(60),
+            pushers: Vec::new(),
+            tracking: vec![(name("shop"), image, policy.parse().unwrap())],
+        };
+        poller(PollSource::Tags(tags), &handles)
+    };
+    let desired = || handles.desired.get(&shop).unwrap();
+    let missing = asks("stable", "missing");
+    assert!(missing.ask(0).await, "the first image is asked for");
+    assert_eq!(desired().entry.image.unwrap().digest, Some(older()));
+    for _ in 0..LATE {
+        assert!(missing.ask(0).await && asks("stable", "daily").ask(0).await);
+        assert!(missing.tools.findings.poll_state.of(&shop).answered.is_some(), "a wait is answered");
+    }
+    assert_eq!(desired().entry.generation, Generation(1), "the registry has another digest by now");
+    for _ in 0..LATE {
+        handles.writer.sync(&shop, now(), true).await.unwrap();
+        assert!(missing.ask(0).await);
+    }
+    assert_eq!(desired().entry.generation, Generation(2), "a user asked for it");
+    let before = desired().asked_tag.unwrap();
+    assert!(asks("other", "missing").ask(0).await);
+    assert_ne!(desired().asked_tag.unwrap().image, before.image, "another tag is asked for");
+    assert!(asks("other", "every_1s").ask(0).await);
+    let old = desired().asked_tag.unwrap().at;
+    while desired().asked_tag.unwrap().at == old {
+        assert!(asks("other", "every_1s").ask(0).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(desired().asked_tag.unwrap().at >= old.after(Duration::from_secs(1)), "not before its time");
 }

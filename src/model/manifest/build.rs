@@ -51,6 +51,8 @@ pub(super) fn read(field: &ManifestField<'_>) -> Option<BuildSpec> {
     let flag = |key| table.get(key).and_then(|field| field.flag()).unwrap_or_default();
     Some(BuildSpec {
         recipe: recipe?,
+        // The environment declares it.
+        platform: None,
         remove,
         overlay,
         checkout,
@@ -76,6 +78,7 @@ pub(super) fn by_default() -> BuildSpec {
             secrets: BTreeMap::new(),
             options: BuildOptions::default(),
         },
+        platform: None,
         remove: Vec::new(),
         overlay: Vec::new(),
         checkout: Vec::new(),

@@ -13,10 +13,12 @@ use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABE
 use crate::model::name::{AgentName, BranchName, ContainerName, EnvironmentName, GroupName, SiteName};
 use crate::model::one_off::Hook;
 use crate::model::ports::TransportProtocol;
+use crate::model::pull::{InvalidPullPolicy, PullPolicy};
 use crate::model::reference::ImageRepository;
 use crate::model::site::SiteSettings;
 use crate::model::spec::{
-    EnvironmentSpec, HttpsMode, NeededChecks, PortMapping, Publish, RestartMode, RunOptions, Supply, Update,
+    BuildSpec, EnvironmentSpec, HttpsMode, NeededChecks, PortMapping, Publish, RestartMode, RunOptions,
+    Supply, Update,
 };
 use crate::model::workload::{PortMode, SwarmSpec};
 
@@ -25,6 +27,9 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The accepted forms of `restart`.
 const RESTART: &str = "\"always\" or \"on-failure\"";
+
+/// The accepted forms of a need.
+const NEED: &str = "\"healthy\", \"started\" or \"completed\"";
 
 /// The default of `init`. A shell that is pid 1 forwards no signals.
 const DEFAULT_INIT: bool = true;
@@ -120,16 +125,19 @@ fn read_spec(
     let stop_timeout = read_stop_timeout(table);
     let update = table.get("update");
     let update = update.and_then(|field| field.parsed("\"start-first\" or \"stop-first\"", read_update));
+    let pull_policy = read_pull_policy(table);
     let restart = table.get("restart").and_then(|field| field.parsed(RESTART, read_restart));
     let has_port = table.get("port").is_some();
     let health = health::read(table, port);
     if let Some(swarm) = &swarm {
         swarm::check(table, swarm, restart.unwrap_or_default(), &health, &draft.volumes);
     }
+    let platform = table.get("platform").and_then(|field| field.parsed(options::PLATFORM, options::platform));
     let build = match table.get("build") {
         Some(field) => build::read(&field),
         None => table.get("source").map(|_| build::by_default()),
     };
+    let build = build.map(|build| BuildSpec { platform: platform.clone(), ..build });
     let push = read_push(table);
     let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
     let verify = gates::read_verify(table);
@@ -140,6 +148,7 @@ fn read_spec(
         secrets: secrets::files(table),
         aliases: options::aliases(table),
         networks: options::networks(table),
+        platform,
         settings: options::settings(table, &draft.volumes),
     };
     secrets::check_places(table, &run, &draft.volumes);
@@ -163,6 +172,7 @@ fn read_spec(
         site: draft.site.clone(),
         run,
         supply: draft.supply.clone()?,
+        pull_policy,
         command,
         env,
         volumes: draft.volumes.clone(),
@@ -198,22 +208,15 @@ fn read_needs(table: &Table<'_>) -> BTreeMap<EnvironmentName, NeedCondition> {
         return BTreeMap::new();
     }
     let need = |entry: &ManifestField<'_>| {
-        let condition = entry.parsed("\"healthy\" or \"started\"", need_condition);
+        let condition = entry.parsed(NEED, need_condition);
         Some((entry.key_as_name()?, condition?))
     };
     entries.iter().filter_map(need).collect()
 }
 
 fn need_condition(text: &str) -> Result<NeedCondition, String> {
-    if text == "completed" {
-        return Err(
-            "must be \"healthy\" or \"started\": a program that runs once and ends is the `release` \
-            command of the environment that needs it"
-                .to_owned(),
-        );
-    }
     let found = NeedCondition::ALL.into_iter().find(|condition| condition.as_str() == text);
-    found.ok_or_else(|| "must be \"healthy\" or \"started\"".to_owned())
+    found.ok_or_else(|| format!("must be {NEED}"))
 }
 
 /// Notes a problem for limits that contradict each other.
@@ -285,6 +288,28 @@ fn read_supply(table: &Table<'_>) -> Option<(Supply, Option<NeededChecks>)> {
             None
         }
     }
+}
+
+/// Reads when the image is pulled.
+fn read_pull_policy(table: &Table<'_>) -> PullPolicy {
+    let Some(field) = table.get("pull_policy") else { return PullPolicy::default() };
+    let policy: Option<PullPolicy> = field.parsed("a policy such as \"missing\"", |text| {
+        text.parse().map_err(|error: InvalidPullPolicy| error.to_string())
+    });
+    let policy = policy.unwrap_or_default();
+    let (has_image, has_source) = (table.get("image").is_some(), table.get("source").is_some());
+    match policy {
+        PullPolicy::Never | PullPolicy::Build if has_image => field.must(format!(
+            "must not be \"{policy}\" beside `image`, because only a registry knows the image of a tag: leave `image` out, \
+             and name an image of this host with `abide set`"
+        )),
+        PullPolicy::Build if !has_source => field.must("must not be \"build\" without a `source` to build"),
+        PullPolicy::Every(_) if !has_image => {
+            field.must(format!("must not be \"{policy}\" without an `image`, whose tag abide asks for"));
+        }
+        _ => {}
+    }
+    policy
 }
 
 /// Reads the push target. Only images that are built on this host are pushed.

@@ -12,7 +12,8 @@ const ROOT: &str = ".";
 
 pub(super) fn read(field: &ManifestField<'_>) -> Option<FollowedManifest> {
     let table = field.table(&keys::MANIFEST)?;
-    let repository = repository::read_table(&table, None);
+    let webhook = table.get("webhook").and_then(|hook| repository::read_webhook(&hook));
+    let repository = repository::read_table(&table, webhook);
     let branch = match table.get("branch") {
         Some(field) => field.name(),
         None => BranchName::new(BRANCH).ok(),

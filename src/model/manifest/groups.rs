@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cross::{Declarations, NamedPartial, lost};
 use super::places::Places;
 use super::problem::Problem;
-use crate::model::group::MemberNeeds;
+use crate::model::group::{MemberNeeds, NeedCondition};
 use crate::model::name::{EnvironmentName, GroupName, NetworkAlias};
-use crate::model::spec::{EnvironmentSpec, Supply};
+use crate::model::spec::{EnvironmentSpec, RestartMode, Supply};
 
 type Members<'d> = Vec<NamedPartial<'d>>;
 
@@ -40,6 +40,7 @@ pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places
         found.extend(apart(group, &members, places));
         found.extend(names_twice(group, &members, places));
         found.extend(circular_needs(group, &members, places));
+        found.extend(never_complete(group, &members, places));
         found.extend(promoted_apart(declared, group, &members, places));
     }
     found
@@ -138,6 +139,25 @@ fn names_twice(group: &GroupName, members: &[NamedPartial<'_>], places: &Places)
                  another name for one of them"
             );
             found.push(of_group(places, name, message));
+        }
+    }
+    found
+}
+
+/// Members that are needed `completed` and whose programs are started again whenever they end.
+fn never_complete(group: &GroupName, members: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, draft) in members {
+        let completed = draft.needs.iter().filter(|(_, condition)| **condition == NeedCondition::Completed);
+        for (short, _) in completed {
+            let spec = member(members, group, short).and_then(|(_, needed)| needed.spec.as_ref());
+            if spec.is_some_and(|spec| spec.restart == RestartMode::Always) {
+                let message = format!(
+                    "`{short}` must not be \"completed\" without an end: declare `restart = \"on-failure\"` there, or \
+                     need it \"healthy\""
+                );
+                found.push(places.problem(&format!("environment.{name}.needs.{short}"), message));
+            }
         }
     }
     found

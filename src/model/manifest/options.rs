@@ -13,6 +13,7 @@ use crate::model::mount::Mount;
 use crate::model::name::{NetworkAlias, NetworkName};
 use crate::model::network::{Attachment, Attachments};
 use crate::model::options::{SETTINGS, Settings};
+use crate::model::platform::{InvalidPlatform, Platform};
 use crate::model::ports::{self, PortMapping, TransportProtocol};
 
 /// The accepted forms of a port.
@@ -20,6 +21,13 @@ const PORT: &str = "a text such as \"8080:80\" or a table { target = 80, publish
 const ADDRESS: &str = "an address such as \"127.0.0.1\"";
 const RANGE: &str = "a port such as 80 or a range such as \"8000-8009\"";
 const PROTOCOL: &str = "\"tcp\" or \"udp\"";
+
+/// The accepted forms of a platform.
+pub(super) const PLATFORM: &str = "a platform such as \"linux/amd64\" or \"linux/arm/v7\"";
+
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
+    text.parse().map_err(|error: InvalidPlatform| error.to_string())
+}
 
 /// Reads `ports`.
 pub(super) fn ports(table: &Table<'_>) -> Vec<PortMapping> {

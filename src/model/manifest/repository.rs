@@ -52,7 +52,8 @@ fn read_poll(table: &Table<'_>) -> Duration {
     poll
 }
 
-fn read_webhook(field: &ManifestField<'_>) -> Option<WebhookSpec> {
+/// Reads a webhook.
+pub(super) fn read_webhook(field: &ManifestField<'_>) -> Option<WebhookSpec> {
     let table = field.table(&keys::WEBHOOK)?;
     let secret = secrets::read(&table);
     let provider = table.required("provider")?;

@@ -248,7 +248,9 @@ impl Manifest {
         let of_registries = self.registries.iter().filter_map(|(host, access)| {
             Some((format!("registry_access.{host}.webhook"), access.webhook.clone()?))
         });
-        of_git.chain(of_registries).collect()
+        let of_manifest = self.followed.iter().filter_map(|followed| hook(&followed.repository));
+        let of_manifest = of_manifest.map(|secret| ("manifest.webhook".to_owned(), secret));
+        of_git.chain(of_manifest).chain(of_registries).collect()
     }
 
     /// Every file of environment variables on this host, with the dotted path of its place.

@@ -125,7 +125,8 @@ impl ValueForm {
                 let is_added = |option: &&str| !option.starts_with("label=") || has(declared, option);
                 texts(seen).filter(is_added).eq(texts(declared))
             }
-            (Self::Words(_), None) => items_of(declared).next().is_none(),
+            // The engine shows nothing for `false`, zero and empty lists.
+            (_, None) => is_unset(declared),
             (_, seen) => seen == Some(declared),
         }
     }

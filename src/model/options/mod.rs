@@ -22,6 +22,7 @@ use super::env_file::EnvFile;
 use super::mount::AbsolutePath;
 use super::name::{ContainerName, NetworkAlias, NetworkName};
 use super::network::{Attachment, Attachments};
+use super::platform::Platform;
 use super::ports::PortMapping;
 use super::secret_file::SecretFile;
 
@@ -44,6 +45,9 @@ pub struct RunOptions {
     /// Networks beside the managed one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: Attachments,
+    /// The platform that the image must be made for; `None`: the engine's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// The options that go to the engine as they are.
     #[serde(skip_serializing_if = "Settings::is_empty")]
     pub settings: Settings,
@@ -60,6 +64,8 @@ impl RunOptions {
     pub fn of_sandbox(&self) -> Self {
         Self {
             settings: self.settings.of_sandbox(),
+            // Its image is abide's own.
+            platform: None,
             env_files: Vec::new(),
             secrets: BTreeMap::new(),
             ..self.clone()
@@ -88,13 +94,14 @@ impl RunOptions {
 
     /// The manifest keys whose values differ.
     pub fn edited(&self, now: &Self) -> Vec<&'static str> {
-        let Self { ports, env_files, secrets, aliases, networks, settings } = self;
+        let Self { ports, env_files, secrets, aliases, networks, platform, settings } = self;
         let compared = [
             ("ports", *ports != now.ports),
             ("env_file", *env_files != now.env_files),
             ("secrets", *secrets != now.secrets),
             ("aliases", *aliases != now.aliases),
             ("networks", *networks != now.networks),
+            ("platform", *platform != now.platform),
         ];
         let edited = compared.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key);
         edited.chain(settings.edited(&now.settings)).collect()

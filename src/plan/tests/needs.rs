@@ -18,7 +18,23 @@ fn needing(condition: NeedCondition) -> World {
 }
 
 fn is(world: &mut World, is_started: bool, is_healthy: bool) {
-    world.observed.members.insert(db(), MemberState { is_started, is_healthy });
+    let state = MemberState { is_started, is_healthy, is_completed: false };
+    world.observed.members.insert(db(), state);
+}
+
+#[test]
+fn a_version_that_needs_a_complete_program_waits_until_it_has_ended() {
+    let mut world = needing(NeedCondition::Completed);
+    world.set(1);
+    is(&mut world, true, true);
+    let plan = world.rest();
+    assert_eq!(plan.verdict.reason, Reason::AwaitingNeeds, "a running program is ready, and not complete");
+    assert!(plan.verdict.message.ends_with("waits until shop-db is complete"), "{plan:?}");
+    assert!(world.observed.containers.is_empty(), "{world:?}");
+    let ended = MemberState { is_started: true, is_healthy: true, is_completed: true };
+    world.observed.members.insert(db(), ended);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
 }
 
 #[test]

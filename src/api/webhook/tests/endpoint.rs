@@ -45,6 +45,14 @@ async fn a_push_is_recorded_for_the_environments_tracking_its_branch() {
 }
 
 #[tokio::test]
+async fn a_push_of_the_manifests_branch_is_accepted_without_an_environment() {
+    let inbox = MemoryInbox::new();
+    let (status, body) = post(&inbox, "github", &push("manifest", COMMIT)).await;
+    assert_eq!((status.as_u16(), body), (202, json!({"status": "recorded", "environments": []})));
+    assert!(inbox.seen().is_empty());
+}
+
+#[tokio::test]
 async fn a_replayed_delivery_is_reported_as_repeated() {
     let inbox = MemoryInbox::new();
     assert_eq!(post(&inbox, "github", &push("dev", COMMIT)).await.0, StatusCode::ACCEPTED);

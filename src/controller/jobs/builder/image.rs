@@ -38,6 +38,8 @@ pub(super) struct ImageBuild<'a> {
     pub(super) secrets: &'a BTreeMap<String, Secret>,
     /// Labels of the image. abide adds none to an image for environments, because labels are part of its ID.
     pub(super) labels: BTreeMap<String, String>,
+    /// Whether it is the image of the environment, not that of a step.
+    pub(super) is_final: bool,
     /// Further options.
     pub(super) options: &'a BuildOptions,
     /// The tag for the image.
@@ -61,6 +63,7 @@ impl ActiveBuild<'_> {
             target: order.target,
             args: order.args,
             labels: order.labels,
+            platform: self.task.spec.platform.as_ref().filter(|_| order.is_final),
             options: order.options,
             tag: order.tag,
             builder: engine.builder().await?,

@@ -120,10 +120,11 @@ impl ActiveBuild<'_> {
             Recipe::Script { command, image, env } => {
                 // A script receives the commit and the branch, so both are inputs of its image.
                 let (task, of_tree) = (self.task, fingerprint_tree(tree).await?);
-                let inputs = serde_json::json!({
+                let mut inputs = serde_json::json!({
                     "script": command, "image": image, "env": env, "tree": of_tree,
                     "commit": task.revision, "branch": task.branch, "tags": self.tags,
                 });
+                self.add_platform(&mut inputs);
                 Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: Vec::new(), lacks_base: false })
             }
             Recipe::Dockerfile { context, dockerfile, target, args, steps, secrets, options } => {
@@ -146,8 +147,16 @@ impl ActiveBuild<'_> {
                     // Not part of the hash otherwise, so that earlier builds are still found.
                     inputs["options"] = serde_json::json!(options);
                 }
+                self.add_platform(&mut inputs);
                 Ok(InputKeys { key: BuildKey(key_of(&inputs)), steps: keys, lacks_base })
             }
+        }
+    }
+
+    /// Adds the platform to the inputs, if one is declared.
+    fn add_platform(&self, inputs: &mut serde_json::Value) {
+        if let Some(platform) = &self.task.spec.platform {
+            inputs["platform"] = serde_json::json!(platform);
         }
     }
 

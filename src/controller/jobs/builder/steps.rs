@@ -85,6 +85,7 @@ impl ActiveBuild<'_> {
             extra,
             secrets,
             labels,
+            is_final: false,
             options,
             tag,
             place,

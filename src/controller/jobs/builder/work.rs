@@ -81,11 +81,24 @@ impl<'a> ActiveBuild<'a> {
         let (environment, revision) = (&self.task.environment, &self.task.revision);
         info!(%environment, build = self.number, %revision, "build started");
         let image = self.build(&tree, &content, place.path()).await?;
+        self.check_platform(&image).await?;
         if content.lacks_base {
             // The build may have pulled the base image meanwhile, and the next build will see it in the key.
             self.content = self.content(&tree).await.ok().map(|content| content.key).or(self.content.take());
         }
         Ok(image)
+    }
+
+    /// Rejects an image for another platform than the declared one, such as that of a script.
+    async fn check_platform(&self, image: &Image) -> Result<(), BuildError> {
+        let (Some(declared), Some(id)) = (&self.task.spec.platform, &image.id) else { return Ok(()) };
+        let made_for = self.builder.engine.image(id.as_str()).await?.and_then(|held| held.platform);
+        match made_for.filter(|made_for| !declared.runs(made_for)) {
+            Some(made_for) => Err(BuildError::failed(format!(
+                "the build made an image for {made_for}, and `platform` is {declared}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     async fn build(&mut self, tree: &Path, content: &InputKeys, place: &Path) -> Result<Image, BuildError> {
@@ -113,6 +126,7 @@ impl<'a> ActiveBuild<'a> {
             extra,
             secrets,
             labels,
+            is_final: true,
             options,
             tag: &tag,
             place,

@@ -23,8 +23,8 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 also called `db`. All members run on one host"),
         Key::new("needs", ValueShape::Values).default("`{}`").example(r#"{ db = "healthy" }"#)
             .meaning("the members of the group that a new version waits for before its release command and its \
-                container start: each by its short name, and `\"healthy\"` or `\"started\"`. The current \
-                container serves meanwhile, and is healed without waiting"),
+                container start: each by its short name, and `\"healthy\"`, `\"started\"` or `\"completed\"`. The \
+                current container serves meanwhile, and is healed without waiting"),
         Key::new("publish", ValueShape::OneOf("port, text or `false`", &[ValueShape::Port, ValueShape::Text, ValueShape::False])).default("the same as `port`, on all addresses").example("8901")
             .meaning("the host port. `\"127.0.0.1:8900\"` and `\"[::1]:8900\"` bind one address; `false` \
                 publishes no port. Two environments cannot publish the same port. If `ports` lists `port`, nothing else \
@@ -74,6 +74,15 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 registry [announces a push](#registry_accesshostwebhook). With a digest, \
                 `\"name:tag@sha256:...\"` or `\"name@sha256:...\"`, abide runs exactly that image until you \
                 edit the key"),
+        Key::new("platform", ValueShape::Text).default("the engine's choice").example(r#""linux/arm64""#)
+            .meaning("the platform of the image, for pulls, builds and containers: abide runs no image of another \
+                platform. The host must be able to run its programs"),
+        Key::new("pull_policy", ValueShape::Text).default(r#"`"always"`"#).example(r#""missing""#)
+            .meaning("when abide asks the registry for the image of the tag in `image`, by compose's names. \
+                `\"always\"`: at every poll and announced push. `\"missing\"` (or `\"if_not_present\"`): once, and \
+                again after an edit of `image` or `abide sync`. `\"daily\"`, `\"weekly\"`, `\"every_12h\"`: once in that \
+                time. Without `image`, `\"never\"` means that abide pulls nothing and runs only images of the host, and \
+                `\"build\"` the same for a `source`. Whatever the policy, abide runs the recorded digest"),
         Key::new("build", ValueShape::Table(&BUILD)).default("the `Dockerfile` in the root, with a `source`")
             .meaning("how abide builds an image from the source: \
                 [`environment.NAME.build`](#environmentnamebuild)"),

@@ -59,6 +59,11 @@ pub(in crate::model::manifest) static MANIFEST: Section = Section {
             .default(r#"`"60s"`"#)
             .example(r#""30s""#)
             .meaning("how often abide looks for a new commit. At least `\"5s\"`"),
+        Key::new("webhook", ValueShape::Table(&WEBHOOK)).default("none: the branch is only polled").meaning(
+            "the provider that announces pushes to `/webhooks/manifest`: \
+                [`repository.NAME.webhook`](#repositorynamewebhook). A repository of the manifest with the same `url` and \
+                a webhook announces them too",
+        ),
         Key::new("forge", ValueShape::Table(&FORGE)).default("none: nothing is reported").meaning(
             "where abide reports whether a commit is in force, as the status `abide/manifest`: \
                 [`repository.NAME.forge`](#repositorynameforge)",

@@ -65,12 +65,17 @@ fn needs_name_other_members_of_the_group_without_circles() {
         &two("needs = { db = \"healthy\" }", "needs = { web = \"healthy\" }"),
         &["4: circular `needs`: web needs db needs web"],
     );
+    problems(&two("needs = { db = \"completed\" }", "restart = \"on-failure\""), &[]);
     problems(
         &two("needs = { db = \"completed\" }", ""),
-        &["4: `db` must be \"healthy\" or \"started\": a program that runs once and ends is the `release` \
-            command of the environment that needs it"],
+        &[
+            "4: `db` must not be \"completed\" without an end: declare `restart = \"on-failure\"` there, or need it \"healthy\"",
+        ],
     );
-    problems(&two("needs = { db = \"ready\" }", ""), &["4: `db` must be \"healthy\" or \"started\""]);
+    problems(
+        &two("needs = { db = \"ready\" }", ""),
+        &["4: `db` must be \"healthy\", \"started\" or \"completed\""],
+    );
     problems(
         &format!("{DEV}needs = {{ db = \"healthy\" }}\n"),
         &["4: `needs` names members of a `group`: declare the same `group` here and there"],

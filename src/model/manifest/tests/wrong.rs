@@ -1298,5 +1298,24 @@ fn backups_that_could_not_be_made_are_told_with_their_line() {
             "8: `command` does not go with `backup`: the command before a backup is `command` in it",
         ),
         ("restart = \"no\"", "4: `restart` must be \"always\" or \"on-failure\""),
+        (
+            "platform = \"arm64\"",
+            "4: `platform` must be a platform such as \"linux/amd64\" or \"linux/arm/v7\"",
+        ),
+        (
+            "pull_policy = \"hourly\"",
+            "4: `pull_policy` must be \"always\", \"missing\", \"if_not_present\", \"never\", \"build\", \"daily\", \"weekly\" or \
+             an interval such as \"every_12h\"",
+        ),
+        (
+            "image = \"a:1\"\npull_policy = \"never\"",
+            "5: `pull_policy` must not be \"never\" beside `image`, because only a registry knows the image of a tag: leave \
+             `image` out, and name an image of this host with `abide set`",
+        ),
+        ("pull_policy = \"build\"", "4: `pull_policy` must not be \"build\" without a `source` to build"),
+        (
+            "pull_policy = \"daily\"",
+            "4: `pull_policy` must not be \"daily\" without an `image`, whose tag abide asks for",
+        ),
     ]);
 }

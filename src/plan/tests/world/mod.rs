@@ -591,6 +591,7 @@ fn intent() -> Intent {
         sync: None,
         bad: Vec::new(),
         supply: SupplyKind::Named,
+        may_pull: true,
         options: Ok(options()),
         needs: BTreeMap::new(),
         hooks: Hooks::default(),
