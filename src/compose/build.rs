@@ -178,7 +178,9 @@ fn rest(draft: &mut EnvironmentDraft, context: &Context<'_>, build: &Node) {
             continue;
         }
         let platforms = value.one_or_many();
-        let is_own = |platform: &&Node| platform.text() == Some(context.input.platform);
+        let declared =
+            draft.get("platform").and_then(Value::as_str).unwrap_or(context.input.platform).to_owned();
+        let is_own = |platform: &&Node| platform.text() == Some(declared.as_str());
         if key == "platforms" && platforms.iter().any(is_own) {
             continue;
         }

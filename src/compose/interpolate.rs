@@ -1,8 +1,9 @@
 //! Variables in values: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?error}`,
-//! `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`, and `$$` for a dollar.
+//! `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`, and `$$` for a dollar. In place of a secret, its mark appears.
 
 use std::collections::BTreeMap;
 
+use super::secrets::{is_secret, marked};
 use super::yaml::Scalar;
 
 /// The deepest nesting of defaults in defaults.
@@ -122,7 +123,7 @@ impl Expansion<'_> {
         if value.is_none() && notes {
             self.scalar.unset.push(name.to_owned());
         }
-        value
+        value.map(|value| if is_secret(name, &value) { marked(name) } else { value })
     }
 }
 
@@ -173,6 +174,25 @@ mod tests {
         ] {
             assert_eq!(expanded(text).unwrap().0.text, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_never_becomes_its_value() {
+        let variables = [("DB_PASSWORD", "hunter2"), ("URL", "http://u:hunter2@h"), ("TOKEN_TTL", "5")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        for text in
+            ["$DB_PASSWORD", "a ${X:-${DB_PASSWORD}}", "${DB_PASSWORD:?set it}", "${DB_PASSWORD-x}/$URL"]
+        {
+            let mut scalar = Scalar { text: text.to_owned(), ..Scalar::default() };
+            expand(&mut scalar, &variables, &mut Vec::new()).unwrap();
+            assert!(
+                !scalar.text.contains("hunter2") && super::super::secrets::is_marked(&scalar.text),
+                "{text}"
+            );
+        }
+        let mut plain = Scalar { text: "${DB_PASSWORD:+set} $TOKEN_TTL".to_owned(), ..Scalar::default() };
+        expand(&mut plain, &variables, &mut Vec::new()).unwrap();
+        assert_eq!(plain.text, "set 5");
     }
 
     #[test]

@@ -152,20 +152,20 @@ pub(crate) struct ConvertedService {
 /// # Errors
 /// Returns [`ComposeError`] if the files are not a project that compose would run.
 pub(crate) fn convert(input: &ComposeInput<'_>) -> Result<Converted, ComposeError> {
-    let project = project::load(input)?;
-    let (mut secrets, mut files) = (BTreeMap::new(), BTreeMap::new());
+    let project = project::load(input).map_err(|error| ComposeError(secrets::shown(&error.0)))?;
+    let (mut references, mut files) = (BTreeMap::new(), BTreeMap::new());
     let shared = shared_sources(&project);
     let checkout = widened(&input.checkout, &project);
     let mut drafts = Vec::new();
     for (name, node) in &project.services {
-        let (secrets, files) = (&mut secrets, &mut files);
+        let (secrets, files) = (&mut references, &mut files);
         let mut context =
             Context { input, project: &project, checkout: &checkout, secrets, files, shared: &shared };
         drafts.push(service::convert(&mut context, name, node));
     }
     name_apart(&mut drafts);
     let manifest = accepted(input, &checkout, &project, &mut drafts);
-    secrets.retain(|variable, _| {
+    references.retain(|variable, _| {
         manifest.contains(&format!("secret_env = {}", toml(&Value::from(variable.as_str()))))
     });
     files.retain(|file, _| manifest.contains(file.as_str()));
@@ -184,9 +184,9 @@ pub(crate) fn convert(input: &ComposeInput<'_>) -> Result<Converted, ComposeErro
         manifest,
         files,
         services: services.collect(),
-        secrets,
-        off: project.off.into_iter().collect(),
-        missing: project.required.into_iter().map(|it| (it.name, it.message)).collect(),
+        secrets: references,
+        off: project.off.into_iter().map(|(name, profiles)| (name, secrets::shown(&profiles))).collect(),
+        missing: project.required.into_iter().map(|it| (it.name, secrets::shown(&it.message))).collect(),
     })
 }
 
@@ -331,7 +331,8 @@ fn written(
             draft.lost.iter().for_each(|why| add(None, &format!("# lost: {}", comment(why))));
         }
     }
-    (lines.join("\n") + "\n", owners)
+    // Only comments can still hold the mark of a secret.
+    (secrets::shown(&lines.join("\n")) + "\n", owners)
 }
 
 fn head(

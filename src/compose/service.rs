@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 use super::draft::EnvironmentDraft;
 use super::interpolate::is_variable;
 use super::project::ComposeProject;
-use super::secrets::is_secret;
+use super::secrets::{self, is_marked, is_secret};
 use super::time::{duration, whole_seconds, written};
 use super::yaml::{Node, Scalar, YamlKind};
 use super::{Checkout, ComposeInput};
 use super::{build, health, network, settings, storage};
 use crate::model::name::ContainerName;
+use crate::model::platform::Platform;
+use crate::model::pull::PullPolicy;
 use crate::model::reference::{ImageRepository, TaggedImage};
 
 /// Everything that a service is converted with.
@@ -101,6 +103,7 @@ pub(super) fn convert(context: &mut Context<'_>, name: &str, service: &Node) -> 
     order(&mut draft, service);
     rest(&mut draft, service);
     unset(&mut draft, service);
+    secrets::settle(&mut draft, context);
     draft
 }
 
@@ -184,6 +187,10 @@ fn image(draft: &mut EnvironmentDraft, context: &mut Context<'_>, name: &str, se
             draft.change("`image` is left out: abide names the images that it builds");
         }
         build::convert(draft, context, name, build);
+        // Every image with a `build` is built, and only its base images are pulled.
+        if service.get_text("pull_policy") == Some("build") {
+            draft.set("pull_policy", "build");
+        }
         return;
     }
     let Some(image) = service.get("image").and_then(Node::scalar) else {
@@ -195,22 +202,23 @@ fn image(draft: &mut EnvironmentDraft, context: &mut Context<'_>, name: &str, se
         build::convert(draft, context, &builder, &build);
         return;
     }
-    match service.get_text("pull_policy") {
-        Some("never" | "build") => {
+    let policy = service.get_text("pull_policy").unwrap_or("always");
+    match policy.parse::<PullPolicy>() {
+        Ok(PullPolicy::Never | PullPolicy::Build) => {
+            draft.set("pull_policy", "never");
             draft.act(format!(
                 "the image {} is only on this host: after the start of the daemon, run `abide set {} IMAGE` \
                  with the ID that `docker image ls --no-trunc` shows",
                 image.text, draft.environment
             ));
         }
-        policy => {
-            if let Some(policy) = policy.filter(|policy| *policy != "always") {
-                draft.change(format!(
-                    "`pull_policy: {policy}`: abide tracks the tag, and pulls each new image"
-                ));
-            }
+        Ok(declared) => {
             tagged(draft, image);
+            if declared != PullPolicy::Always {
+                draft.set("pull_policy", declared.to_string());
+            }
         }
+        Err(_) => draft.lose(format!("`pull_policy: {policy}` is not a policy that abide knows")),
     }
 }
 
@@ -239,14 +247,21 @@ fn tagged(draft: &mut EnvironmentDraft, image: &Scalar) {
     }
 }
 
+/// The platform of the image. One word stands for this host's platform, if it is part of it.
 fn platform(draft: &mut EnvironmentDraft, context: &Context<'_>, service: &Node) {
-    let Some(platform) = service.get_text("platform") else { return };
+    let Some(text) = service.get_text("platform") else { return };
     let own = context.input.platform;
-    if platform == own || own.starts_with(&format!("{platform}/")) || platform.trim_end_matches("/v8") == own
-    {
-        draft.change(format!("`platform: {platform}` is this host's, which abide uses anyway"));
-    } else {
-        draft.lose(format!("`platform: {platform}`: abide runs images of the host's platform, {own}"));
+    let declared = if own.split('/').any(|part| part == text) { own } else { text };
+    match declared.parse::<Platform>() {
+        Ok(declared) => {
+            draft.set("platform", declared.to_string());
+            if own.parse::<Platform>().is_ok_and(|own| !own.runs(&declared)) {
+                draft.change(format!(
+                    "`platform` is not this host's, {own}: it needs an emulator for these programs"
+                ));
+            }
+        }
+        Err(error) => draft.lose(format!("`platform` {error}")),
     }
 }
 
@@ -306,10 +321,11 @@ fn variable(
             }
         };
     };
-    let of_variables = scalar.variables.iter().any(|variable| {
+    let is_of_secret = |variable: &String| {
         let text = context.project.variables.get(variable).map_or("", String::as_str);
         is_secret(variable, if text.is_empty() { "x" } else { text }) && !scalar.text.is_empty()
-    });
+    };
+    let of_variables = is_marked(&scalar.text) || scalar.variables.iter().any(is_of_secret);
     if let [unset, ..] = scalar.unset.as_slice() {
         let is_needed = context.project.required.iter().any(|required| required.name == *unset);
         if is_variable(&scalar.raw) && (is_needed || is_secret(name, "x")) {
@@ -441,8 +457,8 @@ fn lifecycle(draft: &mut EnvironmentDraft, service: &Node) {
 fn order(draft: &mut EnvironmentDraft, service: &Node) {
     for (needed, options) in service.get("depends_on").map(Node::entries).unwrap_or_default() {
         let condition = match options.get_text("condition") {
-            // A program that has completed is ready.
-            Some("service_healthy" | "service_completed_successfully") => "healthy",
+            Some("service_healthy") => "healthy",
+            Some("service_completed_successfully") => "completed",
             _ => "started",
         };
         draft.needs.push((needed.clone(), condition.to_owned()));

@@ -1,9 +1,12 @@
 //! Volumes, configs and secrets.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::draft::EnvironmentDraft;
 use super::project::ComposeProject;
+use super::secrets::{is_secret, variables_of as secrets_in};
 use super::service::Context;
 use super::yaml::{Node, YamlKind};
 use crate::model::secret_file::FOLDER;
@@ -211,7 +214,19 @@ fn configs(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
         let file = declared.and_then(|it| it.get_text("file")).map(|path| context.input.written_path(path));
         let content = declared.and_then(|it| it.get_text("content")).map(str::to_owned);
         let of_env = declared.and_then(|it| it.get_text("environment"));
-        let content = content.or_else(|| context.project.variables.get(of_env?).cloned());
+        // The file is beside the manifest, so it holds no secret either.
+        let secret = content.as_deref().and_then(|text| secrets_in(text).next());
+        let value = of_env.and_then(|name| Some((name, context.project.variables.get(name)?)));
+        let secret =
+            secret.or(value.filter(|(name, text)| is_secret(name, text)).map(|(name, _)| name.to_owned()));
+        if let Some(variable) = secret {
+            draft.lose(format!(
+                "the config `{name}` would show {variable}, and abide writes no secret into a file beside the manifest: \
+                 write the file yourself and name it as its `file`, or make it one of `secrets`"
+            ));
+            continue;
+        }
+        let content = content.or_else(|| value.map(|(_, text)| text.clone()));
         match (file, content) {
             (Some(file), _) => mounts.push(Value::from(format!("{file}:{target}:ro"))),
             (None, Some(content)) => {
@@ -226,7 +241,7 @@ fn configs(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
 
 fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &Node, mounts: &mut Vec<Value>) {
     let mut all = Map::new();
-    let is_mounted = is_read_only(service);
+    let in_memory = memory_paths(context.project, service);
     for item in service.get("secrets").map(Node::items).unwrap_or_default() {
         let Some(name) = item.text().or_else(|| item.get_text("source")) else { continue };
         let Some(mut secret) = declared_secret(context, name) else {
@@ -235,9 +250,13 @@ fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
             draft.lose(format!("the secret `{name}`, {why}"));
             continue;
         };
-        // abide writes the files of secrets, which a read-only container does not allow. Compose mounts them.
-        if let (true, Some(file)) = (is_mounted, secret.get("secret_file").and_then(Value::as_str)) {
-            mounts.push(mounted_secret(draft, context, file, item.get_text("target").unwrap_or(name)));
+        // abide writes the files of secrets before the start, which a read-only container does not allow, and which a
+        // file system in memory would hide. Compose mounts them.
+        let target = secret_path(item.get_text("target").unwrap_or(name));
+        let is_hidden = in_memory.iter().any(|memory| Path::new(&target).starts_with(memory));
+        let file = secret.get("secret_file").and_then(Value::as_str);
+        if let (true, Some(file)) = (is_read_only(service) || is_hidden, file) {
+            mounts.push(mounted_secret(draft, context, file, &target));
             continue;
         }
         if let Some(target) = item.get_text("target") {
@@ -264,13 +283,27 @@ fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
     }
 }
 
-/// The mount of a secret's file, whose relative target is in the folder of secrets.
+/// The paths at which a service has a file system in memory.
+fn memory_paths(project: &ComposeProject, service: &Node) -> Vec<String> {
+    let mounts = mounts_of(project, service, 0);
+    let of_mounts = mounts.iter().filter(|mount| mount.get_text("type") == Some("tmpfs"));
+    let of_mounts = of_mounts.filter_map(|mount| mount.get_text("target"));
+    let short = service.get("tmpfs").map(Node::items).unwrap_or_default().iter().filter_map(Node::text);
+    let short = short.map(|text| text.split(':').next().unwrap_or_default());
+    of_mounts.chain(short).map(str::to_owned).collect()
+}
+
+/// The path of a secret in the container. A relative one is in the folder of secrets.
+fn secret_path(target: &str) -> String {
+    if target.starts_with('/') { target.to_owned() } else { format!("{FOLDER}/{target}") }
+}
+
+/// The mount of a secret's file.
 fn mounted_secret(draft: &mut EnvironmentDraft, context: &Context<'_>, file: &str, target: &str) -> Value {
     if !(context.input.exists)(file.as_ref()) {
         draft.act(format!("put the secret {file} in place"));
     }
-    let folder = if target.starts_with('/') { String::new() } else { format!("{FOLDER}/") };
-    Value::from(format!("{}:{folder}{target}:ro", context.input.written_path(file)))
+    Value::from(format!("{}:{target}:ro", context.input.written_path(file)))
 }
 
 /// A mode in octal digits. YAML reads `0440` and `0o440` as octal, and `288` as the same number.

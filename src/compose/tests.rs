@@ -220,6 +220,143 @@ fn secrets_of_a_read_only_service_are_mounted_as_compose_does() {
 }
 
 #[test]
+fn secrets_below_a_file_system_in_memory_are_mounted_too() {
+    let text = "services:\n  web:\n    image: a:1\n    tmpfs: ['/run:size=1m']\n    volumes: [{type: tmpfs, target: /keys}]\n\
+                \x20   secrets: [db, {source: db, target: /keys/db}, {source: db, target: /app/db}]\nsecrets: {db: {file: ./db.txt}}\n";
+    let manifest = case(text).manifest();
+    holds(
+        &manifest,
+        &[
+            "volumes = [\"../db.txt:/run/secrets/db:ro\", \"../db.txt:/keys/db:ro\"]",
+            "secrets = { db = { secret_file = \"/srv/shop/db.txt\", target = \"/app/db\" } }",
+            "tmpfs = [\"/keys\", \"/run:size=1m\"]",
+        ],
+    );
+    let config = "services:\n  web:\n    image: a:1\n    tmpfs: /etc/app\n    configs: [{source: c, target: /etc/app/c}]\n\
+                  configs: {c: {content: x}}\n";
+    holds(&case(config).manifest(), &["volumes = [\"./shop.files/c:/etc/app/c:ro\"]"]);
+    let of_env = "services:\n  web:\n    image: a:1\n    tmpfs: /run\n    secrets: [key]\nsecrets: {key: {environment: KEY}}\n";
+    assert!(case(of_env).converted().unwrap().services[0].lost.join("; ").contains("below /run of `tmpfs`"));
+}
+
+/// Every place of a compose file that holds a text, with a secret in it.
+const PLACES: &[&str] = &[
+    "command: [server, --pass, '${DB_PASSWORD}']",
+    "command: server --pass ${DB_PASSWORD}",
+    "entrypoint: [server, '${DB_PASSWORD}']",
+    "healthcheck: {test: [CMD, cli, -a, '${DB_PASSWORD}']}",
+    "healthcheck: {test: 'cli \"$$(echo ${DB_PASSWORD})\"'}",
+    "labels: {auth: '${DB_PASSWORD}'}",
+    "labels: ['${DB_PASSWORD}=x']",
+    "container_name: 'a-${DB_PASSWORD}'",
+    "hostname: '${DB_PASSWORD}'",
+    "user: '${DB_PASSWORD}'",
+    "working_dir: '/${DB_PASSWORD}'",
+    "volumes: ['./${DB_PASSWORD}:/x']",
+    "volumes: ['x:/${DB_PASSWORD}']",
+    "tmpfs: ['/${DB_PASSWORD}']",
+    "env_file: ['${DB_PASSWORD}.env']",
+    "ports: ['${DB_PASSWORD}:80']",
+    "logging: {driver: syslog, options: {syslog-address: 'tcp://x:${DB_PASSWORD}@y'}}",
+    "extra_hosts: {'a': '${DB_PASSWORD}'}",
+    "networks: {default: {aliases: ['${DB_PASSWORD}']}}",
+    "networks: [named]",
+    "dns_search: '${DB_PASSWORD}'",
+    "sysctls: {net.core.somaxconn: '${DB_PASSWORD}'}",
+    "security_opt: ['label=${DB_PASSWORD}']",
+    "stop_grace_period: '${DB_PASSWORD}'",
+    "mem_limit: '${DB_PASSWORD}'",
+    "deploy: {replicas: '${DB_PASSWORD}'}",
+    "depends_on: ['${DB_PASSWORD}']",
+    "restart: 'on-failure:${DB_PASSWORD}'",
+    "profiles: ['${DB_PASSWORD}']",
+    "image: 'app:${DB_PASSWORD}'",
+    "build: {context: 'https://x:${DB_PASSWORD}@example.com/a.git'}",
+    "build: {context: ., args: {A: '${DB_PASSWORD}'}}",
+    "build: {context: ., args: [DB_PASSWORD]}",
+    "build: {context: ., target: '${DB_PASSWORD}', labels: {a: '${DB_PASSWORD}'}, network: '${DB_PASSWORD}'}",
+    "build: {context: ., dockerfile: '${DB_PASSWORD}', cache_from: ['${DB_PASSWORD}']}",
+    "secrets: [{source: s, target: '${DB_PASSWORD}'}]",
+    "configs: [{source: text, target: /x}]",
+    "configs: [{source: env, target: /x}]",
+    "configs: [{source: s, target: '/${DB_PASSWORD}'}]",
+    "platform: '${DB_PASSWORD}'",
+    "pull_policy: '${DB_PASSWORD}'",
+    "network_mode: 'service:${DB_PASSWORD}'",
+    "environment: {A: 'x ${DB_PASSWORD}', DB_PASSWORD: , B: '${NONE:-${DB_PASSWORD}}'}",
+    "environment: ['A=x ${DB_PASSWORD}', '${DB_PASSWORD}=x', DB_PASSWORD]",
+    "odd: '${DB_PASSWORD}'",
+    "deploy: {resources: {limits: {cpus: '${DB_PASSWORD}'}}}",
+    "annotations: {a: '${DB_PASSWORD}'}",
+    "extends: {service: a, file: '${DB_PASSWORD}.yaml'}",
+];
+
+#[test]
+fn no_value_of_a_secret_reaches_the_manifest_from_any_place_of_the_file() {
+    for place in PLACES {
+        let image = if ["image", "build", "extends"].iter().any(|key| place.starts_with(key)) {
+            ""
+        } else {
+            "image: a:1\n    "
+        };
+        let text = format!(
+            "services:\n  web:\n    {image}{place}\n  other:\n    image: a:1\nvolumes: {{x: {{name: '${{DB_PASSWORD}}'}}}}\n\
+             networks: {{named: {{name: '${{DB_PASSWORD}}'}}}}\nsecrets: {{s: {{file: ./s}}}}\n\
+             configs: {{s: {{file: ./s}}, text: {{content: 'a ${{DB_PASSWORD}}'}}, env: {{environment: DB_PASSWORD}}}}\n"
+        );
+        let case = case(Box::leak(text.into_boxed_str())).with("/srv/shop/.env", "DB_PASSWORD=hunter2\n");
+        let converted = match case.converted() {
+            Ok(converted) => converted,
+            Err(error) => {
+                assert!(!error.contains("hunter2"), "{place}: {error}");
+                continue;
+            }
+        };
+        let all = format!(
+            "{}{:?}{}",
+            converted.manifest,
+            converted.files,
+            serde_json::to_string(&converted).unwrap()
+        );
+        assert!(!all.contains("hunter2") && !secrets::is_marked(&all), "{place}: {all}");
+        if !converted.manifest.is_empty() {
+            let file = SourceFile { name: "m.toml".to_owned(), text: converted.manifest.clone() };
+            manifest::parse_with_places(&[file], None).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_secret_outside_of_environment_is_read_by_a_shell_or_reported_with_a_remedy() {
+    let text = "services:\n  redis:\n    image: redis:7\n    command: sh -c 'redis-server --requirepass ${REDIS_PASSWORD}'\n\
+                \x20   healthcheck: {test: 'redis-cli -a \"${REDIS_PASSWORD}\" ping'}\n  db:\n    image: db:1\n\
+                \x20   command: [serve, --password, '${DB_PASSWORD}']\n  web:\n    build: {context: ., args: {TOKEN_OF_NPM: '${NPM_TOKEN}'}}\n";
+    let case = case(text).with("/srv/shop/.env", "REDIS_PASSWORD=a\nDB_PASSWORD=b\nNPM_TOKEN=c\n");
+    let converted = case.converted().unwrap();
+    holds(
+        &converted.manifest,
+        &[
+            "command = [\"sh\", \"-c\", \"redis-server --requirepass \\\"${REDIS_PASSWORD}\\\"\"]",
+            "env = { REDIS_PASSWORD = { secret_env = \"REDIS_PASSWORD\" } }",
+        ],
+    );
+    assert!(
+        converted.manifest.contains("\"redis-cli -a \\\"${REDIS_PASSWORD}\\\" ping\""),
+        "{}",
+        converted.manifest
+    );
+    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["REDIS_PASSWORD"]);
+    let lost = |name: &str| {
+        let service = converted.services.iter().find(|service| service.service == name).unwrap();
+        (service.environment.clone(), service.lost.join("; "))
+    };
+    let (environment, why) = lost("db");
+    assert!(environment.is_none() && why.contains("`command` would show DB_PASSWORD"), "{why}");
+    assert!(why.contains("`sh -c '... $$DB_PASSWORD ...'`, add `DB_PASSWORD: ${DB_PASSWORD}` to"), "{why}");
+    assert!(lost("web").1.contains("use a secret of the build"), "{}", lost("web").1);
+}
+
+#[test]
 fn unsupported_services_are_reported_and_the_rest_is_written() {
     let converted = case(
         "services:\n  ok:\n    image: a:1\n  vpn:\n    image: a:1\n    network_mode: service:ok\n  three:\n    image: a:1\n    deploy: {replicas: 3}\n  odd:\n    image: a:1\n    blkio_config: {weight: 300}\n  bad:\n    image: a:1\n    ports: ['http']\n  net:\n    image: a:1\n    networks: [in]\nnetworks: {in: {internal: true}}\n",
@@ -391,7 +528,7 @@ fn services_become_one_group_that_starts_in_the_order_of_the_file() {
         &converted.manifest,
         &[
             "[environment.shop-shop]",
-            "needs = { cache = \"started\", db = \"started\", once = \"healthy\" }",
+            "needs = { cache = \"started\", db = \"started\", once = \"completed\" }",
             "[environment.shop-cache]",
             "# note: it does not wait for migrate (`depends_on`), which is not in this manifest",
         ],
@@ -401,4 +538,43 @@ fn services_become_one_group_that_starts_in_the_order_of_the_file() {
     assert!(web.notes.iter().any(|note| note.contains("migrate")), "{web:?}");
     let alone = case("services: {shop: {image: app}}\n").manifest();
     assert!(alone.contains("[environment.shop]") && !alone.contains("group"), "{alone}");
+}
+
+#[test]
+fn platforms_and_pull_policies_keep_their_values() {
+    let of = |lines: &str| {
+        let text = format!("services:\n  web:\n    image: app:1\n    {lines}\n");
+        case(Box::leak(text.into_boxed_str())).converted().unwrap()
+    };
+    for (lines, written) in [
+        ("platform: linux/amd64", Some("platform = \"linux/amd64\"")),
+        ("platform: linux", Some("platform = \"linux/amd64\"")),
+        ("platform: linux/arm64/v8", Some("platform = \"linux/arm64\"")),
+        ("pull_policy: always", None),
+        ("pull_policy: if_not_present", Some("pull_policy = \"missing\"")),
+        ("pull_policy: missing", Some("pull_policy = \"missing\"")),
+        ("pull_policy: daily", Some("pull_policy = \"daily\"")),
+        ("pull_policy: every_36h", Some("pull_policy = \"every_1day12h\"")),
+        ("pull_policy: never", Some("pull_policy = \"never\"")),
+    ] {
+        let converted = of(lines);
+        assert!(converted.services[0].lost.is_empty(), "{lines}: {converted:?}");
+        match written {
+            Some(written) => holds(&converted.manifest, &[written]),
+            None => assert!(!converted.manifest.contains("pull_policy"), "{}", converted.manifest),
+        }
+    }
+    assert!(of("platform: linux/arm64").services[0].notes.join("; ").contains("needs an emulator"));
+    let never = of("pull_policy: never");
+    assert!(
+        !never.manifest.contains("image =")
+            && never.services[0].first.join("; ").contains("abide set shop-web IMAGE")
+    );
+    for wrong in ["platform: x/y/z/a", "pull_policy: hourly"] {
+        assert!(!of(wrong).services[0].lost.is_empty(), "{wrong}");
+    }
+    let built = case(
+        "services:\n  web:\n    build: {context: ., platforms: [linux/arm64]}\n    platform: linux/arm64\n    pull_policy: build\n",
+    );
+    holds(&built.manifest(), &["platform = \"linux/arm64\"", "pull_policy = \"build\""]);
 }
