@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::super::{Change, Precondition, Promotion, RecordError, RollbackRequest, WriteError};
 use super::{Fixture, at, fixture, hold, image, name, set};
-use crate::model::desired::{Origin, Outcome};
-use crate::model::name::Generation;
+use crate::model::desired::{Desired, HistoryEntry, Origin, Outcome};
+use crate::model::name::{EnvironmentName, Generation};
 use crate::model::status::Reason;
 
-fn changes(number: u64) -> BTreeMap<crate::model::name::EnvironmentName, Change> {
+fn changes(number: u64) -> BTreeMap<EnvironmentName, Change> {
     ["web", "db"].map(|member| (name(member), set(number))).into()
 }
 
@@ -194,4 +196,205 @@ async fn a_replica_that_failed_with_an_image_gets_it_again_only_on_request() {
     assert!(follow(&record).await.is_empty(), "web-2 failed with it");
     record.handles.writer.submit(&name("web-1"), set(2), &[]).await.unwrap();
     assert_eq!(follow(&record).await, ["web-2"], "a person asked for it");
+}
+
+/// One write to the members of a group, or of one of them.
+#[derive(Clone, Debug)]
+enum GroupWrite {
+    /// A promotion of all members: the image, whether the guards hold, and the member whose gate is closed.
+    Promote(u64, bool, Option<usize>),
+    /// A rollback of some members by a person, which holds the others.
+    TakeBack(Vec<bool>, u64),
+    Hold(usize),
+    Resume(usize),
+    /// A push or `abide set` of one member.
+    Set(usize, u64),
+    Ready(usize),
+    /// The loop gives the current version of a member up.
+    Fail(usize),
+    Reopen,
+}
+
+const MEMBERS: [&str; 3] = ["cache", "db", "web"];
+
+fn write() -> impl Strategy<Value = GroupWrite> {
+    let member = 0..MEMBERS.len();
+    prop_oneof![
+        4 => (1..6_u64, any::<bool>(), proptest::option::of(member.clone())).prop_map(|(image, holds, closed)| GroupWrite::Promote(image, holds, closed)),
+        2 => (prop::collection::vec(any::<bool>(), 3), 1..6_u64).prop_map(|(which, image)| GroupWrite::TakeBack(which, image)),
+        1 => member.clone().prop_map(GroupWrite::Hold),
+        2 => member.clone().prop_map(GroupWrite::Resume),
+        2 => (member.clone(), 1..6_u64).prop_map(|(member, image)| GroupWrite::Set(member, image)),
+        4 => member.clone().prop_map(GroupWrite::Ready),
+        3 => member.prop_map(GroupWrite::Fail),
+        1 => Just(GroupWrite::Reopen),
+    ]
+}
+
+fn members(record: &Fixture) -> Vec<Desired> {
+    MEMBERS.map(|member| record.handles.desired.get(&name(member)).unwrap()).to_vec()
+}
+
+/// Does a write. Returns the members that it had to change together: all of them, or none.
+async fn perform(record: &Fixture, write: &GroupWrite, before: &[Desired]) -> Vec<EnvironmentName> {
+    let writer = &record.handles.writer;
+    let all: Vec<EnvironmentName> = MEMBERS.map(name).to_vec();
+    match write {
+        GroupWrite::Promote(number, holds, closed) => {
+            let promotion = |(index, member): (usize, &EnvironmentName)| {
+                let is_open = *closed != Some(index);
+                Promotion {
+                    from: name("test"),
+                    to: member.clone(),
+                    change: Change { origin: Origin::Promotion, ..set(*number) },
+                    message: None,
+                    judge: Box::new(move |_| if is_open { Ok(()) } else { Err(Refusal::Judged) }),
+                }
+            };
+            let guards: Vec<_> = before
+                .iter()
+                .map(|desired| Precondition {
+                    environment: desired.environment.clone(),
+                    generation: Generation(desired.entry.generation.0 + u64::from(!holds)),
+                })
+                .collect();
+            let promotions = all.iter().enumerate().map(promotion).collect();
+            let promoted = writer.promote::<Refusal>(promotions, &guards).await;
+            assert_eq!(promoted.is_ok(), *holds && closed.is_none(), "{write:?}");
+            return if promoted.is_ok() { all } else { Vec::new() };
+        }
+        GroupWrite::TakeBack(which, number) => {
+            let (mut changes, mut holds) = (BTreeMap::new(), BTreeMap::new());
+            for (member, is_changed) in all.iter().zip(which) {
+                if *is_changed {
+                    changes.insert(member.clone(), Change { origin: Origin::Rollback, ..set(*number) });
+                } else {
+                    holds.insert(member.clone(), hold(None));
+                }
+            }
+            let changed: Vec<_> = changes.keys().cloned().collect();
+            writer.submit_together(changes, holds, &[]).await.unwrap();
+            return changed;
+        }
+        GroupWrite::Hold(member) => drop(writer.hold(&all[*member], hold(None)).await.unwrap()),
+        GroupWrite::Resume(member) => drop(writer.resume(&all[*member], at(5), None).await.unwrap()),
+        GroupWrite::Set(member, number) => {
+            drop(writer.submit(&all[*member], set(*number), &[]).await.unwrap())
+        }
+        GroupWrite::Ready(member) => {
+            let generation = before[*member].entry.generation;
+            record.handles.status_writer.outcome(&all[*member], generation, Outcome::Ready).await.unwrap();
+        }
+        GroupWrite::Fail(member) => {
+            let (failed, entry) = (&all[*member], &before[*member].entry);
+            let history = record.handles.status.history(failed).unwrap();
+            let Some((good, image)) = HistoryEntry::last_good(&history, entry) else { return Vec::new() };
+            let request = RollbackRequest {
+                from: entry.generation,
+                image: image.clone(),
+                note: format!("back to {}", good.generation),
+                ..back()
+            };
+            record.handles.resolver.roll_back(failed, request).await.unwrap();
+        }
+        GroupWrite::Reopen => {}
+    }
+    Vec::new()
+}
+
+/// What must hold after each write, compared with before.
+fn check_laws(
+    write: &GroupWrite,
+    before: &[Desired],
+    after: &[Desired],
+    record: &Fixture,
+    together: &[EnvironmentName],
+) {
+    let changed: Vec<&Desired> = before
+        .iter()
+        .zip(after)
+        .filter(|(before, after)| before.entry.generation != after.entry.generation)
+        .map(|(_, after)| after)
+        .collect();
+    for (before, after) in before.iter().zip(after) {
+        let step = after.entry.generation.0.checked_sub(before.entry.generation.0);
+        assert!(
+            matches!(step, Some(0 | 1)),
+            "generations only grow, by one: {write:?}: {before:?} {after:?}"
+        );
+        if step == Some(0) {
+            assert_eq!(before.entry.image, after.entry.image, "{write:?}");
+        }
+        let newest = record.handles.desired.history(&after.environment).unwrap().into_iter().next();
+        let recorded = newest.unwrap_or_default();
+        assert_eq!(
+            (recorded.generation, &recorded.image),
+            (after.entry.generation, &after.entry.image),
+            "{write:?}"
+        );
+    }
+    let names: Vec<&EnvironmentName> = changed.iter().map(|desired| &desired.environment).collect();
+    if !together.is_empty() || matches!(write, GroupWrite::Promote(..) | GroupWrite::TakeBack(..)) {
+        assert_eq!(names, together.iter().collect::<Vec<_>>(), "all or nothing: {write:?}");
+    }
+    // Whatever changed in one write names all of it, with the same numbers: one verdict for all.
+    let all: BTreeMap<EnvironmentName, Generation> =
+        changed.iter().map(|desired| (desired.environment.clone(), desired.entry.generation)).collect();
+    for desired in &changed {
+        let expected = if all.len() > 1 { all.clone() } else { BTreeMap::new() };
+        assert_eq!(desired.entry.together, expected, "{write:?}");
+    }
+    if let GroupWrite::Fail(member) = write {
+        fails_as_one(*member, before, after, record);
+    }
+}
+
+/// If the version of one member is given up, all members that changed with it go back, unless they moved on, are held
+/// or have nothing to go back to.
+fn fails_as_one(member: usize, before: &[Desired], after: &[Desired], record: &Fixture) {
+    let (failed, now) = (&before[member], &after[member]);
+    if now.entry.generation == failed.entry.generation {
+        assert_eq!(before, after, "a refused rollback changes nothing");
+        return;
+    }
+    for (before, after) in before.iter().zip(after).filter(|(one, _)| one.environment != failed.environment) {
+        let environment = &before.environment;
+        let is_joined = failed.entry.together.get(environment) == Some(&before.entry.generation)
+            && before.hold.is_none()
+            && before.entry.origin != Some(Origin::AutomaticRollback);
+        let history = record.handles.status.history(environment).unwrap();
+        let has_good = HistoryEntry::last_good(&history, &before.entry).is_some();
+        let went_back = after.entry.generation != before.entry.generation;
+        assert_eq!(went_back, is_joined && has_good, "{environment}: {before:?} {after:?}");
+        if went_back {
+            let outcome = history.iter().find(|kept| kept.entry.generation == before.entry.generation);
+            assert!(
+                matches!(outcome.and_then(|kept| kept.outcome.as_ref()), Some(Outcome::Failed(_))),
+                "one verdict"
+            );
+            assert_eq!(after.entry.origin, Some(Origin::AutomaticRollback));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_group_changes_as_one_whatever_is_written_to_it_and_its_members(
+        writes in prop::collection::vec(write(), 1..25)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut record = fixture();
+            for write in &writes {
+                if matches!(write, GroupWrite::Reopen) {
+                    record = record.reopen();
+                }
+                let before = members(&record);
+                let together = perform(&record, write, &before).await;
+                check_laws(write, &before, &members(&record), &record, &together);
+            }
+        });
+    }
 }
