@@ -60,7 +60,6 @@ pub(super) fn table(all: &[MeasuredEnvironment], width: Option<usize>) -> String
 }
 
 /// A size in the largest unit in which it is at least one.
-#[expect(clippy::cast_precision_loss, reason = "only one digit after the point is shown")]
 fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = UNITS.into_iter().find(|(unit, _)| bytes >= *unit);

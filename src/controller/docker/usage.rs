@@ -58,7 +58,6 @@ fn file_cache(memory: &ContainerMemoryStats) -> u64 {
     found.copied().unwrap_or_default()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the differences of the counters are far below 2^52")]
 fn percent(now: &ContainerCpuStats, before: &ContainerCpuStats) -> f64 {
     let total = |stats: &ContainerCpuStats| stats.cpu_usage.as_ref().and_then(|usage| usage.total_usage);
     let used = total(now).unwrap_or_default().saturating_sub(total(before).unwrap_or_default());
