@@ -352,7 +352,14 @@ fn variable(
         }
         _ => {
             let variable = secret_name(context.project, &draft.service, name);
-            Some(reference(context, &variable, &format!("line {line} of the compose file")))
+            let mut parts: Vec<String> = secrets::variables_of(&scalar.text).collect();
+            parts.dedup();
+            let with = if parts.is_empty() {
+                String::new()
+            } else {
+                format!(", with the value of {}", parts.join(", "))
+            };
+            Some(reference(context, &variable, &format!("line {line} of the compose file{with}")))
         }
     }
 }
