@@ -27,6 +27,7 @@ pub mod env_file;
 pub mod error;
 pub mod event;
 pub mod evidence;
+pub mod followed;
 pub mod forge;
 pub mod front;
 pub mod gates;

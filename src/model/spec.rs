@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use super::channel::{Channel, ChannelSpec};
 pub use super::checks::NeededChecks;
+pub use super::followed::FollowedManifest;
 pub use super::forge::ForgeSpec;
 use super::gates::{Gates, VerifySpec};
 use super::group::MemberNeeds;
@@ -65,22 +66,6 @@ pub struct Manifest {
     pub channels: BTreeMap<ChannelName, ChannelSpec>,
     /// The branch that all of this comes from; `None`: it is only in the folder.
     pub followed: Option<FollowedManifest>,
-}
-
-/// A branch with the manifest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FollowedManifest {
-    /// Its repository.
-    pub repository: RepositorySpec,
-    /// The branch.
-    pub branch: BranchName,
-    /// The folder of the manifest in the repository, relative to its root.
-    pub path: String,
-}
-
-impl FollowedManifest {
-    /// The last part of the URL of its webhook.
-    pub const HOOK: &str = "manifest";
 }
 
 /// Whether a guard repairs containers while abide is down. The guard is a container of abide with access to

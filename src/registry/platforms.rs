@@ -10,11 +10,11 @@ struct Index {
 
 #[derive(Deserialize)]
 struct IndexEntry {
-    platform: Option<Platform>,
+    platform: Option<IndexPlatform>,
 }
 
 #[derive(Deserialize)]
-struct Platform {
+struct IndexPlatform {
     os: String,
     architecture: String,
     #[serde(default)]
