@@ -254,7 +254,8 @@ pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
     let phrase = OF_PORT.iter().find(|of| lower.contains(*of))?;
     let Some(address) = address_in(words) else {
-        let is_of_network = *phrase == "address already in use" && lower.contains("container networking");
+        // The kernel's error about a port begins with a small letter.
+        let is_of_network = words.ends_with("Address already in use");
         return is_of_network.then(|| {
             format!(
                 "another container, or the network itself, has the fixed address: `docker network inspect NETWORK` \

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{
-    PATIENCE, Scene, Space, Spot, docker, eventually, free_ports, inspected, json, made_image, nginx_image,
+    PATIENCE, Scene, Space, Spot, eventually, free_ports, inspected, json, made_image, nginx_image,
     try_docker,
 };
 
@@ -141,22 +141,4 @@ fn a_container_in_the_hosts_network_is_served_and_updated() {
     assert_eq!(spot.await_ready(), second);
     eventually("the update is served", PATIENCE, || page(http, Spot::HOST) == (200, "second".to_owned()));
     assert_eq!(spot.abide(&["sync", "dev", "--wait"]).code, 0);
-}
-
-#[test]
-fn a_proxy_that_keeps_exiting_is_reported_with_its_last_output() {
-    let Some(space) = Space::new() else { return };
-    let (image, made) = (space.name("no-proxy"), made_image(&space, "page", ""));
-    docker(&["tag", &made, &image]);
-    let [http] = free_ports();
-    let spot = Spot::new(
-        &space,
-        &format!("hostname = \"{}\"\n[front]\nimage = \"{image}\"\nhttp = {http}", Spot::HOST),
-    );
-    let _daemon = spot.daemon();
-    assert_eq!(spot.set(&made).code, 0);
-    spot.until("the exit is reported", |status| {
-        let message = status["message"].as_str().unwrap_or_default();
-        status["reason"] == "FrontUnavailable" && message.contains("its last output: ")
-    });
 }
