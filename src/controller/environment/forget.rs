@@ -85,7 +85,8 @@ async fn remove_all(
     let containers = reconciler.cache.all_of(environment);
     let services = reconciler.engine.workloads(&reconciler.record, environment).await?;
     let names = names(&containers, &services);
-    if !(containers.is_empty() && services.is_empty()) && !request.stop {
+    let is_there = !containers.is_empty() || !services.is_empty();
+    if is_there && !request.stop {
         let message = format!("not removed: {names} still exists");
         reconciler.resolver.keep(environment).await?;
         reconciler.writer.event(environment, EventKind::System, message, now()).await?;

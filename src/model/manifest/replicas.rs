@@ -69,7 +69,7 @@ pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places
     for (name, draft) in all {
         let Some(replicas) = draft.replicas else { continue };
         let mut problem = |key: &str, message: String| {
-            found.push(places.problem(&format!("environment.{name}.{key}"), message))
+            found.push(places.problem(&format!("environment.{name}.{key}"), message));
         };
         let names: Option<Vec<_>> = (1..=replicas).map(|number| slot_name(name.as_str(), number)).collect();
         match names {

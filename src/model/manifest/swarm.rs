@@ -12,7 +12,7 @@ use crate::model::mount::Mount;
 use crate::model::name::ContainerName;
 use crate::model::options::SETTINGS;
 use crate::model::spec::{RestartMode, Supply};
-use crate::model::workload::{PortMode, SwarmSpec};
+use crate::model::workload::{PlacementRule, PortMode, SwarmSpec};
 
 /// The keys of an environment that a service cannot have, each with the reason.
 const REFUSED: [(&str, &str); 17] = [
@@ -119,7 +119,7 @@ pub(super) fn check(
             "must be a DNS label beside `swarm`: 1 to 63 characters of a-z 0-9 and -, without - at the ends",
         );
     }
-    let is_on_one_node = swarm.constraints.iter().any(|rule| rule.is_one_node());
+    let is_on_one_node = swarm.constraints.iter().any(PlacementRule::is_one_node);
     if let Some(field) = table.get("volumes").filter(|_| !volumes.is_empty() && !is_on_one_node) {
         field.must(
             "needs a node of its own beside `swarm`, because each node has another volume of that name: add \

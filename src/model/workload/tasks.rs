@@ -328,7 +328,7 @@ mod tests {
     fn a_task_without_a_node_is_stuck_after_a_while() {
         let words = "no suitable node (scheduling constraints not satisfied on 1 node)";
         let waiting = SeenTask { error: Some(words.to_owned()), ..task("new", TaskPhase::Waiting) };
-        let rollout = |now| seen(&[waiting.clone()], &UpdateProgress::Updating, 0, now).rollout;
+        let rollout = |now| seen(std::slice::from_ref(&waiting), &UpdateProgress::Updating, 0, now).rollout;
         assert_eq!(rollout(5), MOVING);
         assert_eq!(rollout(6), Rollout::Stuck(words.to_owned()));
     }

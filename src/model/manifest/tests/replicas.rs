@@ -32,7 +32,7 @@ fn a_declaration_with_replicas_is_a_group_of_numbered_environments() {
     for slot in [&first, &second] {
         assert!(slot.run.aliases.contains(&NetworkAlias::new("web").unwrap()));
         assert_eq!(slot.network(&manifest.network), manifest.network, "not one of their own");
-        assert_eq!(slot.group.as_ref().map(|group| group.as_str()), Some("web"));
+        assert_eq!(slot.group.as_ref().map(crate::model::name::GroupName::as_str), Some("web"));
     }
     assert_eq!(environment(&manifest, "next").supply, Supply::Promotion { from: name("web-1") });
     let channel = manifest.channels.values().next().unwrap();
