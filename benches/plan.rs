@@ -125,6 +125,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         update: Some(Update::StopFirst),
         holder: true,
         drain: None,
+        workload: None,
         keeps_what_runs: false,
         proposed: false,
         environment: options.environment.clone(),
@@ -188,6 +189,7 @@ fn container(spec: &ContainerSpec) -> ObservedContainer {
         networks: BTreeMap::from([(options.network.to_string(), None)]),
         joined: None,
         last_output: None,
+        secret_files: Vec::new(),
         labels: spec.labels(),
     }
 }

@@ -279,7 +279,7 @@ async fn perform(record: &Fixture, write: &GroupWrite, before: &[Desired]) -> Ve
         GroupWrite::Hold(member) => drop(writer.hold(&all[*member], hold(None)).await.unwrap()),
         GroupWrite::Resume(member) => drop(writer.resume(&all[*member], at(5), None).await.unwrap()),
         GroupWrite::Set(member, number) => {
-            drop(writer.submit(&all[*member], set(*number), &[]).await.unwrap())
+            drop(writer.submit(&all[*member], set(*number), &[]).await.unwrap());
         }
         GroupWrite::Ready(member) => {
             let generation = before[*member].entry.generation;
