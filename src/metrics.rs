@@ -21,7 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::model::link::RequestTally;
+use crate::model::link::SimilarRequests;
 use crate::model::name::{EnvironmentName, RepositoryName};
 use crate::model::outbox::OutboxTarget;
 use crate::model::time::Timestamp;
@@ -263,15 +263,15 @@ impl Metrics {
     }
 
     /// Counts requests that the proxy of an agent's host served.
-    pub(crate) fn reported_requests(&self, tally: RequestTally, now: Timestamp) {
-        let RequestTally { environment, method, status, millis, count } = tally;
+    pub(crate) fn reported_requests(&self, tally: SimilarRequests, now: Timestamp) {
+        let SimilarRequests { environment, method, status, millis, count } = tally;
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).insert(environment.clone());
         let record = RequestRecord { environment, status, time: Duration::from_millis(millis), method };
         self.count(&record, count, now);
     }
 
     /// Takes requests to report out, at most [`TALLIES`].
-    pub(crate) fn take_unreported(&self) -> Vec<RequestTally> {
+    pub(crate) fn take_unreported(&self) -> Vec<SimilarRequests> {
         let unreported = self.unreported.iter();
         let take = |unreported: &Arc<Mutex<UnreportedRequests>>| {
             unreported.lock().unwrap_or_else(PoisonError::into_inner).take(TALLIES)

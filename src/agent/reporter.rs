@@ -12,7 +12,9 @@ use tracing::warn;
 use super::assign::{AssignmentRefusal, RefusedEnvironments};
 use super::server::{AskError, ControllerClient};
 use crate::model::error::chain;
-use crate::model::link::{AgentReport, Assignment, LeftThere, Receipt, ReportCursor, Reported, RequestTally};
+use crate::model::link::{
+    AgentReport, Assignment, LeftThere, Receipt, ReportCursor, Reported, SimilarRequests,
+};
 use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason, Status};
 use crate::record::{DesiredReader, RecordError, StatusReader, Wakeup, Wakeups};
@@ -51,7 +53,7 @@ pub(super) struct Reporter {
 pub(super) type IsObserved = Box<dyn Fn(&EnvironmentName) -> bool + Send + Sync>;
 /// Returns `None` while the containers of this host are unknown.
 pub(super) type ListLeft = Box<dyn Fn() -> Option<LeftThere> + Send + Sync>;
-pub(super) type TakeRequests = Box<dyn Fn() -> Vec<RequestTally> + Send + Sync>;
+pub(super) type TakeRequests = Box<dyn Fn() -> Vec<SimilarRequests> + Send + Sync>;
 
 /// The progress of the controller's acknowledgements.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::model::link::RequestTally;
+use crate::model::link::SimilarRequests;
 use crate::model::name::EnvironmentName;
 use crate::model::time::Timestamp;
 
@@ -122,9 +122,9 @@ impl UnreportedRequests {
     }
 
     /// Takes at most `most` tallies out.
-    pub(super) fn take(&mut self, most: usize) -> Vec<RequestTally> {
+    pub(super) fn take(&mut self, most: usize) -> Vec<SimilarRequests> {
         let taken = std::iter::from_fn(|| self.counts.pop_first()).take(most);
-        let tally = |((environment, method, status, bucket), count)| RequestTally {
+        let tally = |((environment, method, status, bucket), count)| SimilarRequests {
             environment,
             method: String::from(method),
             status,

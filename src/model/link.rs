@@ -255,12 +255,12 @@ pub struct AgentReport {
     pub left_volumes: Option<Leftovers>,
     /// The requests that the host's proxy served since the last report. A lost report loses them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requests: Vec<RequestTally>,
+    pub requests: Vec<SimilarRequests>,
 }
 
 /// The number of similar requests to one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestTally {
+pub struct SimilarRequests {
     /// The environment.
     pub environment: EnvironmentName,
     /// The method.

@@ -56,7 +56,7 @@ impl Replicas {
                     })
                 };
                 slots.iter().all(is_it).then_some(())
-            })
+            });
         }));
         found.unwrap_or_else(|_| {
             panic!("{slots:?} with {image}: {}", serde_json::to_string_pretty(&last).unwrap())

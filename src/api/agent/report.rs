@@ -6,7 +6,7 @@ use super::AgentCaller;
 use crate::api::ApiState;
 use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
-use crate::model::link::{AgentReport, Receipt, RequestTally};
+use crate::model::link::{AgentReport, Receipt, SimilarRequests};
 
 /// The most requests that one report may count, because each is added to a histogram. An agent reports every five
 /// seconds.
@@ -36,7 +36,7 @@ pub(in crate::api) async fn report(
         let count = tally.count.min(left);
         if environments.contains(&tally.environment) && count > 0 {
             left -= count;
-            api.metrics.reported_requests(RequestTally { count, ..tally }, (api.clock)());
+            api.metrics.reported_requests(SimilarRequests { count, ..tally }, (api.clock)());
         }
     }
     let receipt = api.hub.reports().record(environments, report, (api.clock)()).await?;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::page;
 use super::render::FOLDER;
 use super::requests::{self, RequestSink};
-use super::site::{FrontFile, Pool, Site};
+use super::site::{FrontFile, Site, SitePool};
 use crate::model::site::{ErrorStatus, HeaderText, SitePath, SiteSettings};
 
 /// The variable with a dollar sign: nginx's configuration has no other way to write one.
@@ -20,7 +20,7 @@ pub(super) struct ServedPlace<'a> {
     /// The environment.
     pub(super) environment: &'a str,
     /// Its site, and the containers that serve it.
-    pub(super) pool: &'a Pool<'a>,
+    pub(super) pool: &'a SitePool<'a>,
     /// The path below which the server passes requests to it; `None`: all paths.
     pub(super) path: Option<&'a SitePath>,
     /// Whether answers have the header that makes browsers use HTTPS only.

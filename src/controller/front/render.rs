@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::location::{self, ServedPlace};
 use super::requests::RequestSink;
 use super::server::{self, Listens, ServerBlock, ServerContent};
-use super::site::{self, Pools, Sites, listens};
+use super::site::{self, SitePools, Sites, listens};
 use super::version::NginxVersion;
 use super::web_page::ServedPage;
 use crate::model::name::SiteName;
@@ -352,7 +352,7 @@ fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
 /// Renders the containers among which nginx chooses. It remembers no failure: abide starts a container again within a
 /// fraction of a second, and a dead one refuses at once. Requests that a client repeats by itself, such as a GET, go to
 /// another one. A POST that was sent is never repeated.
-fn replicas(out: &mut String, pools: &Pools<'_>) {
+fn replicas(out: &mut String, pools: &SitePools<'_>) {
     if pools.values().any(|pool| pool.site.settings.sticky) {
         out.push_str(STICKY);
     }

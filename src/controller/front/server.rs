@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::location::ServedPlace;
 use super::page;
 use super::render::{Layout, certificate_lines, client_scheme};
-use super::site::{Pools, Site, Sites};
+use super::site::{Site, SitePools, Sites};
 use super::version::NginxVersion;
 use super::web_page::ServedPage;
 use crate::acme::CHALLENGE_PATH;
@@ -119,7 +119,7 @@ pub(super) fn serve_names(
     layout: &Layout,
     by_name: &Listens,
     sites: &Sites,
-    pools: &Pools<'_>,
+    pools: &SitePools<'_>,
 ) {
     let mut serving: BTreeMap<&SiteName, Vec<&str>> = BTreeMap::new();
     for (environment, pool) in pools {
@@ -155,7 +155,7 @@ fn serve_group(
     out: &mut String,
     layout: &Layout,
     by_name: &Listens,
-    (sites, pools): (&Sites, &Pools<'_>),
+    (sites, pools): (&Sites, &SitePools<'_>),
     group: &NameGroup<'_>,
     names: &str,
 ) {

@@ -129,7 +129,7 @@ impl Site {
 }
 
 /// The containers that share the requests of a site: one, or all replicas.
-pub(crate) struct Pool<'a> {
+pub(crate) struct SitePool<'a> {
     /// The site of the first of them. All are declared alike.
     pub(crate) site: &'a Site,
     /// Where their programs are.
@@ -139,16 +139,17 @@ pub(crate) struct Pool<'a> {
 }
 
 /// The pools by the environment of their first site.
-pub(crate) type Pools<'a> = BTreeMap<&'a str, Pool<'a>>;
+pub(crate) type SitePools<'a> = BTreeMap<&'a str, SitePool<'a>>;
 
 /// Returns the pools of all sites.
-pub(crate) fn pools(sites: &Sites) -> Pools<'_> {
+pub(crate) fn pools(sites: &Sites) -> SitePools<'_> {
     let mut firsts: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut pools = Pools::new();
+    let mut pools = SitePools::new();
     for (environment, site) in sites {
         let declared = site.declared(environment);
         let first = *firsts.entry(declared).or_insert(environment.as_str());
-        let pool = pools.entry(first).or_insert_with(|| Pool { site, routes: Vec::new(), replicas: None });
+        let pool =
+            pools.entry(first).or_insert_with(|| SitePool { site, routes: Vec::new(), replicas: None });
         pool.routes.extend(&site.route);
         if site.replica_of.is_some() {
             pool.replicas = Some(declared);
@@ -157,7 +158,7 @@ pub(crate) fn pools(sites: &Sites) -> Pools<'_> {
     pools
 }
 
-impl Pool<'_> {
+impl SitePool<'_> {
     /// The target of requests, as nginx names it; `None`: the front answers, because no container is ready or the
     /// site is closed.
     pub(crate) fn passes_to(&self) -> Option<String> {
