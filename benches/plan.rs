@@ -126,6 +126,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         holder: true,
         drain: None,
         workload: None,
+        may_pull: true,
         keeps_what_runs: false,
         proposed: false,
         environment: options.environment.clone(),

@@ -80,7 +80,8 @@ async fn serve(folder: &Path, handles: &Handles, stop: CancellationToken) -> Soc
     let state = Arc::new(ManifestState::new(manifest, None));
     let (_, manifest) = tokio::sync::watch::channel(state);
     let ask_checks = Arc::new(|_: &EnvironmentName| {});
-    let inbox = RecordInbox { manifest, writer: handles.writer.clone(), ask_checks };
+    let manifest_pushed = Arc::default();
+    let inbox = RecordInbox { manifest, writer: handles.writer.clone(), manifest_pushed, ask_checks };
     let router = routes(WebhookState::new(inbox, now, WebhookLimits::default()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

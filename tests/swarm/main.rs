@@ -1,7 +1,6 @@
 //! Environments on Docker Swarm: three private engines in network namespaces.
 //!
-//! `cargo test --test swarm` runs on one node; `-- --include-ignored` also runs the tests on three nodes, which take
-//! longer.
+//! They take minutes, so `cargo test` leaves them out: `cargo test --test swarm -- --ignored --test-threads 1`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 

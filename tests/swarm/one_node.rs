@@ -5,6 +5,7 @@ use crate::common::{PATIENCE, eventually};
 
 /// Deploys, updates, fails, heals and removes: one test, because an engine takes seconds to start.
 #[test]
+#[ignore = "takes minutes: .ci/slow"]
 fn an_environment_is_a_service_that_follows_the_record() {
     let Some(cluster) = Cluster::new(1) else { return };
     let first = cluster.push("first", "");
