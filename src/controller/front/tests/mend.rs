@@ -136,7 +136,7 @@ async fn a_certificate_rejected_by_nginx_does_not_stop_the_proxy() {
     rig.serves("dev", "c-new").await;
     assert_eq!(presented(https, "dev.example"), Some(first.clone()), "the old certificate goes on");
     let warned = eventually("it is told", || async {
-        rig.front.warnings().into_iter().find(|words| words.contains("no certificate with its key"))
+        rig.front.warnings().into_iter().find(|words| words.contains("are not a certificate and its key"))
     });
     let warned = warned.await.unwrap();
     assert!(!warned.contains("hunter2"), "{warned}");
