@@ -174,7 +174,8 @@ pub fn shares(one: &Image, other: &Image) -> bool {
 ///
 /// let [test, prod] = ["test", "prod"].map(|name| EnvironmentName::new(name).unwrap());
 /// let image = Image { reference: None, digest: None, id: None };
-/// let candidate = Candidate::new((&test, &prod), &Entry::default(), &image, &[], &Manifest::default());
+/// let (entry, manifest) = (Entry::default(), Manifest::default());
+/// let candidate = Candidate::new((&test, &prod), &entry, &image, (&[], &entry), &manifest);
 /// let gates = Gates { approvals: 2, ..Gates::default() };
 /// let answers = judge(&gates, &candidate, &[], Timestamp::default());
 /// assert!(!are_open(&answers));

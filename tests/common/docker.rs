@@ -25,7 +25,25 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The same for commands that may fail; returns `None` then.
+/// Builds the image of a folder and returns its ID.
+///
+/// The classic builder takes steps from its cache, and fails if such a step goes with another image that is removed
+/// meanwhile. Then it builds again.
+pub(crate) fn docker_build(folder: &Path) -> String {
+    let arguments = ["build", "--quiet", folder.to_str().unwrap()];
+    for _ in 0..5 {
+        let output = run(&arguments);
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        }
+        if !String::from_utf8_lossy(&output.stderr).contains("unable to find image") {
+            break;
+        }
+    }
+    docker(&arguments)
+}
+
+/// As [`docker`], for commands that may fail; returns `None` then.
 pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
     let output = run(arguments);
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

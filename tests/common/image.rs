@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::docker::{Space, docker};
+use super::docker::{Space, docker_build};
 
 /// The port of the site in its container.
 pub(crate) const SITE_PORT: u16 = 8080;
@@ -48,7 +48,7 @@ fn build(space: &Space, dir: PathBuf, page: &str, lines: &str) -> String {
         space.label()
     );
     fs::write(dir.join("Dockerfile"), recipe).unwrap();
-    let id = docker(&["build", "--quiet", dir.to_str().unwrap()]);
+    let id = docker_build(&dir);
     // The large files need not stay until the space ends.
     fs::remove_dir_all(dir).unwrap();
     id

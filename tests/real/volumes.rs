@@ -45,6 +45,14 @@ fn warnings(spot: &Spot) -> Vec<String> {
     logged.filter(|logged| logged.starts_with("warning:")).collect()
 }
 
+/// Removes the container with its anonymous volumes, and waits for the next one.
+fn remove_by_hand(spot: &Spot) {
+    let id = spot.container();
+    docker(&["rm", "--force", "--volumes", &spot.name]);
+    eventually("it is made anew", PATIENCE, || spot.container().is_some_and(|now| Some(now) != id));
+    spot.await_ready();
+}
+
 #[test]
 fn data_in_an_undeclared_volume_survives_every_container() {
     let Some(space) = Space::new() else { return };
@@ -88,8 +96,7 @@ fn data_in_an_undeclared_volume_survives_every_container() {
     holds("a rollback");
     assert_eq!(spot.set(&images[0]).code, 0);
     spot.await_ready();
-    docker(&["rm", "--force", "--volumes", &spot.name]);
-    spot.await_ready();
+    remove_by_hand(&spot);
     holds("a removal by hand");
     docker(&["rm", "--force", &spot.holder()]);
     eventually("the holder is made anew", PATIENCE, || try_docker(&["inspect", &spot.holder()]).is_some());
@@ -147,8 +154,7 @@ fn data_at_paths_with_control_characters_outlives_every_container() {
     assert_eq!(spot.set(&images[1]).code, 0);
     assert_eq!(spot.await_ready(), images[1]);
     holds("an update");
-    docker(&["rm", "--force", "--volumes", &spot.name]);
-    spot.await_ready();
+    remove_by_hand(&spot);
     holds("a removal by hand");
     let table = spot.abide(&["status"]);
     assert!(table.stderr.contains("dev: the image has 3 VOLUMEs"), "{}", table.stderr);
@@ -226,8 +232,7 @@ fn an_anonymous_volume_is_moved_to_the_replacement() {
     assert_eq!(spot.await_ready(), images[1]);
     assert_eq!(mounts(&spot.name), anonymous);
     assert_eq!(read(&space, &spot.name, "/data/f").as_deref(), Some("precious"));
-    docker(&["rm", "--force", "--volumes", &spot.name]);
-    spot.await_ready();
+    remove_by_hand(&spot);
     assert_eq!(read(&space, &spot.name, "/data/f").as_deref(), Some("precious"));
     // The daemon would create the container again, and that keeps the volume.
     daemon.terminate();
