@@ -150,6 +150,19 @@ impl Browser {
         });
     }
 
+    /// Opens a fold (`details`) unless it is open: an environment in trouble has its first form open already.
+    pub(crate) fn unfold(&self, css: &str) {
+        eventually(&format!("`{css}` can be opened on {}", self.url()), PATIENCE, || {
+            if self.element(&format!("{css}[open]")).is_some() {
+                return true;
+            }
+            if let Some(summary) = self.element(&format!("{css} > summary")) {
+                drop(self.command("POST", &format!("/element/{summary}/click"), &json!({})));
+            }
+            self.element(&format!("{css}[open]")).is_some()
+        });
+    }
+
     /// Types a text into a field.
     pub(crate) fn fill(&self, css: &str, text: &str) {
         eventually(&format!("`{css}` can be filled in on {}", self.url()), PATIENCE, || {

@@ -56,7 +56,7 @@ fn an_operator_rolls_back_and_resumes_and_a_stale_form_changes_nothing() {
     scene.deploy("dev", "dev", "a page that someone regrets");
     let root = signed_in(&scene, &browser);
     browser.open(&format!("{root}/environments/dev"));
-    browser.click("#rollback-fold summary");
+    browser.unfold("#rollback-fold");
     browser.fill("#rollback input[name=reason]", "the page is wrong");
     browser.click("#rollback button");
     browser.until("the rollback is confirmed", "[role=status]", |text| text.contains("generation 3"));
@@ -70,14 +70,14 @@ fn an_operator_rolls_back_and_resumes_and_a_stale_form_changes_nothing() {
     assert_eq!(newest["origin"], "rollback", "{newest}");
     assert!(newest["by"].as_str().unwrap().contains("page"), "{newest}");
 
-    browser.click("#resume-fold summary");
+    browser.unfold("#resume-fold");
     browser.click("#resume button");
     scene.until("dev is not held any more", "dev", |view| view["held"].is_null());
     scene.ready("dev");
 
     // A form that someone fills in stays as it is. Meanwhile, someone else moves the record.
     browser.open(&format!("{root}/environments/dev"));
-    browser.click("#hold-fold summary");
+    browser.unfold("#hold-fold");
     browser.fill("#hold input[name=reason]", "a reason that must not be lost");
     scene.abide(&["set", "dev", "--commit", &scene.deploy("dev", "dev", "a later page")]);
     let generation = scene.view("dev")["generation"].clone();
@@ -105,13 +105,13 @@ fn everything_works_without_scripts_and_a_deep_link_survives_the_login() {
     browser.until("the page of the link is shown", "h1", |text| text == "dev");
     assert!(browser.url().ends_with("/environments/dev"), "{}", browser.url());
 
-    browser.click("#hold-fold summary");
+    browser.unfold("#hold-fold");
     browser.fill("#hold input[name=reason]", "a demo at noon");
     browser.click("#hold button");
     let view = scene.until("dev is held", "dev", |view| !view["held"].is_null());
     assert!(view["held"].to_string().contains("a demo at noon"), "{view}");
     browser.until("the hold is shown with its reason", "main", |text| text.contains("a demo at noon"));
-    browser.click("#resume-fold summary");
+    browser.unfold("#resume-fold");
     browser.click("#resume button");
     scene.until("dev is not held any more", "dev", |view| view["held"].is_null());
 

@@ -50,7 +50,7 @@ fn a_group_is_promoted_held_and_rolled_back(width: u32) {
     });
 
     // A form that someone fills in while another person changes a member.
-    browser.click("#hold-fold summary");
+    browser.unfold("#hold-fold");
     browser.fill("#hold input[name=reason]", "a reason that must not be lost");
     shops.run(&["set", "shop-prod-web", &one[1]]);
     browser.click("#hold button");
@@ -70,14 +70,14 @@ fn a_group_is_promoted_held_and_rolled_back(width: u32) {
     browser.until("the hold is confirmed", ".banner[role=status]", |text| text.contains("shop-prod is held"));
     shops.until("shop-prod-db", "it is held", |view| !view["held"].is_null());
     shops.until("shop-prod-web", "it is held", |view| !view["held"].is_null());
-    browser.click("#resume-fold summary");
+    browser.unfold("#resume-fold");
     browser.click("#resume button");
     browser.until("the end is confirmed", ".banner[role=status]", |text| text.contains("not held any more"));
     shops.await_group("shop-prod", &[two[0].clone(), one[1].clone()]);
 
     // The newest change was one of web alone, so the group takes that one back.
     browser.open(&format!("{root}/groups/shop-prod"));
-    browser.click("#rollback-fold summary");
+    browser.unfold("#rollback-fold");
     browser.picture(&format!("groups-page-{width}"));
     browser.fill("#rollback input[name=reason]", "the wrong site");
     browser.click("#rollback button");
@@ -144,7 +144,7 @@ fn the_forms_of_a_group_work_without_scripts() {
         text.contains("promoted by dora")
     });
     shops.await_group("shop-prod", &two);
-    browser.click("#hold-fold summary");
+    browser.unfold("#hold-fold");
     browser.fill("#hold input[name=reason]", "stocktaking");
     browser.click("#hold button");
     browser.until("the hold is confirmed", ".banner[role=status]", |text| text.contains("shop-prod is held"));

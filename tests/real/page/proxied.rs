@@ -85,7 +85,7 @@ fn is_a_safe_page_that_is_live(scene: Scene, browser: &Browser, https: u16) {
     keeps_strangers_out(&scene, https, &cookie);
 
     browser.open(&format!("{root}/environments/dev"));
-    browser.click("#hold-fold summary");
+    browser.unfold("#hold-fold");
     browser.fill("#hold input[name=reason]", "held through the proxy");
     browser.click("#hold button");
     scene.until("dev is held", "dev", |view| view["held"]["reason"] == "held through the proxy");

@@ -33,7 +33,7 @@ fn a_version_is_rejected_the_next_one_approved_and_promoted(width: u32) {
     sign_in_with(&browser, &qa);
     browser.until("the page of the link is shown", "h1", |text| text == "Promote test to prod");
     browser.until("its gate is closed", "#promote", |text| text.contains("Waiting: 0 of 1 approval."));
-    browser.click("#reject-fold summary");
+    browser.unfold("#reject-fold");
     browser.fill("#reject input[name=reason]", "the logo is gone");
     browser.click("#reject button");
     browser.until("the rejection is confirmed", ".banner[role=status]", |text| {
@@ -109,7 +109,7 @@ fn an_operator_finds_a_crash_loop_reads_why_rolls_back_and_resumes(width: u32) {
     browser.click("[data-live=said] a[href$='/logs']");
     browser.until("the log is shown", ".log", |text| text.contains("listens on port"));
     browser.click("h1 a");
-    browser.click("#rollback-fold summary");
+    browser.unfold("#rollback-fold");
     browser.fill("#rollback input[name=reason]", "it crashes");
     browser.click("#rollback button");
     browser
@@ -118,7 +118,7 @@ fn an_operator_finds_a_crash_loop_reads_why_rolls_back_and_resumes(width: u32) {
         !view["held"].is_null() && view["status"] == "Held" && !view["running"].is_null()
     });
     assert_ne!(view["revision"], commit, "{view}");
-    browser.click("#resume-fold summary");
+    browser.unfold("#resume-fold");
     browser.click("#resume button");
     scene.until("it is not held any more", "dev", |view| view["held"].is_null());
     scene.ready("dev");
@@ -248,7 +248,7 @@ fn an_administrator_creates_a_token_that_is_shown_once_and_revokes_it() {
     assert!(browser.try_text("#issued").is_none(), "it is shown once");
     let listed = scene.abide(&["token", "list"]).stdout;
     assert!(listed.contains("screen"), "{listed}");
-    browser.click(".tokens li:last-child details:last-of-type summary");
+    browser.unfold(".tokens li:last-child details:last-of-type");
     browser.click(".tokens li:last-child form .btn-stop");
     browser.until("the revocation is confirmed", ".banner[role=status]", |text| text.contains("is revoked"));
 }
