@@ -436,7 +436,9 @@ fn deployed(draft: &mut EnvironmentDraft, service: &Node) {
         None | Some(Ok(1)) => {}
         Some(Ok(0)) => draft.lose("it has no replicas, so compose does not run it"),
         Some(Ok(count)) => {
-            draft.lose(format!("{count} replicas: abide runs one container of an environment"));
+            draft.lose(format!(
+                "{count} replicas: set one, then declare `replicas = {count}` in the manifest (docs/replicas.md)"
+            ));
         }
         Some(Err(_)) => draft.lose("`replicas` is not a number"),
     }
