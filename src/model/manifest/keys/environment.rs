@@ -17,8 +17,8 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 not listen: nothing is published, and the worker is ready once it has run for \
                 `healthy_for`"),
         Key::new("group", ValueShape::Text).example(r#""shop-prod""#)
-            .meaning("the group that the environment belongs to. The members have a network of their own instead \
-                of the one of [`docker`](#docker), and are promoted, held and rolled back as one: \
+            .meaning("the group that the environment belongs to. The members join the network of the group \
+                instead of that of [`docker`](#docker), and are promoted, held and rolled back together: \
                 [docs/groups.md](../docs/groups.md). On that network, `shop-prod-db` in group `shop-prod` is \
                 also called `db`. All members run on one host"),
         Key::new("needs", ValueShape::Values).default("`{}`").example(r#"{ db = "healthy" }"#)
@@ -41,8 +41,8 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
                 [`front`](#front) on the host that runs it. Two environments cannot have the same host name. \
                 `\"*.example.com\"` means all names one level below"),
         Key::new("hostnames", ValueShape::List("host names")).default("`[]`").example(r#"["keepwork.com", "www.keepwork.com"]"#)
-            .meaning("several host names, in place of `hostname`"),
-        Key::new("https", ValueShape::Text).default("redirect once a name has a certificate of its own").example(r#""optional""#)
+            .meaning("several host names, instead of `hostname`"),
+        Key::new("https", ValueShape::Text).default("redirect once the name has its own certificate").example(r#""optional""#)
             .meaning("`\"optional\"`: the proxy also serves HTTP, and redirects nothing to HTTPS. \
                 `\"required\"`: the proxy also redirects if it has only the certificate for all names"),
         Key::new("site", ValueShape::Table(&SITE)).example(r#"{ path = "/api", max_body = "10MiB" }"#)
@@ -228,10 +228,10 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
             .meaning("the cgroup namespace: `\"private\"` or `\"host\"`"),
         Key::new("userns_mode", ValueShape::OneOf("`\"host\"`", &[ValueShape::Text])).default("the engine's").example(r#""host""#)
             .meaning("the user namespace"),
-        Key::new("network_mode", ValueShape::Text).default("a network of its own").example(r#""host""#)
+        Key::new("network_mode", ValueShape::Text).default("its own network").example(r#""host""#)
             .meaning("`\"host\"`: the container uses the host's network, and its program listens on `port` \
                 of the host. The [`front`](#front) passes requests for its host names to that port. `\"none\"`: it \
-                has no network. With either, it joins no Docker network, publishes nothing and has no sandbox; the \
+                has no network. In both cases, it joins no Docker network, publishes nothing and has no sandbox; the \
                 default of `update` is then `\"stop-first\"`"),
         Key::new("dns", ValueShape::List("addresses")).default("the engine's").example(r#"["1.1.1.1"]"#)
             .meaning("name servers for names outside the network"),

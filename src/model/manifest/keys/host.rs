@@ -21,7 +21,7 @@ pub(in crate::model::manifest) static ROOT: Section = Section {
         Key::new("notify", ValueShape::TablesBy("name", &NOTIFY))
             .meaning("a channel for notifications: [`notify.NAME`](#notifyname)"),
         Key::new("manifest", ValueShape::Table(&MANIFEST))
-            .meaning("a branch that has the manifest, in place of this folder: [`manifest`](#manifest)"),
+            .meaning("a branch that has the manifest, instead of this folder: [`manifest`](#manifest)"),
         Key::new("docker", ValueShape::Table(&DOCKER))
             .meaning("settings for all containers: [`docker`](#docker)"),
         Key::new("registry", ValueShape::Table(&MANAGED_REGISTRY))
@@ -58,14 +58,15 @@ pub(in crate::model::manifest) static MANIFEST: Section = Section {
         Key::new("poll", ValueShape::Duration)
             .default(r#"`"60s"`"#)
             .example(r#""30s""#)
-            .meaning("how often abide looks for a new commit. At least `\"5s\"`"),
+            .meaning("how often abide checks for a new commit. At least `\"5s\"`; with a `webhook`, `\"0s\"` reduces \
+                the checks to one per hour"),
         Key::new("webhook", ValueShape::Table(&WEBHOOK)).default("none: the branch is only polled").meaning(
             "the provider that announces pushes to `/webhooks/manifest`: \
                 [`repository.NAME.webhook`](#repositorynamewebhook). A repository of the manifest with the same `url` and \
                 a webhook announces them too",
         ),
         Key::new("forge", ValueShape::Table(&FORGE)).default("none: nothing is reported").meaning(
-            "where abide reports whether a commit is in force, as the status `abide/manifest`: \
+            "where abide reports whether it applied a commit, as the status `abide/manifest`: \
                 [`repository.NAME.forge`](#repositorynameforge)",
         ),
     ],
@@ -134,12 +135,12 @@ pub(in crate::model::manifest) static PAGE: Section = Section {
             .example(r#""https://ci.example.com/abide""#)
             .meaning(
                 "the URL at which browsers reach the page. It determines the links, the name of the session's \
-                cookie and the accepted `Origin`. If it has a path, a proxy of your own must remove that path \
-                before it forwards a request",
+                cookie and the accepted `Origin`. If it has a path, a proxy other than the managed one must remove that \
+                path before it forwards a request",
             ),
         Key::new("front", ValueShape::Flag).default("`false`").example("true").meaning(
             "whether the managed proxy serves `url`: it forwards the requests below this URL to the daemon, \
-                with the certificate that it has for the host name. If `url` has `https://`, it redirects requests \
+                with its certificate for the host name. If `url` has `https://`, it redirects requests \
                 without TLS. Without it, another proxy or the daemon itself must serve `url`",
         ),
     ],
@@ -163,7 +164,7 @@ pub(in crate::model::manifest) static FRONT: Section = Section {
         Key::new("certificate", ValueShape::Path("of this host"))
             .example(r#""/etc/abide/keepwork.crt""#)
             .meaning(
-                "the certificate chain in PEM, for all host names that have none of their own. abide loads a \
+                "the certificate chain in PEM, for all host names without their own certificate. abide loads a \
                 new one within a minute. Without it, a handshake for an unknown name is rejected",
             ),
         Key::new("key", ValueShape::Path("of this host"))

@@ -14,7 +14,7 @@ pub(in crate::model::manifest) static JOB: Section = Section {
         arguments(r#"["./manage.py", "clearsessions"]"#),
         ENTRYPOINT,
         Key::new("backup", ValueShape::Table(&BACKUP)).example(r#"{ volume = "prod-db" }"#).meaning(
-            "a volume of the environment to back up, in place of a command: [`job.NAME.backup`](#jobnamebackup)",
+            "a volume of the environment to back up, instead of a command: [`job.NAME.backup`](#jobnamebackup)",
         ),
         Key::new("schedule", ValueShape::Text).required().example(r#""0 3 * * *""#).meaning(
             "when it runs, as a cron expression of five fields: minute, hour, day of the month, month, day of the \
@@ -29,7 +29,7 @@ pub(in crate::model::manifest) static JOB: Section = Section {
             .example(r#""30m""#)
             .meaning("the longest time that a run may take; then it is stopped and has failed"),
         Key::new("overlap", ValueShape::Text).default(r#"`"forbid"`"#).example(r#""replace""#).meaning(
-            "what happens at a scheduled time while an earlier run goes on: `\"forbid\"` skips the new run, \
+            "what happens at a scheduled time while an earlier run continues: `\"forbid\"` skips the new run, \
              `\"allow\"` runs both, `\"replace\"` stops the earlier one",
         ),
         Key::new("retries", ValueShape::Integer(0, 10))
@@ -54,8 +54,8 @@ pub(in crate::model::manifest) static BACKUP: Section = Section {
             .default("none: the container is paused meanwhile")
             .example(r#"["sh", "-c", "pg_dump -h prod-db shop > /data/shop.sql"]"#)
             .meaning(
-                "a command that runs first, such as a dump of a database into the volume: in a container of its own \
-                 with the options of the environment. The environment's container then keeps running",
+                "a command that runs first, such as a dump of a database into the volume: in a separate \
+                 container with the options of the environment. The environment's container then keeps running",
             ),
         ENTRYPOINT,
         Key::new("folder", ValueShape::Path("of the host"))

@@ -29,4 +29,4 @@ pub(super) const fn arguments(example: &'static str) -> Key {
 pub(super) const ENTRYPOINT: Key = Key::new("entrypoint", ValueShape::List("texts"))
     .default("that of the environment")
     .example(r#"["/bin/sh", "-c"]"#)
-    .meaning("the program and its first arguments, in place of the environment's");
+    .meaning("the program and its first arguments, instead of the environment's");

@@ -56,7 +56,7 @@ pub(in crate::model::manifest) static NOTIFY: Section = Section {
             .default("all but `ready`")
             .example(r#"["failed", "recovered"]"#)
             .meaning(
-                "the news: `\"failed\"`, `\"rolled_back\"`, `\"recovered\"`, `\"ready\"` (each new \
+                "the events to announce: `\"failed\"`, `\"rolled_back\"`, `\"recovered\"`, `\"ready\"` (each new \
                 generation), `\"held\"`, `\"waiting_for_approval\"`, `\"rejected\"`, `\"agent_away\"`, \
                 `\"certificate\"`, `\"job_failed\"`",
             ),

@@ -30,7 +30,7 @@ pub(in crate::model::manifest) static SITE: Section = Section {
                 cut off. It also ends silent WebSockets and event streams",
         ),
         Key::new("sticky", ValueShape::Flag).default("`false`").example("true").meaning(
-            "whether the proxy sends each client to the same one of the `replicas`, by a cookie, as long as it answers",
+            "whether the proxy keeps each client at one of the `replicas`, by a cookie, as long as that replica answers",
         ),
         Key::new("gzip", ValueShape::Flag).default("`false`").example("true").meaning(
             "whether the proxy compresses texts of at least 1 KiB for clients that accept it. Event \
@@ -89,8 +89,8 @@ pub(in crate::model::manifest) static BASIC_AUTH: Section = Section {
             .default("one of the two is *required*")
             .example(r#""/etc/abide/shop.htpasswd""#)
             .meaning(
-                "the file with a line `user:hash` for each user. `openssl passwd -6` makes a hash. nginx computes it \
-                    at every request, so bcrypt above cost 6 and other expensive hashes are refused",
+                "the file with a line `user:hash` for each user. `openssl passwd -6` prints a hash. nginx computes it \
+                    at every request, so bcrypt above cost 6 and other expensive hashes are rejected",
             ),
         Key::new("secret_env", ValueShape::Text)
             .default("one of the two is *required*")

@@ -11,7 +11,7 @@ pub(in crate::model::manifest) static SWARM: Section = Section {
             .meaning("the number of replicas"),
         Key::new("constraints", ValueShape::List("texts"))
             .example(r#"["node.role == worker"]"#)
-            .meaning("rules for the nodes that may run a replica, as `docker service create --constraint` takes them"),
+            .meaning("rules for the nodes that may run a replica, in the syntax of `docker service create --constraint`"),
         Key::new("spread", ValueShape::Text)
             .default("over nodes")
             .example(r#""node.labels.zone""#)
