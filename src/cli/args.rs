@@ -87,7 +87,7 @@ pub(crate) enum Commands {
     Logs(logs::LogsArgs),
     /// Run a command in the running container
     Exec(exec::ExecArgs),
-    /// Run a command in a container of its own, with the options of an environment
+    /// Run a command in a separate container, with the options of an environment
     Run(run::RunArgs),
     /// Restore a volume from an archive of a backup job
     Restore(restore::RestoreArgs),
@@ -154,6 +154,9 @@ pub(crate) enum Commands {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use clap::CommandFactory as _;
 
@@ -176,41 +179,68 @@ mod tests {
         }
     }
 
-    /// The arguments of `abide` in a line for a shell or systemd; `None` if the line runs another
+    /// The pages of the documentation, and the systemd units.
+    fn documents() -> Vec<(PathBuf, String)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages = ["README.md", "CONTRIBUTING.md", "desired-state/README.md"].map(|name| root.join(name));
+        let folders =
+            ["docs", "examples", "examples/systemd"].map(|name| fs::read_dir(root.join(name)).unwrap());
+        let listed = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
+        let listed = listed.map(|path| if path.is_dir() { path.join("README.md") } else { path });
+        let is_shown = |path: &PathBuf| {
+            path.is_file() && path.extension().is_some_and(|kind| kind == "md" || kind == "service")
+        };
+        let all = pages.into_iter().chain(listed).filter(is_shown);
+        all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+    }
+
+    /// The words of a line as a shell splits it, up to a comment, a redirection or another command.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for character in line.chars() {
+            match (quote, character) {
+                (Some(open), _) if open == character => quote = None,
+                (None, '"' | '\'') => {
+                    quote = Some(character);
+                    word.get_or_insert_default();
+                }
+                (None, _) if character.is_whitespace() => words.extend(word.take()),
+                (None, '#' | '<' | '>' | '|' | '&' | ';') if word.is_none() => return words,
+                _ => word.get_or_insert_default().push(character),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// The command line of `abide` in a line for a shell or systemd; `None` if the line runs another
     /// program.
-    fn words_of(line: &str) -> Option<Vec<&str>> {
+    fn typed(line: &str) -> Option<Vec<String>> {
         let line = line.split_once("runuser -u abide -- ").map_or(line, |(_, run)| run.trim_end_matches(')'));
-        let mut words = line.split_whitespace().take_while(|word| !matches!(*word, "<" | ">" | "|" | "#"));
-        let program = words.next()?;
-        matches!(program, "abide" | "ExecStart=/usr/local/bin/abide").then(|| words.collect())
+        let words = words(line);
+        let program = words.first()?.trim_start_matches("ExecStart=");
+        let runs = ["abide", "/usr/bin/abide", "/usr/local/bin/abide"].contains(&program);
+        (runs && words.len() > 1).then_some(words)
     }
 
     #[test]
     fn every_command_in_docs_and_systemd_units_parses() {
-        let documents = [
-            include_str!("../../README.md"),
-            include_str!("../../docs/agent.md"),
-            include_str!("../../docs/compose.md"),
-            include_str!("../../docs/feedback.md"),
-            include_str!("../../docs/promotion-gates.md"),
-            include_str!("../../docs/jobs.md"),
-            include_str!("../../docs/install.md"),
-            include_str!("../../docs/operations.md"),
-        ];
-        let blocks = documents.iter().flat_map(|text| text.split("```").skip(1).step_by(2));
-        let run = |block: &&str| block.starts_with("sh\n") || block.starts_with("ini\n");
-        let shell = blocks.filter(run).flat_map(str::lines);
-        let units = [
-            include_str!("../../examples/systemd/abide.service"),
-            include_str!("../../examples/systemd/abide-agent.service"),
-        ];
-        let lines = shell.chain(units.iter().flat_map(|unit| unit.lines()));
-        let typed: Vec<(&str, Vec<&str>)> = lines.filter_map(|line| Some((line, words_of(line)?))).collect();
-        for (line, words) in &typed {
-            let parsed = Cli::try_parse_from(std::iter::once(&"abide").chain(words));
-            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        let mut count = 0;
+        for (path, text) in documents() {
+            let mut is_shown = path.extension().is_some_and(|kind| kind == "service");
+            for line in text.lines() {
+                if let Some(language) = line.strip_prefix("```") {
+                    is_shown = ["sh", "ini"].contains(&language);
+                }
+                let Some(words) = typed(line).filter(|_| is_shown || line.starts_with("    ")) else {
+                    continue;
+                };
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{}: {line}: {}", path.display(), parsed.unwrap_err());
+                count += 1;
+            }
         }
-        assert!(typed.len() > 30, "{typed:?}");
+        assert!(count > 70, "{count}");
     }
 
     #[test]

@@ -14,12 +14,12 @@ Checks the engine, programs, the manifest, the record's folder, disks, ports, th
 certificates, and changes nothing. Run it as the user of the daemon. Exits with 1 if there is a
 problem.";
 
-/// Nothing to choose.
+/// Takes no options.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {}
 
-/// Runs the verb.
+/// Runs the command.
 pub(crate) async fn run(_: &DoctorArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let findings = (session.entry.doctor)(session.desired_state.clone()).await;
     if session.console.is_json() {

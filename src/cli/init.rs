@@ -43,7 +43,7 @@ pub(crate) struct InitArgs {
     /// Include the services of a profile; repeat for more, `*` for all
     #[arg(long, value_name = "NAME", requires = "from")]
     profile: Vec<String>,
-    /// Name of the compose project, if it was started with another one
+    /// Name of the compose project, if it was started with another name
     #[arg(short, long, value_name = "NAME", requires = "from")]
     project_name: Option<String>,
     /// Folder of the manifest [default: that of --desired-state]

@@ -15,11 +15,11 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ManArgs {
-    /// An existing folder; gets `abide.1` and a page for each verb
+    /// An existing folder; gets `abide.1` and a page for each command
     folder: PathBuf,
 }
 
-/// Runs the verb.
+/// Runs the command.
 pub(crate) fn run(args: &ManArgs) -> Result<CliExit, CliError> {
     let written = clap_mangen::generate_to(Cli::command(), &args.folder);
     written.map_err(|error| CliError::No(format!("cannot write to {}: {error}", args.folder.display())))?;

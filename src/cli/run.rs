@@ -20,7 +20,7 @@ command, or 255 if the session was cut off. Tokens need the role `runner` or `ad
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// Program in place of the entrypoint; the arguments of the environment then do not apply
+    /// Program to run instead of the entrypoint, without the arguments of the environment
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// Do not give the command a terminal

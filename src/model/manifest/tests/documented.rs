@@ -164,3 +164,29 @@ fn the_manuals_examples_are_valid() {
         assert!(parse(&[file("README.md", block)]).is_ok(), "{block}");
     }
 }
+
+/// The examples of the guides are excerpts. They may need other declarations, but have only known keys and values.
+#[test]
+fn the_guides_examples_have_only_known_keys_and_values() {
+    let guides = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
+    let guides = guides.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut count = 0;
+    for guide in guides.filter(|path| path.extension().is_some_and(|kind| kind == "md")) {
+        let text = std::fs::read_to_string(&guide).unwrap();
+        for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let table = match block {
+                _ if block.starts_with('[') => "",
+                _ if block.starts_with("forge") => "[repository.app]\n",
+                _ => "[environment.dev]\n",
+            };
+            let problems = parse(&[file("guide.toml", format!("{table}{block}"))]).err();
+            let problems = problems.map(|problems| problems.to_string()).unwrap_or_default();
+            let missing =
+                [" needs ", " unknown environment ", " unknown repository ", " declares no environment"];
+            let is_excerpt = |line: &str| missing.iter().any(|part| line.contains(part));
+            assert!(problems.lines().all(is_excerpt), "{}:\n{block}\n{problems}", guide.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
