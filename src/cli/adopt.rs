@@ -21,9 +21,9 @@ Examples:
   abide adopt --yes
   abide adopt shop-web shop-db --yes --timeout 10m
 
-Shows the containers of compose that the environments of the manifest replace: those with the same
-name. With --yes, replaces them one by one. abide stops the old container only when the new image is
-on this host, and keeps it under the name NAME.before-abide. Volumes are unchanged. If the new
+Shows the containers of compose that the environments of the manifest replace: those with the same \
+name. With --yes, replaces them one by one. abide stops the old container only when the new image is \
+on this host, and keeps it under the name NAME.before-abide. Volumes are unchanged. If the new \
 container does not become Ready, abide removes it and starts the old one again.";
 
 /// The pause between two looks at a status.

@@ -10,12 +10,12 @@ use crate::model::container::Secret;
 
 const EXAMPLES: &str = "\
 Examples:
-  ABIDE_TOKEN=abide_... abide agent --server https://ci.example.com --desired-state /var/lib/abide-agent
+  ABIDE_TOKEN=abide_... abide agent --server https://ci.example.com
   abide agent --server https://ci.example.com --token-file /etc/abide-agent/token
 
-The agent connects to the controller and runs the environments whose `host` is this agent. It keeps
-running them while the controller is unreachable. It opens one port, on 127.0.0.1: a registry for
-this host's Docker Engine. The folder DIR holds its record and the optional policy.toml, which sets
+The agent connects to the controller and runs the environments whose `host` is this agent. It keeps \
+running them while the controller is unreachable. It opens one port, on 127.0.0.1: a registry for \
+this host's Docker Engine. The folder DIR holds its record and the optional policy.toml, which sets \
 what this host allows.";
 
 #[derive(Debug, clap::Args)]

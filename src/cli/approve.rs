@@ -13,8 +13,8 @@ Examples:
   abide approve test
   abide approve test --note \"all pages load\"
 
-Approves the image that ENV runs healthy now, for every promotion from ENV. The approval lapses when
-ENV runs another image, or when the gates of the promotion are edited. `abide evidence ENV` lists
+Approves the image that ENV runs healthy now, for every promotion from ENV. The approval lapses when \
+ENV runs another image, or when the gates of the promotion are edited. `abide evidence ENV` lists \
 approvals and what a promotion still waits for.";
 
 #[derive(Debug, clap::Args)]
@@ -25,8 +25,8 @@ pub(crate) struct ApproveArgs {
     /// Note to record with the approval
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Image to approve, by digest or ID; refused if ENV runs another [default: the one that it
-    /// runs]
+    /// Image to approve, by digest or ID; refused if ENV runs another image [default:
+    /// the image that it runs]
     #[arg(long)]
     digest: Option<Digest>,
     #[command(flatten)]

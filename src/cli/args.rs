@@ -179,6 +179,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn help_fits_every_terminal() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for paragraph in help.split("\n\n").filter(|part| !part.starts_with("Examples:")) {
+                assert!(!paragraph.contains('\n'), "clap wraps lines: {paragraph}");
+            }
+            let examples = help.lines().filter(|line| line.starts_with("  "));
+            for example in examples {
+                assert!(example.chars().count() <= 100, "{example}");
+            }
+        }
+    }
+
     /// The pages of the documentation, and the systemd units.
     fn documents() -> Vec<(PathBuf, String)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -15,8 +15,8 @@ Examples:
   abide check
   abide check --desired-state /etc/abide
 
-Prints each problem as `file:line: sentence` and exits with 1 if there are any. Does not query
-Docker. If a daemon runs, also prints its warnings, such as for submodules that a build does not
+Prints each problem as `file:line: sentence` and exits with 1 if there are any. Does not query \
+Docker. If a daemon runs, also prints its warnings, such as for submodules that a build does not \
 fetch; warnings do not change the exit code.";
 
 /// Takes no options.

@@ -17,11 +17,10 @@ Examples:
   abide daemon --desired-state /etc/abide --listen 0.0.0.0:8443
   abide daemon --manifest https://github.com/tatfook/ops.git#main:desired-state
 
-The daemon serves webhooks, agents and the API for clients with a token on the address, and local
-commands on the socket in the desired-state folder. On a non-loopback address it serves TLS: with
-the given certificate, or with one that it creates in DIR/tls at its first start, which
-`abide token create` then pins.
-SIGTERM and Ctrl-C stop the daemon; the containers keep running.";
+The daemon serves webhooks, agents and the API for clients with a token on the address, and local \
+commands on the socket in the desired-state folder. On a non-loopback address it serves TLS: with \
+the given certificate, or with one that it creates in DIR/tls at its first start, which `abide token \
+create` then pins. SIGTERM and Ctrl-C stop the daemon; the containers keep running.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

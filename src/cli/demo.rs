@@ -8,8 +8,8 @@ Examples:
   abide demo
   abide demo --port-offset 10000
 
-The demo creates its own example repository and desired-state folder, runs the three environments
-on this host, and removes everything on Ctrl-C.";
+The demo creates its own example repository and desired-state folder, runs the three environments on \
+this host, and removes everything on Ctrl-C.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

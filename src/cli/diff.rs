@@ -13,9 +13,9 @@ Examples:
   abide diff
   abide diff prod
 
-Exits with 0 if the containers match the record and the manifest, and with 1 if anything differs:
-also if a build failed, a push is not processed yet, or a hold keeps another version. A replaced
-container that is still to be removed is no difference. Changes nothing.";
+Exits with 0 if the containers match the record and the manifest, and with 1 if anything differs: \
+also if a build failed, a push is not processed yet, or a hold keeps another version. A replaced \
+container that is not removed yet does not count as a difference. Changes nothing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

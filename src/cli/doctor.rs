@@ -10,8 +10,8 @@ Examples:
   abide doctor
   abide doctor --desired-state /etc/abide
 
-Checks the engine, programs, the manifest, the record's folder, disks, ports, the clock, proxies and
-certificates, and changes nothing. Run it as the user of the daemon. Exits with 1 if there is a
+Checks the engine, programs, the manifest, the record's folder, disks, ports, the clock, proxies and \
+certificates, and changes nothing. Run it as the user of the daemon. Exits with 1 if there is a \
 problem.";
 
 /// Takes no options.

@@ -15,8 +15,8 @@ Examples:
   abide evidence test
   abide evidence test -o json
 
-Lists the newest evidence last: approvals, rejections, checks, signatures, and how long each image was
-healthy. Then lists each promotion and what it waits for.";
+Lists the newest evidence last: approvals, rejections, checks, signatures, and how long each image \
+was healthy. Then lists each promotion and what it waits for.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -11,9 +11,9 @@ Examples:
   abide exec dev -- sh
   abide exec prod -- ./manage.py showmigrations
 
-The command gets a terminal if standard input and output are a terminal. The exit code is that of the
-command, or 255 if the session was cut off. If abide replaces the container, the command ends. Tokens
-need the role `runner` or `admin`. Events record the user and the command.";
+The command gets a terminal if standard input and output are a terminal. The exit code is that of \
+the command, or 255 if the session was cut off. If abide replaces the container, the command ends. \
+Tokens need the role `runner` or `admin`. Events record the user and the command.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -16,11 +16,12 @@ Examples:
   abide forget old-site
   abide forget old-site --stop --yes
 
-First remove the environment from the manifest. This command removes its record, history and
-events; it keeps and lists the volumes. If the environment has a container, --stop is required.
+First remove the environment from the manifest. This command removes its record, history and events; \
+it keeps and lists the volumes. If the environment has a container, --stop is required.
 
-If the environment moved to another host and is still in the manifest, --stop removes only the
-containers that it left on its previous hosts. A host whose agent is away is cleared later.";
+If the environment moved to another host and is still in the manifest, --stop removes only the \
+containers that it left on its previous hosts. If the agent of such a host is \
+disconnected, it removes them when it connects.";
 
 /// Timeout for the daemon to stop and remove a container.
 const PATIENCE: Duration = Duration::from_secs(60);

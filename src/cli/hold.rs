@@ -12,8 +12,8 @@ Examples:
   abide hold prod --reason audit
   abide hold prod --reason \"the migration runs until noon\"
 
-During the hold, pushes and promotions are recorded; `abide resume` applies them.
-The running container is still repaired.";
+During the hold, pushes and promotions are recorded; `abide resume` applies them. The running \
+container is still repaired.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

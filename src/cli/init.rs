@@ -20,9 +20,9 @@ Examples:
   abide init --from compose.yaml
   abide init --from compose.yaml --from compose.prod.yaml --env-file prod.env --out /etc/abide
 
-Without --from, writes the smallest manifest for the Dockerfile in this folder's repository. With
---from, reads the compose files as compose does, and writes one environment for each service. Refers
-to secrets, and never copies them. Lists services that a manifest cannot express, with the reason,
+Without --from, writes the smallest manifest for the Dockerfile in this folder's repository. With \
+--from, reads the compose files as compose does, and writes one environment for each service. Refers \
+to secrets, and never copies them. Lists services that a manifest cannot express, with the reason, \
 and leaves them out. Never overwrites a file.";
 
 /// The largest file that is read, in bytes.

@@ -21,9 +21,9 @@ Examples:
   abide jobs history nightly -o json
   abide jobs logs nightly --tail 100
 
-`run` runs the job now, prints its output and ends with its exit code; 255 if the job was not started
-or the session was cut off. The job goes on if the session ends. Tokens need the role `runner` or
-`admin` for it.";
+`run` runs the job now, prints its output and exits with its exit code, or with 255 if the job was \
+not started or the session was cut off. The job continues if the session ends. Tokens need the role \
+`runner` or `admin` for `run`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

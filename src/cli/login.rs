@@ -8,10 +8,10 @@ Examples:
   abide login
   abide login -o json
 
-Prints a link that signs in the first browser that opens it, with the rights of this user on the
-daemon's socket. It works once, within a minute; the session ends after 12 hours. From another
-machine, use the public URL, or forward the port first: ssh -L 8080:127.0.0.1:8080 HOST.
-Users without access to the socket sign in with a token: abide token create.";
+Prints a link that signs in the first browser that opens it, with the rights of this user on the \
+daemon's socket. It works once, within a minute; the session ends after 12 hours. From another \
+machine, use the public URL, or forward the port first: ssh -L 8080:127.0.0.1:8080 HOST. Users \
+without access to the socket sign in with a token: abide token create.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

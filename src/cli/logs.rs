@@ -21,9 +21,9 @@ Examples:
   abide logs dev --build
   abide logs dev --release
 
-With -f, keeps printing over updates and restarts: the output of each new container follows. If there
-is no container yet, waits for the first one.
-Removes escape sequences and other control characters, unless --raw is given. -o has no effect.";
+With -f, keeps printing over updates and restarts: the output of each new container follows. If \
+there is no container yet, waits for the first one. Removes escape sequences and other control \
+characters, unless --raw is given. -o has no effect.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -14,8 +14,8 @@ Examples:
   abide maintenance prod on --reason \"database upgrade until 14:00\"
   abide maintenance prod off
 
-The proxy answers 503 with `Retry-After`, or with the page that `error_pages` declares for 503.
-The container keeps running, and abide still applies updates and renews certificates.";
+The proxy answers 503 with `Retry-After`, or with the page that `error_pages` declares for 503. The \
+container keeps running, and abide still applies updates and renews certificates.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

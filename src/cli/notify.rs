@@ -12,8 +12,8 @@ Examples:
   abide notify test team
   abide notify test team --print
 
-The daemon sends the message, because it has the secrets. --print shows the message without
-secrets and sends nothing.";
+The daemon sends the message, because it has the secrets. --print shows the message without secrets \
+and sends nothing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

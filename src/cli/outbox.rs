@@ -19,7 +19,7 @@ Examples:
   abide outbox retry notify.team
   abide outbox -o json | jq '.[] | select(.dead != null)'
 
-abide gives up on an item if the service rejects it, or after 72 hours (commit states: 24 hours).
+abide gives up on an item if the service rejects it, or after 72 hours (commit states: 24 hours). \
 Such an item stays in the list until it is sent again.";
 
 #[derive(Debug, clap::Args)]

@@ -20,12 +20,11 @@ Examples:
   abide promote shop-test shop-prod --wait
   abide promote test prod --yes --wait
   abide promote test prod --note \"for the fair\"
-  abide promote test prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
-Shows the change and asks for confirmation. Promotes only the image shown: if FROM runs another
-image by then, the daemon refuses. It also refuses while a push to FROM is not processed yet, or a
-newer generation of FROM is in progress, unless --digest names the image. If a gate of TO is closed,
-it prints what the promotion waits for. An admin passes closed gates with --override and a reason,
+Shows the change and asks for confirmation. Promotes only the image shown: if FROM runs another \
+image by then, the daemon refuses. It also refuses while a push to FROM is not processed yet, or a \
+newer generation of FROM is in progress, unless --digest names the image. If a gate of TO is closed, \
+it prints what the promotion waits for. An admin passes closed gates with --override and a reason, \
 which is recorded.";
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +34,7 @@ pub(crate) struct PromoteArgs {
     from: EnvironmentName,
     /// Environment or group to promote to
     to: EnvironmentName,
-    /// Image to promote, by digest or ID [default: the one that FROM runs, if FROM has nothing
+    /// Image to promote, by digest or ID [default: the image that FROM runs, if FROM has nothing
     /// newer pending]
     #[arg(long)]
     digest: Option<Digest>,

@@ -13,7 +13,7 @@ Examples:
   abide reject test --reason \"the logo is gone\"
   abide reject test --withdraw --reason \"it was the browser's cache\"
 
-The rejected image cannot be promoted anywhere, and every environment that runs it shows the reason,
+The rejected image cannot be promoted anywhere, and every environment that runs it shows the reason, \
 until somebody who may approve withdraws the rejection. Rollbacks are still possible.";
 
 #[derive(Debug, clap::Args)]

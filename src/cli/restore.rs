@@ -13,10 +13,10 @@ Examples:
   abide restore nightly
   abide restore nightly prod-nightly-2026-11-29T030000Z.tar --yes
 
-The environment's container is stopped meanwhile. abide first writes the present content of the volume
-into an archive of its own, beside the others. `abide jobs history JOB` lists the archives of a job.
-The exit code is that of the restore; 255 if it was not started or the session was cut off. Tokens need
-the role `runner` or `admin` for it.";
+Stops the environment's container meanwhile. First writes the current content of the volume into \
+another archive in the same folder. `abide jobs history JOB` lists the archives of a job. Exits with \
+the exit code of the restore, or with 255 if it was not started or the session was cut off. Tokens \
+need the role `runner` or `admin`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

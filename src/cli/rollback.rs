@@ -15,9 +15,9 @@ Examples:
   abide rollback prod --to 12 --reason \"checkout is broken\"
   abide rollback prod --yes --wait
 
-Without --to, rolls back to the newest earlier generation that became ready with another image.
-The environment is then held, so that the next push does not undo the rollback; `abide resume` ends
-the hold. With --wait, exits with 0 once the restored version runs and is held.";
+Without --to, rolls back to the newest earlier generation that became ready with another image. The \
+environment is then held, so that the next push does not undo the rollback; `abide resume` ends the \
+hold. With --wait, exits with 0 once the restored version runs and is held.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

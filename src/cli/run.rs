@@ -12,9 +12,9 @@ Examples:
   abide run --entrypoint sh prod -- -c env
   abide run prod < dump.sql
 
-The container has the recorded image and the environment's variables, secrets, volumes, networks
-and limits, and publishes no port. As with docker, arguments follow the entrypoint. The container is
-removed when the command ends, and at the latest after 24 hours. The exit code is that of the
+The container has the recorded image and the environment's variables, secrets, volumes, networks and \
+limits, and publishes no port. As with docker, arguments follow the entrypoint. The container is \
+removed when the command ends, and at the latest after 24 hours. The exit code is that of the \
 command, or 255 if the session was cut off. Tokens need the role `runner` or `admin`.";
 
 #[derive(Debug, clap::Args)]

@@ -8,8 +8,8 @@ const EXAMPLES: &str = "\
 Examples:
   abide schema > manifest.schema.json
 
-Editors with a TOML plugin (Even Better TOML, taplo) then complete and check keys if the first
-line of a manifest file is `#:schema ./manifest.schema.json`. `abide check` checks everything.";
+Editors with a TOML plugin (Even Better TOML, taplo) then complete and check keys if the first line \
+of a manifest file is `#:schema ./manifest.schema.json`. `abide check` checks everything.";
 
 /// Takes no options.
 #[derive(Debug, clap::Args)]

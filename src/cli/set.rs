@@ -17,8 +17,8 @@ Examples:
   abide set prod shop/web@sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide set prod sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
 
-An image by name and digest is pulled from its registry. A digest alone is an image ID of the
-engine (`docker image inspect --format '{{.Id}}' NAME` prints it).";
+An image by name and digest is pulled from its registry. A digest alone is an image ID of the engine \
+(`docker image inspect --format '{{.Id}}' NAME` prints it).";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

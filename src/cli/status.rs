@@ -33,7 +33,7 @@ Examples:
   abide status --stats
   abide status -o json | jq -r '.[] | select(.status != \"Ready\") | .environment'
 
-`-o json` prints an array, even for one environment; with --watch, one environment per line at every
+`-o json` prints an array, even for one environment; with --watch, one environment per line at every \
 change. The exit code does not depend on the status: use `abide wait` or `abide diff` to test it.";
 
 #[derive(Debug, clap::Args)]

@@ -15,7 +15,7 @@ Examples:
   abide sync dev --wait
   abide sync dev --wait --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
 
-First queries git (or the registry) for the newest head; if that fails, prints why and exits with 1.
+First queries git (or the registry) for the newest head; if that fails, prints why and exits with 1. \
 Clears earlier failures and retries now every step that waits for its next attempt.";
 
 #[derive(Debug, clap::Args)]

@@ -20,13 +20,13 @@ Examples:
   abide token list
   abide token revoke ci
 
-A token is printed once; only its hash is stored. Pass it in ABIDE_TOKEN or a file (--token-file),
-never on a command line. If the server created its own certificate, the token ends with a pin: a dot
+A token is printed once; only its hash is stored. Pass it in ABIDE_TOKEN or a file (--token-file), \
+never on a command line. If the server created its own certificate, the token ends with a pin: a dot \
 and the SHA-256 of the server's public key. A client then accepts only that server.
 
-Roles: a viewer reads; a deployer also changes the listed environments; a tester also approves and
-rejects the images of the listed environments; a runner also runs commands in the containers of the
-listed environments; an admin may do everything; an agent runs the environments that the manifest
+Roles: a viewer reads; a deployer also changes the listed environments; a tester also approves and \
+rejects the images of the listed environments; a runner also runs commands in the containers of the \
+listed environments; an admin may do everything; an agent runs the environments that the manifest \
 assigns to its host.";
 
 const CREATE_EXAMPLES: &str = "\

@@ -27,10 +27,10 @@ Examples:
   abide wait prod --digest sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0
   abide wait dev --timeout 30m && notify-send \"dev is ready\"
 
-First queries git (or the registry) for the newest head, so that earlier pushes count. Exits with 1
-on anything but Ready: a failed build, a rollback, a hold, a repository that denies access, or the
-timeout. Temporary problems, such as an unreachable repository, do not end the wait. With --commit,
---digest or --generation, it keeps waiting while another version is Ready, and exits at once if the
+First queries git (or the registry) for the newest head, so that earlier pushes count. Exits with 1 \
+on anything but Ready: a failed build, a rollback, a hold, a repository that denies access, or the \
+timeout. Temporary problems, such as an unreachable repository, do not end the wait. With --commit, \
+--digest or --generation, it keeps waiting while another version is Ready, and exits at once if the \
 named version failed, was rolled back, or was replaced by one that does not contain it.";
 
 #[derive(Debug, clap::Args)]
