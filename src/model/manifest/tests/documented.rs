@@ -179,7 +179,8 @@ fn the_guides_examples_have_only_known_keys_and_values() {
                 _ if block.starts_with("forge") => "[repository.app]\n",
                 _ => "[environment.dev]\n",
             };
-            let problems = parse(&[file("guide.toml", format!("{table}{block}"))]).err();
+            let problems =
+                parse_with_places(&[file("guide.toml", format!("{table}{block}"))], Some("/etc/abide")).err();
             let problems = problems.map(|problems| problems.to_string()).unwrap_or_default();
             let missing =
                 [" needs ", " unknown environment ", " unknown repository ", " declares no environment"];
