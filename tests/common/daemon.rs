@@ -43,7 +43,17 @@ pub(crate) fn abide_with(desired_state: &Path, arguments: &[&str], env: &[(&str,
 
 /// `abide` without the user's settings.
 fn program(desired_state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_abide"));
+    with_settings(Command::new(env!("CARGO_BIN_EXE_abide")), desired_state)
+}
+
+/// The same in a network namespace.
+fn program_in(namespace: &str, desired_state: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}")).args(["--", env!("CARGO_BIN_EXE_abide")]);
+    with_settings(command, desired_state)
+}
+
+fn with_settings(mut command: Command, desired_state: &Path) -> Command {
     for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "ABIDE_TOKEN", "RUST_LOG"] {
         command.env_remove(variable);
     }
@@ -80,12 +90,39 @@ impl Daemon {
 
     /// Starts a daemon that a failpoint kills, perhaps before its socket answers.
     pub(crate) fn start_doomed(desired_state: &Path, failpoint: &str, env: &[(&str, &str)]) -> Self {
-        let mut daemon = Self::spawn(desired_state, &[&[("ABIDE_FAILPOINT", failpoint)], env].concat());
-        let socket = daemon.desired_state.join("abide.sock");
+        Self::spawn(desired_state, &[&[("ABIDE_FAILPOINT", failpoint)], env].concat()).or_doomed()
+    }
+
+    fn or_doomed(mut self) -> Self {
+        let socket = self.desired_state.join("abide.sock");
         eventually("the daemon's socket answers, or it has ended", PATIENCE, || {
-            UnixStream::connect(&socket).is_ok() || !daemon.is_running()
+            UnixStream::connect(&socket).is_ok() || !self.is_running()
         });
+        self
+    }
+
+    /// Starts a daemon in a network namespace, and waits until its socket answers.
+    pub(crate) fn start_in(namespace: &str, desired_state: &Path, env: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::spawn_in(namespace, desired_state, env);
+        daemon.await_socket();
         daemon
+    }
+
+    /// Starts a daemon in a network namespace that a failpoint kills, perhaps before its socket answers.
+    pub(crate) fn start_doomed_in(
+        namespace: &str,
+        desired_state: &Path,
+        failpoint: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
+        let env = [&[("ABIDE_FAILPOINT", failpoint)], env].concat();
+        Self::spawn_in(namespace, desired_state, &env).or_doomed()
+    }
+
+    fn spawn_in(namespace: &str, desired_state: &Path, env: &[(&str, &str)]) -> Self {
+        let [port] = free_ports();
+        let program = program_in(namespace, desired_state);
+        Self::spawn_program(program, desired_state, &format!("127.0.0.1:{port}"), &[], env)
     }
 
     fn spawn(desired_state: &Path, env: &[(&str, &str)]) -> Self {
@@ -106,10 +143,19 @@ impl Daemon {
     }
 
     fn spawn_with(desired_state: &Path, listen: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::spawn_program(program(desired_state), desired_state, listen, arguments, env)
+    }
+
+    fn spawn_program(
+        mut command: Command,
+        desired_state: &Path,
+        listen: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let port = listen.rsplit_once(':').unwrap().1.parse().unwrap();
         let log = desired_state.with_extension("log");
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = program(desired_state);
         command.args(["daemon", "--listen", listen]).args(arguments).envs(env.iter().copied());
         let (out, err): (File, File) = (file.try_clone().unwrap(), file);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,14 @@ pub(crate) fn docker_build(folder: &Path) -> String {
 pub(crate) fn try_docker(arguments: &[&str]) -> Option<String> {
     let output = run(arguments);
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Copies an image of this host's engine to the one at `engine`, a value of `DOCKER_HOST`.
+pub(crate) fn load_image(image: &str, engine: &str) {
+    let mut save = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut load = Command::new("docker");
+    load.args(["--host", engine, "load"]).stdin(save.stdout.take().unwrap());
+    assert!(load.stdout(Stdio::null()).status().unwrap().success() && save.wait().unwrap().success());
 }
 
 fn run(arguments: &[&str]) -> Output {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::docker::Space;
+use super::docker::{Space, load_image};
 use super::{PATIENCE, eventually};
 
 /// A host that is removed when it is dropped.
@@ -69,25 +69,9 @@ impl Host {
         let runtime = Path::new("/proc").join(runtime.trim());
         eventually("the engine's containerd ends", PATIENCE, || !runtime.join("exe").exists());
         let _ = std::fs::remove_file(file);
-        self.kill_containers();
+        kill_containers(&format!("-namespace\0{}\0", self.name));
         self.engine = start_engine(&self.namespace, &self.dir, &self.name);
         self.await_engine();
-    }
-
-    /// Kills what the shims of its containers run, and the shims. The next engine does not find all of
-    /// them, and two containers would have one address.
-    fn kill_containers(&self) {
-        let all = processes();
-        let shims =
-            all.iter().filter(|process| process.command.contains(&format!("-namespace\0{}\0", self.name)));
-        for shim in shims {
-            let children = all.iter().filter(|process| process.parent == shim.id);
-            for process in children.chain([shim]) {
-                if let Some(id) = Pid::from_raw(process.id) {
-                    let _ = kill_process(id, Signal::KILL);
-                }
-            }
-        }
     }
 
     /// Sends a signal to the engine there, such as one that freezes it.
@@ -150,10 +134,7 @@ impl Host {
 
     /// Copies an image of this host's engine to the other host.
     pub(crate) fn load(&self, image: &str) {
-        let mut save = Command::new("docker").args(["save", image]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut load = Command::new("docker");
-        load.args(["--host", &self.engine(), "load"]).stdin(save.stdout.take().unwrap());
-        assert!(load.stdout(Stdio::null()).status().unwrap().success() && save.wait().unwrap().success());
+        load_image(image, &self.engine());
     }
 
     fn run_docker(&self, arguments: &[&str]) -> Output {
@@ -234,6 +215,20 @@ impl Cable {
     }
 }
 
+/// Kills what the shims with these arguments run, and the shims: the containers of an engine that was killed. The next
+/// engine does not find all of them, and two containers would have one address.
+pub(super) fn kill_containers(arguments: &str) {
+    let all = processes();
+    for shim in all.iter().filter(|process| process.command.contains(arguments)) {
+        let children = all.iter().filter(|process| process.parent == shim.id);
+        for process in children.chain([shim]) {
+            if let Some(id) = Pid::from_raw(process.id) {
+                let _ = kill_process(id, Signal::KILL);
+            }
+        }
+    }
+}
+
 /// A process of this machine.
 struct Process {
     id: i32,
@@ -271,7 +266,7 @@ fn start_engine(namespace: &str, dir: &Path, name: &str) -> Child {
 
 /// A command in a network namespace. Does not use `ip netns exec`, which hides the cgroups that an
 /// engine needs.
-fn enter(namespace: &str) -> Command {
+pub(super) fn enter(namespace: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{namespace}")).arg("--");
     command

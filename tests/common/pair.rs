@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -123,22 +123,10 @@ impl Pair {
 
     /// Starts another agent on the other host, with its own folder and token.
     pub(crate) fn another_agent(&self, folder: &std::path::Path, token: &str, tunnel: u16) -> Agent {
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_abide"));
-        for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
-            command.env_remove(variable);
-        }
-        let log = folder.with_extension("log");
-        let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let (out, err): (File, File) = (file.try_clone().unwrap(), file);
-        command.env("ABIDE_TOKEN", token).env("ABIDE_RESYNC", "1s").env("DOCKER_HOST", self.host.engine());
-        command
-            .args(["-v", "agent", "--alone-after", "3s", "--server", &format!("https://{}", self.listen)])
-            .args(["--desired-state"])
-            .arg(folder);
-        command.args(["--registry-port", &tunnel.to_string()]);
-        let began = err.metadata().unwrap().len();
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Agent { child, log, began: began.try_into().unwrap() }
+        let command = self.host.command(env!("CARGO_BIN_EXE_abide"));
+        let place =
+            AgentPlace { controller: &self.listen, token, engine: &self.host.engine(), folder, tunnel };
+        Agent::start(command, &place)
     }
 
     // --- actions --------------------------------------------------------------------------------
@@ -237,6 +225,18 @@ impl Pair {
     }
 }
 
+/// Where an agent runs, and whom it talks to.
+pub(crate) struct AgentPlace<'a> {
+    /// The address of the controller.
+    pub(crate) controller: &'a str,
+    pub(crate) token: &'a str,
+    /// The value of `DOCKER_HOST`.
+    pub(crate) engine: &'a str,
+    pub(crate) folder: &'a std::path::Path,
+    /// The port of the registry for the engine.
+    pub(crate) tunnel: u16,
+}
+
 /// A process of `abide agent` on another host.
 pub(crate) struct Agent {
     child: Child,
@@ -246,6 +246,26 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Starts an agent by `command`, which runs `abide` on its host.
+    pub(crate) fn start(mut command: Command, place: &AgentPlace<'_>) -> Self {
+        for variable in ["ABIDE_DESIRED_STATE", "ABIDE_SERVER", "RUST_LOG"] {
+            command.env_remove(variable);
+        }
+        let AgentPlace { controller, token, engine, folder, tunnel } = place;
+        let log = folder.with_extension("log");
+        let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let (out, err): (File, File) = (file.try_clone().unwrap(), file);
+        command.env("ABIDE_TOKEN", token).env("ABIDE_RESYNC", "1s").env("DOCKER_HOST", engine);
+        command
+            .args(["-v", "agent", "--alone-after", "3s", "--server", &format!("https://{controller}")])
+            .args(["--desired-state"])
+            .arg(folder);
+        command.args(["--registry-port", &tunnel.to_string()]);
+        let began = err.metadata().unwrap().len();
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        Self { child, log, began: began.try_into().unwrap() }
+    }
+
     /// Its complete log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::docker::Space;
+use super::docker::{Space, load_image};
+use super::host::{enter, kill_containers};
 use super::{PATIENCE, eventually};
 
 /// Nodes that are removed when it is dropped. The first is the manager.
@@ -38,6 +39,13 @@ impl Swarm {
     /// # Panics
     /// The process lacks the permission; it needs root, like the engine.
     pub(crate) fn new(space: &Space, nodes: u8) -> Self {
+        let swarm = Self::apart(space, nodes);
+        swarm.unite();
+        swarm
+    }
+
+    /// Creates nodes with engines that are in no swarm yet.
+    pub(crate) fn apart(space: &Space, nodes: u8) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bridge = space.name(&format!("swarm-{count}"));
@@ -52,7 +60,7 @@ impl Swarm {
             let node = swarm.start_node(space, index);
             swarm.nodes.push(node);
         }
-        swarm.unite();
+        swarm.await_engines();
         swarm
     }
 
@@ -100,16 +108,13 @@ impl Swarm {
             --host "unix://$0/docker.sock" --config-file "$0/daemon.json" --data-root "$0/data" \
             --exec-root "$0/exec" --pidfile "$0/pid" --storage-driver vfs --log-level warn"#;
         let log = std::fs::File::create(dir.join("log")).unwrap();
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/run/netns/{namespace}"))
-            .args(["--", "unshare", "--mount", "--uts", "--"]);
-        command.args(["sh", "-c", script]).arg(&dir).arg(&name);
+        let mut command = enter(&namespace);
+        command.args(["unshare", "--mount", "--uts", "--", "sh", "-c", script]).arg(&dir).arg(&name);
         let engine = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Node { namespace, port, bridge: self.bridge.clone(), name, address, dir, engine }
     }
 
-    fn unite(&mut self) {
+    fn await_engines(&mut self) {
         for node in &mut self.nodes {
             let (dir, name) = (node.dir.clone(), node.name.clone());
             eventually(&format!("the engine of {name} answers"), PATIENCE, || {
@@ -118,6 +123,9 @@ impl Swarm {
                 node.try_docker(&["version"]).is_some()
             });
         }
+    }
+
+    fn unite(&self) {
         let [first, others @ ..] = &*self.nodes else { panic!("no node") };
         first.docker(&["swarm", "init", "--advertise-addr", &first.address]);
         let token = first.docker(&["swarm", "join-token", "--quiet", "manager"]);
@@ -125,8 +133,13 @@ impl Swarm {
         for node in others {
             node.docker(&["swarm", "join", "--token", &token, "--advertise-addr", &node.address, &manager]);
         }
+        self.await_nodes();
+    }
+
+    /// Waits until all nodes are ready.
+    pub(crate) fn await_nodes(&self) {
         eventually("all nodes are ready", PATIENCE, || {
-            let states = first.docker(&["node", "ls", "--format", "{{.Status}}"]);
+            let states = self.manager().docker(&["node", "ls", "--format", "{{.Status}}"]);
             states.lines().filter(|state| *state == "Ready").count() == self.nodes.len()
         });
     }
@@ -153,9 +166,21 @@ impl Node {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
+    /// Its network namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Its address, as this host sees it.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A command that runs on the node.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = enter(&self.namespace);
+        command.arg(program);
+        command
     }
 
     /// Runs `docker` on its engine, and returns the output.
@@ -177,6 +202,21 @@ impl Node {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// Drops everything that the node sends to this address.
+    pub(crate) fn lose_route_to(&self, address: &str) {
+        ip(&["-n", &self.namespace, "route", "add", "blackhole", &format!("{address}/32")]);
+    }
+
+    /// Restores the route.
+    pub(crate) fn restore_route_to(&self, address: &str) {
+        ip(&["-n", &self.namespace, "route", "delete", "blackhole", &format!("{address}/32")]);
+    }
+
+    /// Copies an image of this host's engine to the node.
+    pub(crate) fn load(&self, image: &str) {
+        load_image(image, &self.engine());
+    }
+
     /// Cuts its cable: all packets are lost without an error.
     pub(crate) fn cut(&self) {
         ip(&["-n", &self.bridge, "link", "set", &self.port, "down"]);
@@ -185,6 +225,17 @@ impl Node {
     /// Restores its cable.
     pub(crate) fn repair(&self) {
         ip(&["-n", &self.bridge, "link", "set", &self.port, "up"]);
+    }
+
+    /// Kills its engine and its containers, as the loss of a node does. Its network stays, so connections are refused.
+    pub(crate) fn kill(&self) {
+        self.signal_engine(Signal::KILL);
+        self.kill_containers();
+    }
+
+    /// Kills containers that a killed engine left behind.
+    fn kill_containers(&self) {
+        kill_containers(&format!("-address\0{}/exec/containerd/", self.dir.display()));
     }
 
     /// Sends a signal to its engine, such as one that freezes it.
@@ -210,6 +261,7 @@ impl Drop for Node {
         }
         let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
         let _ = self.engine.wait();
+        self.kill_containers();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();

@@ -14,15 +14,10 @@ mod updates;
 
 use abide::failpoint::Point;
 
+pub(super) use crate::common::around;
 use crate::common::{Daemon, Life, Space, Spot, made_image};
 use crate::engine::LOAD;
 use crate::registry::PUSH;
-
-/// `before-` and `after-` each of `points`.
-pub(super) fn around(points: &[Point]) -> Vec<String> {
-    let sides = |point: &Point| ["before", "after"].map(|side| format!("{side}-{}", point.word()));
-    points.iter().flat_map(sides).collect()
-}
 
 #[test]
 fn every_failpoint_has_a_test() {

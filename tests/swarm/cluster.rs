@@ -13,7 +13,7 @@ use crate::common::{
 pub(crate) struct Cluster {
     pub(crate) daemon: Option<Daemon>,
     pub(crate) swarm: Swarm,
-    registry: Registry,
+    pub(crate) registry: Registry,
     pub(crate) desired_state: PathBuf,
     pub(crate) space: Space,
 }
@@ -33,10 +33,28 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Starts a daemon on the manager.
     pub(crate) fn start(&mut self) {
-        let engine = self.swarm.manager().engine();
-        self.daemon =
-            Some(Daemon::start(&self.desired_state, &[("DOCKER_HOST", &engine), ("ABIDE_RESYNC", "1s")]));
+        let (manager, engine) = (self.swarm.manager(), self.swarm.manager().engine());
+        let env = [("DOCKER_HOST", engine.as_str()), ("ABIDE_RESYNC", "1s")];
+        self.daemon = Some(Daemon::start_in(manager.namespace(), &self.desired_state, &env));
+    }
+
+    /// Replaces the daemon with one that a failpoint kills, makes `change` with it, and waits until it is killed.
+    pub(crate) fn cut_short(&mut self, failpoint: &str, change: impl FnOnce(&Daemon)) {
+        self.kill();
+        let (manager, engine) = (self.swarm.manager(), self.swarm.manager().engine());
+        let env = [("DOCKER_HOST", engine.as_str()), ("ABIDE_RESYNC", "1s")];
+        let daemon = Daemon::start_doomed_in(manager.namespace(), &self.desired_state, failpoint, &env);
+        change(&daemon);
+        daemon.await_doom(failpoint);
+    }
+
+    /// Kills the daemon.
+    pub(crate) fn kill(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill();
+        }
     }
 
     /// The service's name.
@@ -160,6 +178,18 @@ impl Cluster {
             .collect();
         tasks.sort();
         tasks
+    }
+
+    /// The number of tasks that were ever made for an image, as far as the engine remembers them.
+    pub(crate) fn tasks_ever(&self, image: &str) -> usize {
+        let arguments = ["service", "ps", "--no-trunc", "--format", "{{.Image}}", &self.name()];
+        self.swarm.manager().docker(&arguments).lines().filter(|of| *of == image).count()
+    }
+
+    /// The names of all services.
+    pub(crate) fn services(&self) -> Vec<String> {
+        let listed = self.swarm.manager().docker(&["service", "ls", "--format", "{{.Name}}"]);
+        listed.lines().map(str::to_owned).collect()
     }
 
     /// The containers of prod on all nodes, as index of the node and id.

@@ -8,5 +8,7 @@
 mod common;
 
 mod cluster;
+mod kills;
 mod one_node;
+mod promotion;
 mod three_nodes;
