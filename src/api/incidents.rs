@@ -195,6 +195,7 @@ mod tests {
             certificate_until: until,
             observed_declaration: None,
             jobs: Default::default(),
+            nodes: Vec::new(),
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) fn environment(facts: EnvironmentFacts<'_>) -> EnvironmentView {
         sync,
         observed_sync: status.as_ref().and_then(|status| status.observed_sync),
         volumes: status.as_ref().map(|status| status.volumes.clone()).unwrap_or_default(),
+        nodes: status.as_ref().map(|status| status.nodes.clone()).unwrap_or_default(),
         certificate_expires: status.as_ref().and_then(|status| status.certificate_until),
         running: status.and_then(|status| status.running),
         build: None,

@@ -65,6 +65,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         observed_sync: None,
         certificate_expires: None,
         volumes: Vec::new(),
+        nodes: Vec::new(),
         forgetting: Vec::new(),
         warnings: Vec::new(),
         build: None,

@@ -385,6 +385,7 @@ impl LoopSupervisor {
                 warnings: Vec::new(),
                 observed_declaration: None,
                 jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
+                nodes: Vec::new(),
             };
             let memory = self.reconciler.status.memory(&environment).unwrap_or_default();
             if let Err(error) = self.reconciler.writer.report(&status, &memory).await {

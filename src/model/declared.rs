@@ -30,7 +30,7 @@ impl Declared {
     pub fn now(manifest: &Manifest, environment: &EnvironmentName) -> Option<Self> {
         let spec = manifest.environments.get(environment)?.clone();
         let network = spec.network(&manifest.network);
-        let fronted = manifest.front.is_some() && spec.swarm.is_none();
+        let fronted = manifest.front.is_some() && spec.can_be_proxied();
         Some(Self { spec, network, fronted })
     }
 

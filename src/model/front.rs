@@ -5,15 +5,46 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::spec::EnvironmentSpec;
 use super::time::Timestamp;
+use super::workload::PortMode;
 
 /// The target of the proxy for one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The container's id.
+    /// The id of the container, or of the service.
     pub container: String,
-    /// The address of its program: on the managed network, or on loopback if it uses the host's network.
+    /// The address of its program: on the managed network, or on loopback if it uses the host's network. For a service
+    /// of a swarm, that of a replica.
     pub address: SocketAddr,
+    /// The addresses of the other replicas of a service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<SocketAddr>,
+}
+
+impl Route {
+    /// The route to the program of a container.
+    pub fn to_container(container: impl Into<String>, address: SocketAddr) -> Self {
+        Self { container: container.into(), address, others: Vec::new() }
+    }
+
+    /// The route to the replicas of a service; `None`: none of them serves.
+    pub fn to_service(service: &str, replicas: &[SocketAddr]) -> Option<Self> {
+        let (address, others) = replicas.split_first()?;
+        Some(Self { container: service.to_owned(), address: *address, others: others.to_vec() })
+    }
+
+    /// All addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        [self.address].into_iter().chain(self.others.iter().copied())
+    }
+}
+
+impl EnvironmentSpec {
+    /// Whether a proxy can forward to it: to its container, or to replicas with a port of their own.
+    pub fn can_be_proxied(&self) -> bool {
+        self.swarm.as_ref().is_none_or(|swarm| swarm.ports == PortMode::Dynamic)
+    }
 }
 
 /// The observed state of the proxy for one environment.
@@ -22,6 +53,8 @@ pub struct FrontSeen {
     /// The container that gets the requests, by the configuration that nginx really uses; `None`: nginx
     /// answers with its own page.
     pub serves: Option<String>,
+    /// The addresses that get the requests, in order; `None`: no request reaches the environment through the proxy.
+    pub addresses: Option<Vec<SocketAddr>>,
     /// The time of the last change.
     pub since: Timestamp,
     /// Whether earlier requests may still be in progress on another container.

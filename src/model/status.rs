@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::job::JobReports;
 use super::name::{Digest, EnvironmentName, Generation};
 use super::time::Timestamp;
+use super::workload::NodeView;
 
 /// The state of an environment after the last reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct Status {
     /// Its jobs, with their latest runs and next times.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: JobReports,
+    /// The nodes of the swarm that runs it; none: one container runs it, or they are unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeView>,
 }
 
 impl Status {
@@ -75,6 +79,7 @@ impl Status {
             certificate_until: None,
             observed_declaration: None,
             jobs: JobReports::new(),
+            nodes: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::group::MemberNeeds;
 use super::name::{CommitId, EnvironmentName, Generation, GroupName};
 use super::status::{Condition, Reason, RunningContainer, VolumeView};
 use super::time::Timestamp;
+use super::workload::NodeView;
 
 /// One element of `status -o json`. Unknown values are `null`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,9 @@ pub struct EnvironmentView {
     /// Mounted volumes and paths, and volumes that are kept for the environment.
     #[serde(default)]
     pub volumes: Vec<VolumeView>,
+    /// The nodes of the swarm that runs it, as far as they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeView>,
     /// Warnings that change nothing else, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,

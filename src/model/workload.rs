@@ -3,10 +3,12 @@
 //! Two values stand between the plan and a target: [`Workload`], which is wanted, and [`SeenWorkload`], which is
 //! seen. A target writes the one and reads the other, and decides nothing.
 
+mod nodes;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +18,11 @@ use super::container::{ContainerOptions, label};
 use super::health::{HealthSpec, Probe};
 use super::mount::Mount;
 use super::name::{CommitId, ContainerName, Generation, InvalidName, name};
+use super::secret_file::SecretFile;
 use super::spec::{Publish, RunOptions, Update};
 use super::time::Timestamp;
 
+pub use nodes::{NodeState, NodeView, SwarmNode};
 pub use tasks::{SeenTask, SeenUpdate, TaskPhase, UpdateProgress, summary};
 
 name!(
@@ -147,6 +151,8 @@ impl Workload {
             stop_timeout: u32,
             run: &'a RunOptions,
             health: &'a HealthSpec,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            files: Vec<(&'a SecretFile, &'a str)>,
         }
         let options = &self.options;
         hash(&WorkloadVersion {
@@ -165,6 +171,7 @@ impl Workload {
             stop_timeout: options.stop_timeout_seconds,
             run: &options.run,
             health: &self.health,
+            files: options.files.iter().map(|written| (&written.file, written.content.expose())).collect(),
         })
     }
 
@@ -260,6 +267,9 @@ pub struct SeenWorkload {
     pub started_at: Option<Timestamp>,
     /// Where ready replicas are reached, or run.
     pub endpoints: Vec<Endpoint>,
+    /// The addresses at which replicas of any version answer, if each has a port of its own. During an update, both
+    /// versions serve.
+    pub serving: Vec<SocketAddr>,
     /// The nodes.
     pub nodes: Vec<SwarmNode>,
     /// Other objects of the same environment, by id: what an earlier name left behind.
@@ -270,6 +280,17 @@ impl SeenWorkload {
     /// The ready replicas of the declared version.
     pub fn ready(&self) -> u32 {
         self.counts.get(&self.version).map_or(0, |count| count.ready)
+    }
+
+    /// The nodes with the ready replicas that each has, as a status shows them.
+    pub fn node_views(&self) -> Vec<NodeView> {
+        let replicas = |name: &str| self.endpoints.iter().filter(|endpoint| endpoint.node == name).count();
+        let view = |node: &SwarmNode| NodeView {
+            name: node.name.clone(),
+            state: node.state,
+            replicas: u32::try_from(replicas(&node.name)).unwrap_or(u32::MAX),
+        };
+        self.nodes.iter().map(view).collect()
     }
 }
 
@@ -329,6 +350,8 @@ pub enum TaskFailureKind {
     NotStarted,
     /// Its health check failed.
     Unhealthy,
+    /// Its node could not pull the image. The target hides the cause, such as a registry that does not answer.
+    NoImage,
     /// Something else: a node, the image, or a signal from outside.
     Outside,
 }
@@ -336,7 +359,7 @@ pub enum TaskFailureKind {
 impl TaskFailureKind {
     /// Whether the version is to blame.
     pub fn is_verdict(self) -> bool {
-        self != Self::Outside
+        !matches!(self, Self::NoImage | Self::Outside)
     }
 }
 
@@ -356,15 +379,4 @@ impl fmt::Display for Endpoint {
             None => f.write_str(&self.node),
         }
     }
-}
-
-/// A node of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SwarmNode {
-    /// Its host name.
-    pub name: String,
-    /// Whether it is connected.
-    pub is_up: bool,
-    /// Whether it takes replicas.
-    pub is_active: bool,
 }

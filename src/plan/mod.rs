@@ -59,7 +59,7 @@ pub use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
 pub use turn::{is_upkeep, releases_turn, starts_command, takes_turn};
 pub use volumes::{is_start_first, sources_needed, volumes_needed};
-pub use workload::running as running_workload;
+pub use workload::{nodes as workload_nodes, running as running_workload};
 
 /// The desired state: the record of one environment, and how its containers are made.
 #[derive(Clone, Debug)]

@@ -11,4 +11,6 @@ mod cluster;
 mod kills;
 mod one_node;
 mod promotion;
+mod proxy;
+mod registry;
 mod three_nodes;

@@ -37,7 +37,11 @@ fn an_environment_is_a_service_that_follows_the_record() {
     cluster.deploy(&second);
     cluster.serve("second", 2);
     failures(&cluster, &second);
-    let third = cluster.push("third", "");
+    // An update is superseded before it ends.
+    let [silent, third] = [("superseded", "ENV SITE_NEVER_LISTEN=1"), ("third", "")]
+        .map(|(words, lines)| cluster.push(words, lines));
+    cluster.abide(&["set", "prod", &silent]);
+    eventually("the update has begun", PATIENCE, || cluster.tasks_ever(&silent) > 0);
     cluster.deploy(&third);
     by_hand(&cluster, &third);
     end(&cluster);

@@ -1,5 +1,7 @@
 //! A swarm of three nodes.
 
+use std::collections::BTreeSet;
+
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;
@@ -7,17 +9,13 @@ use crate::common::{PATIENCE, eventually};
 
 #[test]
 #[ignore = "takes minutes: .ci/slow"]
-fn replicas_on_three_nodes_survive_bad_versions_and_a_lost_node() {
+fn replicas_on_three_nodes_survive_bad_versions_and_lost_nodes() {
     let Some(cluster) = Cluster::new(3) else { return };
     let first = cluster.push("first", "");
     cluster.deploy(&first);
     cluster.serve("first", 3);
-    let nodes = |cluster: &Cluster| {
-        let mut nodes: Vec<_> = cluster.tasks().into_iter().map(|[_, _, node]| node).collect();
-        nodes.dedup();
-        nodes
-    };
-    assert_eq!(nodes(&cluster).len(), 3, "one on each");
+    let nodes: BTreeSet<String> = cluster.tasks().into_iter().map(|[_, _, node]| node).collect();
+    assert_eq!(nodes.len(), 3, "one on each");
 
     let bad = cluster.push("bad", "ENV SITE_CRASH_AFTER=0s SITE_EXIT_CODE=3");
     let tasks = cluster.tasks();
@@ -26,15 +24,16 @@ fn replicas_on_three_nodes_survive_bad_versions_and_a_lost_node() {
     assert_eq!(cluster.tasks(), tasks, "the same tasks serve all the time");
     cluster.serve("first", 3);
 
-    // A node is lost: Swarm moves its replica, and the status names the node.
+    // A node is lost, by its cable and by an engine that is frozen: Swarm moves its replica, and the status names it.
     let last = &cluster.swarm.nodes()[2];
     last.cut();
-    cluster.until("the replicas are ready without it", |view| {
-        let warnings = view["warnings"].to_string();
-        view["status"] == "RolledBack" && warnings.contains("node n3 is down")
-    });
+    serves_without_the_last(&cluster);
     last.repair();
-    cluster.until("the node is back", |view| !view["warnings"].to_string().contains("n3 is down"));
+    is_back(&cluster);
+    last.signal_engine(Signal::STOP);
+    serves_without_the_last(&cluster);
+    last.signal_engine(Signal::CONT);
+    is_back(&cluster);
 
     // Without most managers nothing is decided.
     for node in &cluster.swarm.nodes()[1..] {
@@ -47,4 +46,22 @@ fn replicas_on_three_nodes_survive_bad_versions_and_a_lost_node() {
     }
     cluster.until("it is back", |view| view["status"] == "RolledBack");
     eventually("three serve", PATIENCE, || cluster.pages().len() == 3);
+}
+
+fn serves_without_the_last(cluster: &Cluster) {
+    let view = cluster.until("the replicas are ready without n3", |view| {
+        view["status"] == "RolledBack" && view["warnings"].to_string().contains("node n3 is down")
+    });
+    assert_eq!(
+        (&view["nodes"][2]["state"], &view["nodes"][2]["replicas"]),
+        (&"down".into(), &0.into()),
+        "{view:#}"
+    );
+    cluster.serve("first", 3);
+}
+
+/// Waits until the last node is back, and has stopped the replica that was moved.
+fn is_back(cluster: &Cluster) {
+    cluster.until("n3 is back", |view| !view["warnings"].to_string().contains("n3 is down"));
+    eventually("three replicas run", PATIENCE, || cluster.containers().len() == 3);
 }

@@ -447,6 +447,7 @@ fn facts(
         None => rows.push(("Runs", "nothing that serves".to_owned())),
     }
     rows.extend(view.host.as_ref().map(|host| ("Host", host.clone())));
+    rows.extend(view.nodes.iter().map(|node| ("Node", format!("{}: {}", node.name, node.describe()))));
     let Some(spec) = spec else {
         rows.push(("Manifest", "no longer declares it".to_owned()));
         return rows;

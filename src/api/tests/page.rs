@@ -35,6 +35,7 @@ use crate::model::public_url::PublicUrl;
 use crate::model::spec::PageSpec;
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
+use crate::model::workload::{NodeState, NodeView};
 use crate::record::NewToken;
 
 /// The host that browsers use without a public URL.
@@ -903,6 +904,22 @@ async fn untrusted_text_is_escaped_on_pages() {
     }
     let text = site.get("/environments/%3Cscript%3E").cookie(&cookie).send().await.text;
     assert!(text.contains("&lt;script&gt;") && !text.contains("<script>"), "{text}");
+}
+
+#[tokio::test]
+async fn the_page_shows_the_nodes_of_a_swarm() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Viewer).await;
+    site.api.ready("dev", 1).await;
+    let nodes = vec![
+        NodeView { name: "n1".to_owned(), state: NodeState::Ready, replicas: 3 },
+        NodeView { name: "n2".to_owned(), state: NodeState::Drained, replicas: 0 },
+    ];
+    site.api.report(&Status { nodes, ..status("dev", 1) }).await;
+    let text = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    for row in ["n1: ready, 3 replicas", "n2: drained, no replica"] {
+        assert!(text.contains(&format!("<dt>Node</dt><dd>{row}</dd>")), "{row}: {text}");
+    }
 }
 
 #[tokio::test]

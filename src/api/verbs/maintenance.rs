@@ -85,7 +85,7 @@ async fn wait_for_proxy(found: &FoundEnvironment, api: &ApiState, is_on: bool) -
 fn is_behind_a_proxy(found: &FoundEnvironment, api: &ApiState) -> Result<(), ApiError> {
     let spec = found.declared()?;
     let name = &found.name;
-    let is_served = spec.publish.is_some() || !spec.hostnames.is_empty();
+    let is_served = spec.can_be_proxied() && (spec.publish.is_some() || !spec.hostnames.is_empty());
     let declare = match &spec.host {
         Some(host) if api.hub.proxy(host).is_some_and(|proxy| proxy.http.is_none()) => {
             format!("`[front]` in `policy.toml` of the agent {host}")

@@ -16,7 +16,8 @@ pub(crate) fn detail(view: &EnvironmentView, now: Timestamp) -> String {
     }
     text.push('\n');
     let volumes = view.volumes.iter().map(|volume| ("volume", self::volume(volume)));
-    for (label, value) in facts(view, now).into_iter().chain(volumes) {
+    let nodes = view.nodes.iter().map(|node| ("node", format!("{}: {}", node.name, node.describe())));
+    for (label, value) in facts(view, now).into_iter().chain(nodes).chain(volumes) {
         text.push_str(&format!("  {label:<11} {}\n", one_line(&value)));
     }
     text

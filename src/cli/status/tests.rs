@@ -6,6 +6,7 @@ use crate::cli::tests::{NOW, digest, ready, view};
 use crate::model::desired::Hold;
 use crate::model::name::Generation;
 use crate::model::status::{Condition, Reason, RunningContainer};
+use crate::model::workload::{NodeState, NodeView};
 
 fn plain(text: &str) -> String {
     anstream::adapter::strip_str(text).to_string()
@@ -62,6 +63,7 @@ fn the_detail_shows_all_that_is_known() {
         generation: Some(Generation(3)),
     });
     view.next_retry = Some(NOW.after(std::time::Duration::from_secs(27)));
+    view.nodes = vec![NodeView { name: "n1".to_owned(), state: NodeState::Down, replicas: 0 }];
     let expected = format!(
         "\
 prod  Held (HeldByPerson), since 3m ago
@@ -79,6 +81,7 @@ prod  Held (HeldByPerson), since 3m ago
   host        this host
   held        by alice now, at generation 3: the migration runs
   next retry  in 27s
+  node        n1: down, no replica
 ",
         "5f0c".repeat(10),
         digest()

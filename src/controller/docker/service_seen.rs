@@ -1,17 +1,20 @@
 //! Converts a service of Docker Swarm, its tasks and the nodes to the data model.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bollard::models::{
-    Node, NodeSpecAvailabilityEnum, NodeState, Service, ServiceUpdateStatusStateEnum, Task, TaskState,
+    Node, NodeSpecAvailabilityEnum, NodeState as EngineNodeState, Service, ServiceUpdateStatusStateEnum,
+    Task, TaskState,
 };
 
 use super::service_spec;
 use crate::model::container::label;
 use crate::model::time::Timestamp;
 use crate::model::workload::{
-    Rollout, SeenTask, SeenUpdate, SeenWorkload, SwarmNode, TaskPhase, UpdateProgress, WriteToken, summary,
+    NodeState, Rollout, SeenTask, SeenUpdate, SeenWorkload, SwarmNode, TaskPhase, UpdateProgress, WriteToken,
+    summary,
 };
 
 /// Converts everything that the engine shows of a service.
@@ -47,7 +50,8 @@ pub(super) fn seen(
         failures: Vec::new(),
         started_at: None,
         endpoints: Vec::new(),
-        nodes: nodes.iter().map(node).collect(),
+        serving: Vec::new(),
+        nodes: by_name(nodes),
         leftovers,
     };
     let update = service.update_status.unwrap_or_default();
@@ -73,14 +77,31 @@ pub(super) fn owner(service: &Service) -> String {
     }
 }
 
+fn by_name(nodes: &[Node]) -> Vec<SwarmNode> {
+    let mut nodes: Vec<SwarmNode> = nodes.iter().map(node).collect();
+    nodes.sort_by(|one, other| one.name.cmp(&other.name));
+    nodes
+}
+
 fn node(seen: &Node) -> SwarmNode {
     let spec = seen.spec.clone().unwrap_or_default();
     let named = seen.description.as_ref().and_then(|described| described.hostname.clone());
-    SwarmNode {
-        name: named.or_else(|| seen.id.clone()).unwrap_or_default(),
-        is_up: seen.status.as_ref().and_then(|status| status.state) == Some(NodeState::READY),
-        is_active: spec.availability == Some(NodeSpecAvailabilityEnum::ACTIVE),
-    }
+    let is_up = seen.status.as_ref().and_then(|status| status.state) == Some(EngineNodeState::READY);
+    let state = match spec.availability {
+        _ if !is_up => NodeState::Down,
+        Some(NodeSpecAvailabilityEnum::DRAIN) => NodeState::Drained,
+        Some(NodeSpecAvailabilityEnum::PAUSE) => NodeState::Paused,
+        Some(NodeSpecAvailabilityEnum::ACTIVE | NodeSpecAvailabilityEnum::EMPTY) | None => NodeState::Ready,
+    };
+    SwarmNode { name: named.or_else(|| seen.id.clone()).unwrap_or_default(), state, address: address(seen) }
+}
+
+/// A manager knows the address that it advertises; of itself, its status may name only 0.0.0.0.
+fn address(seen: &Node) -> Option<IpAddr> {
+    let advertised = seen.manager_status.as_ref().and_then(|status| status.addr.as_ref()?.parse().ok());
+    let advertised = advertised.map(|address: SocketAddr| address.ip());
+    let connected = || seen.status.as_ref()?.addr.as_ref()?.parse().ok();
+    advertised.or_else(connected).filter(|address| !address.is_unspecified())
 }
 
 fn task(seen: Task, nodes: &HashMap<&str, SwarmNode>) -> SeenTask {
@@ -97,7 +118,8 @@ fn task(seen: Task, nodes: &HashMap<&str, SwarmNode>) -> SeenTask {
         phase,
         is_wanted: seen.desired_state.is_some_and(is_wanted) && !is_over(phase),
         node: node.map(|node| node.name.clone()),
-        is_node_up: node.is_some_and(|node| node.is_up),
+        is_node_up: node.is_some_and(|node| node.state.is_up()),
+        address: node.and_then(|node| node.address),
         error: status.err.filter(|error| !error.is_empty()),
         exit_code: status.container_status.and_then(|container| container.exit_code).filter(|_| has_code),
         created_at: seen.created_at.map(moment).unwrap_or_default(),

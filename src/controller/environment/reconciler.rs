@@ -452,15 +452,17 @@ impl Reconciler {
 
     /// Sends the proxy the target of the plan. While the state of the proxy is unknown, it keeps its target.
     pub(in crate::controller) fn update_front(&self, planned: &Planned) {
+        if planned.intent.workload.is_some() {
+            return self.route_workload(planned);
+        }
         if planned.intent.drain.is_some() && planned.observed.front.is_none() {
             return;
         }
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let route = |seen: &ObservedContainer| {
-            Some(Route { container: seen.id.clone(), address: planned.address_of(seen)? })
-        };
+        let route =
+            |seen: &ObservedContainer| Some(Route::to_container(seen.id.clone(), planned.address_of(seen)?));
         self.front.maintain(&planned.intent.environment, planned.desired.maintenance.is_some());
         self.front.route(&planned.intent.environment, serving.and_then(route));
     }

@@ -114,6 +114,7 @@ impl Reconciler {
             warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
             observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
             jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
+            nodes: Vec::new(),
         };
         self.log_change(before.as_ref(), &status, at).await?;
         let memory = self.status.memory(environment)?;
@@ -180,6 +181,7 @@ pub(in crate::controller) fn status(
         warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
         observed_declaration: planned.mark.clone(),
         jobs: reports(planned, memory),
+        nodes: plan::workload_nodes(&planned.observed),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Environments that an orchestrator runs: what is observed and written, and their output.
 
 use super::act::StepError;
-use super::reconciler::Reconciler;
+use super::reconciler::{Planned, Reconciler};
 use crate::controller::Controller;
 use crate::controller::clock::now;
 use crate::controller::docker::EngineError;
 use crate::controller::environment::output::{ShownStream, shown};
 use crate::controller::jobs::pull::{host_of, refused};
+use crate::model::front::Route;
 use crate::model::logs::LogOptions;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::EnvironmentSpec;
@@ -26,6 +27,21 @@ impl Reconciler {
         let settle = settles_after(&intent.health);
         let seen = self.engine.workload(&self.record, &intent.environment, &spec.container, settle, now());
         seen.await.map(Some)
+    }
+
+    /// Sends the proxy the addresses of the replicas that serve. While they are unknown, it keeps its targets.
+    pub(in crate::controller) fn route_workload(&self, planned: &Planned) {
+        let environment = &planned.intent.environment;
+        self.front.maintain(environment, planned.desired.maintenance.is_some());
+        let route = match &planned.observed.workload {
+            None | Some(WorkloadSight::Unknown(_)) => return,
+            Some(WorkloadSight::Missing | WorkloadSight::Foreign(_)) => None,
+            Some(WorkloadSight::Seen(seen)) => Route::to_service(&seen.id, &seen.serving),
+        };
+        // The container that ran before the manifest placed the environment on the swarm serves until a replica does.
+        if route.is_some() || planned.observed.containers.is_empty() {
+            self.front.route(environment, route);
+        }
     }
 
     /// Writes a workload, with the credentials with which nodes pull its image.

@@ -40,7 +40,7 @@ mod tests {
     use crate::model::front::Route;
 
     fn sites(container: &str) -> Sites {
-        let route = Route { container: container.to_owned(), address: "172.18.0.2:80".parse().unwrap() };
+        let route = Route::to_container(container, "172.18.0.2:80".parse().unwrap());
         let site = Site { route: Some(route), ..serde_json::from_str("{}").unwrap() };
         [(EnvironmentName::new("dev").unwrap(), site)].into()
     }

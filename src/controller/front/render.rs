@@ -350,7 +350,8 @@ fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
 }
 
 /// Renders the containers among which nginx chooses. It remembers no failure: abide starts a container again within a
-/// fraction of a second, and a dead one refuses at once. Requests that a client repeats by itself, such as a GET, go to
+/// fraction of a second, and a dead one refuses at once. A replica on a lost node, which refuses nothing, gets few
+/// requests, because those that wait for it count. Requests that a client repeats by itself, such as a GET, go to
 /// another one. A POST that was sent is never repeated.
 fn replicas(out: &mut String, pools: &SitePools<'_>) {
     if pools.values().any(|pool| pool.site.settings.sticky) {
@@ -479,8 +480,8 @@ mod tests {
             maintenance: false,
             publish,
             replica_of: None,
-            route: route
-                .map(|address| Route { container: "c0ffee".to_owned(), address: address.parse().unwrap() }),
+            is_service: false,
+            route: route.map(|address| Route::to_container("c0ffee", address.parse().unwrap())),
         }
     }
 
@@ -577,12 +578,35 @@ mod tests {
         let site = Site { replica_of: Some(of), ..sites.remove(&first).unwrap() };
         for (slot, route) in [("web-1", Some(2)), ("web-2", Some(7)), ("web-3", None)] {
             let address = |last| format!("172.18.0.{last}:8900").parse().unwrap();
-            let route = route.map(|last| Route { container: "c0ffee".to_owned(), address: address(last) });
+            let route = route.map(|last| Route::to_container("c0ffee", address(last)));
             let mut site = Site { route, ..site.clone() };
             site.settings.sticky = true;
             sites.insert(EnvironmentName::new(slot).unwrap(), site);
         }
         is_golden("replicas", &layout(), &sites);
+    }
+
+    #[test]
+    fn the_replicas_of_a_service_share_one_server() {
+        let mut sites = three();
+        let prod = EnvironmentName::new("prod").unwrap();
+        let replicas = ["10.0.0.11:32768", "10.0.0.12:32768"].map(|address| address.parse().unwrap());
+        let site = sites.get_mut(&prod).unwrap();
+        (site.is_service, site.route) = (true, Route::to_service("c0ffee", &replicas));
+        let text = Configuration::render(&layout(), &sites).text;
+        let servers = replicas.map(|address| format!("        server {address} max_fails=0;\n")).concat();
+        assert!(text.contains(&format!("least_conn;\n{servers}    }}")), "{text}");
+        assert!(
+            text.contains("proxy_pass http://abide-prod;") && text.contains("proxy_next_upstream "),
+            "{text}"
+        );
+        // One replica is a pool too, so that a request does not wait long for a lost node.
+        sites.get_mut(&prod).unwrap().route = Route::to_service("c0ffee", &replicas[..1]);
+        assert!(Configuration::render(&layout(), &sites).text.contains("upstream abide-prod {"));
+        sites.get_mut(&prod).unwrap().route = None;
+        let closed = Configuration::render(&layout(), &sites);
+        assert!(!closed.text.contains("upstream"), "{}", closed.text);
+        assert_eq!(Configuration::read(&closed.text), Some(closed));
     }
 
     #[test]
@@ -648,7 +672,7 @@ mod tests {
         );
         let file = crate::model::manifest::SourceFile { name: "m.toml".to_owned(), text };
         let manifest = crate::model::manifest::parse(&[file]).unwrap();
-        let route = Route { container: "c0ffee".to_owned(), address: "172.18.0.2:8900".parse().unwrap() };
+        let route = Route::to_container("c0ffee", "172.18.0.2:8900".parse().unwrap());
         let site = |spec| Site::of(spec, Some(route.clone())).unwrap();
         manifest.environments.iter().map(|(name, spec)| (name.clone(), site(spec))).collect()
     }

@@ -41,6 +41,9 @@ pub(crate) struct Site {
     /// The declaration that it is a replica of; `None`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replica_of: Option<GroupName>,
+    /// Whether it is a service of a swarm, with replicas of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_service: bool,
     /// The route of its requests; `None` if no container is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<Route>,
@@ -75,10 +78,11 @@ pub(crate) type Sites = BTreeMap<EnvironmentName, Site>;
 
 impl Site {
     /// Returns the site of a declared environment; `None` if the front does not serve it, because it runs on
-    /// another host or on a swarm, or has neither a host name nor a published port.
+    /// another host, or has neither a host name nor a published port. It serves a service of a swarm only if each of its
+    /// replicas has a port of its own.
     pub(crate) fn of(spec: &EnvironmentSpec, route: Option<Route>) -> Option<Self> {
         let (hostnames, publish, https) = (spec.hostnames.clone(), spec.publish, spec.https);
-        let is_here = spec.host.is_none() && spec.swarm.is_none();
+        let is_here = spec.host.is_none() && spec.can_be_proxied();
         let is_served = is_here && (!hostnames.is_empty() || publish.is_some());
         let (settings, files) = (spec.site.clone(), SiteFileNames::default());
         let replica_of = spec.replica.as_ref().map(|slot| slot.of.clone());
@@ -90,6 +94,7 @@ impl Site {
             maintenance: false,
             publish,
             replica_of,
+            is_service: spec.swarm.is_some(),
             route,
         })
     }
@@ -134,7 +139,7 @@ pub(crate) struct SitePool<'a> {
     pub(crate) site: &'a Site,
     /// Where their programs are.
     routes: Vec<&'a Route>,
-    /// The declared name, if there are replicas.
+    /// The declared name, if there may be several.
     replicas: Option<&'a str>,
 }
 
@@ -151,7 +156,7 @@ pub(crate) fn pools(sites: &Sites) -> SitePools<'_> {
         let pool =
             pools.entry(first).or_insert_with(|| SitePool { site, routes: Vec::new(), replicas: None });
         pool.routes.extend(&site.route);
-        if site.replica_of.is_some() {
+        if site.replica_of.is_some() || site.is_service {
             pool.replicas = Some(declared);
         }
     }
@@ -169,7 +174,7 @@ impl SitePool<'_> {
     /// The name and the addresses of the containers among which nginx chooses; `None`: there are no replicas.
     pub(crate) fn upstream(&self) -> Option<(String, Vec<SocketAddr>)> {
         let declared = self.replicas.filter(|_| !self.routes.is_empty())?;
-        let addresses = self.routes.iter().map(|route| route.address).collect();
+        let addresses = self.routes.iter().flat_map(|route| route.addresses()).collect();
         Some((format!("abide-{declared}"), addresses))
     }
 }
@@ -223,6 +228,7 @@ mod tests {
             maintenance: false,
             publish: Some(Publish { address: None, port }),
             replica_of: None,
+            is_service: false,
             route: None,
         }
     }

@@ -319,7 +319,7 @@ impl FrontReconciler {
         let mut sites = self.sites();
         for (environment, address) in &next {
             // nginx does not read the container's id, so it may be empty.
-            let route = Route { container: String::new(), address: *address };
+            let route = Route::to_container(String::new(), *address);
             sites.entry(environment.clone()).and_modify(|site| site.route = Some(route));
         }
         (!next.is_empty()).then(|| Configuration::render(&self.layout(spec, true), &sites))
@@ -489,6 +489,7 @@ impl FrontReconciler {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.words.clone());
         FrontSeen {
             serves: served.and_then(|site| Some(site.route.as_ref()?.container.clone())),
+            addresses: served.map(|site| site.route.iter().flat_map(Route::addresses).collect()),
             since: self.since.get(environment).copied().unwrap_or_default(),
             is_draining: self.draining.contains(environment),
             trouble: trouble.or(own_port).or(by_name).or_else(|| self.files.trouble(environment, site)),

@@ -61,7 +61,8 @@ pub(super) fn front_text(
 ) -> String {
     let mut text = format!("container {id}\npath {FOLDER}/{PRESENT}\n");
     for (environment, site) in &configuration.sites {
-        if let Some(route) = &site.route {
+        // The replicas of a service are no containers of this host, and the swarm repairs them.
+        if let Some(route) = site.route.as_ref().filter(|_| !site.is_service) {
             let (container, address) = (&route.container, &route.address);
             let _ = writeln!(text, "route {environment} {container} {address} {}", network_of(environment));
         }

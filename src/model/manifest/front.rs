@@ -216,7 +216,11 @@ fn options_of_two_versions(
     let has_front = |draft: &PartialEnvironment| {
         has_front(&draft.host) || draft.host.is_some() && !draft.hostnames.is_empty()
     };
-    let needs_front = |draft: &PartialEnvironment| draft.publish.is_some() && !has_front(draft);
+    // Two tasks of a service share a port, or have one each.
+    let is_service =
+        |draft: &PartialEnvironment| draft.spec.as_ref().is_some_and(|spec| spec.swarm.is_some());
+    let needs_front =
+        |draft: &PartialEnvironment| draft.publish.is_some() && !has_front(draft) && !is_service(draft);
     let beside = all
         .iter()
         .filter(|(_, draft)| draft.spec.as_ref().is_some_and(|spec| spec.update == Some(Update::StartFirst)));

@@ -15,12 +15,8 @@ use crate::model::spec::{RestartMode, Supply};
 use crate::model::workload::{PlacementRule, PortMode, SwarmSpec};
 
 /// The keys of an environment that a service cannot have, each with the reason.
-const REFUSED: [(&str, &str); 17] = [
+const REFUSED: [(&str, &str); 13] = [
     ("replicas", "declare it in `swarm`, as `swarm = { replicas = 3 }`"),
-    ("hostname", "the proxy forwards to containers of one host only: publish a port instead"),
-    ("hostnames", "the proxy forwards to containers of one host only: publish a port instead"),
-    ("https", "the proxy forwards to containers of one host only: publish a port instead"),
-    ("site", "the proxy forwards to containers of one host only: publish a port instead"),
     ("host", "run the daemon itself on a manager of the swarm"),
     ("verify", "declare it in an environment of one container, and promote from there"),
     ("release", "declare it in an environment of one container, and promote from there"),
@@ -34,6 +30,9 @@ const REFUSED: [(&str, &str); 17] = [
     ("shm_size", "a service cannot have it"),
     ("logging", "set it in the configuration of the engines"),
 ];
+
+/// The keys that only the proxy serves.
+const OF_THE_PROXY: [&str; 4] = ["hostname", "hostnames", "https", "site"];
 
 /// The settings that a service can have.
 const SETTINGS_OF_SERVICES: [&str; 14] = [
@@ -93,6 +92,12 @@ pub(super) fn check(
             field.must(format!("does not go with `swarm`: {why}"));
         }
     }
+    let is_dynamic = swarm.ports == PortMode::Dynamic;
+    for field in OF_THE_PROXY.iter().filter_map(|key| table.get(key)).filter(|_| !is_dynamic) {
+        field.must(
+            "needs a port of each replica beside `swarm`, to which the proxy forwards: add ports = \"dynamic\" to `swarm`",
+        );
+    }
     let known =
         |key: &str| SETTINGS_OF_SERVICES.contains(&key) || REFUSED.iter().any(|(refused, _)| *refused == key);
     for setting in SETTINGS.iter().filter(|setting| !known(setting.key)) {
@@ -137,17 +142,11 @@ pub(super) fn check(
 
 fn check_publish(table: &Table<'_>, swarm: &SwarmSpec) {
     let Some(field) = table.get("publish") else { return };
-    match field.value() {
-        DeValue::Boolean(false) => {}
-        DeValue::String(_) => {
-            field.must(
-                "must be a port without an address beside `swarm`: a service is published on all addresses",
-            );
-        }
-        _ if swarm.ports == PortMode::Dynamic => {
-            field.must("does not go with ports = \"dynamic\" of `swarm`, which takes free ports");
-        }
-        _ => {}
+    // The proxy publishes a port for replicas that have ports of their own.
+    if matches!(field.value(), DeValue::String(_)) && swarm.ports != PortMode::Dynamic {
+        field.must(
+            "must be a port without an address beside `swarm`: a service is published on all addresses",
+        );
     }
 }
 
@@ -159,13 +158,17 @@ fn is_dns_label(name: &str) -> bool {
             && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// Services whose image no registry has, because the environment that it is promoted from does not push it; and jobs
-/// of services.
+/// Services whose image no registry has, because the environment that it is promoted from does not push it; ports of
+/// the proxy without a proxy; and jobs of services.
 pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (name, draft) in all {
-        if draft.spec.as_ref().is_none_or(|spec| spec.swarm.is_none()) {
-            continue;
+        let Some(swarm) = draft.spec.as_ref().and_then(|spec| spec.swarm.as_ref()) else { continue };
+        let may_have_front = declared.front.is_some() || declared.incomplete || draft.host.is_some();
+        if swarm.ports == PortMode::Dynamic && draft.publish.is_some() && !may_have_front {
+            let message = "`publish` beside ports = \"dynamic\" of `swarm` needs the proxy, which forwards to the port of \
+                           each replica: add `[front]`, or remove `publish`";
+            found.push(places.problem(&format!("environment.{name}.publish"), message.to_owned()));
         }
         if let Some(origin) = declared.origin_of(name)
             && let Some((Some(Supply::Branch { .. }), Some(built))) =

@@ -2,6 +2,7 @@
 //! calls an update complete while a task is still pending.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Endpoint, Rollout, SeenWorkload, TaskFailure, TaskFailureKind, VersionCount};
@@ -10,6 +11,9 @@ use crate::model::time::Timestamp;
 
 /// How long a task may find no node before it counts as stuck: at first every task is pending.
 const PENDING: Duration = Duration::from_secs(5);
+
+/// Part of the target's error if a node could not pull an image.
+const NO_IMAGE: &str = "No such image";
 
 /// One attempt to run a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct SeenTask {
     pub node: Option<String>,
     /// Whether that node is connected.
     pub is_node_up: bool,
+    /// The address of that node.
+    pub address: Option<IpAddr>,
     /// The target's error.
     pub error: Option<String>,
     /// The exit code of its program.
@@ -87,6 +93,13 @@ impl SeenTask {
             && now >= self.since.after(settle)
     }
 
+    /// Where it answers requests. The target stops the replica that a new one replaces as soon as the new one runs, so
+    /// a new one serves before it has settled.
+    fn serves_at(&self) -> Option<SocketAddr> {
+        let runs = self.is_wanted && self.phase == TaskPhase::Running && self.is_node_up;
+        Some(SocketAddr::new(self.address?, self.port?)).filter(|_| runs)
+    }
+
     fn failure(&self) -> Option<TaskFailure> {
         let error = self.error.as_deref().unwrap_or_default();
         let kind = match self.phase {
@@ -97,6 +110,7 @@ impl SeenTask {
             TaskPhase::Ended if error.is_empty() || error.contains("non-zero exit") => {
                 TaskFailureKind::Exited
             }
+            TaskPhase::Rejected if error.contains(NO_IMAGE) => TaskFailureKind::NoImage,
             TaskPhase::Ended | TaskPhase::Rejected => TaskFailureKind::Outside,
             TaskPhase::Waiting
             | TaskPhase::Preparing
@@ -109,8 +123,15 @@ impl SeenTask {
             ("", None) => "ended".to_owned(),
             (error, _) => error.to_owned(),
         };
-        let on = self.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-        Some(TaskFailure { why: format!("{how}{on}"), kind, at: self.since, is_paused: false })
+        let node = self.node.as_deref();
+        let why = match (kind, node) {
+            (TaskFailureKind::NoImage, _) => {
+                format!("{how}: {} could not pull it", node.unwrap_or("its node"))
+            }
+            (_, Some(node)) => format!("{how} on {node}"),
+            (_, None) => how,
+        };
+        Some(TaskFailure { why, kind, at: self.since, is_paused: false })
     }
 }
 
@@ -129,6 +150,8 @@ pub fn summary(
     let mut endpoints: Vec<Endpoint> =
         ready().filter_map(|task| Some(Endpoint { node: task.node.clone()?, port: task.port })).collect();
     endpoints.sort();
+    let mut serving: Vec<SocketAddr> = tasks.iter().filter_map(SeenTask::serves_at).collect();
+    serving.sort_unstable();
     let mut failures: Vec<TaskFailure> = tasks.iter().filter(is_it).filter_map(SeenTask::failure).collect();
     failures.sort_by_key(|failure| failure.at);
     SeenWorkload {
@@ -137,6 +160,7 @@ pub fn summary(
         failures,
         started_at: ready().map(|task| task.since).min(),
         endpoints,
+        serving,
         ..seen
     }
 }
@@ -216,6 +240,7 @@ mod tests {
             is_wanted: !matches!(phase, TaskPhase::Ended | TaskPhase::Rejected | TaskPhase::Stopped),
             node: Some("n1".to_owned()),
             is_node_up: true,
+            address: Some(IpAddr::from([10, 0, 0, 11])),
             error: None,
             exit_code: None,
             created_at: at(1),
@@ -238,6 +263,7 @@ mod tests {
             failures: Vec::new(),
             started_at: None,
             endpoints: Vec::new(),
+            serving: Vec::new(),
             nodes: Vec::new(),
             leftovers: Vec::new(),
         };
@@ -297,7 +323,9 @@ mod tests {
         assert_eq!(kind(ended("task: non-zero exit (137)", Some(137))), TaskFailureKind::Outside);
         let rejected =
             SeenTask { error: Some("No such image: a@b".to_owned()), ..task("new", TaskPhase::Rejected) };
-        assert_eq!(kind(rejected), TaskFailureKind::Outside);
+        let (kind_of, why) = failed(rejected).unwrap();
+        assert_eq!(kind_of, TaskFailureKind::NoImage);
+        assert_eq!(why, "No such image: a@b: n1 could not pull it");
     }
 
     #[test]
@@ -322,6 +350,22 @@ mod tests {
         let rollout = |now| seen(std::slice::from_ref(&failed), &UpdateProgress::Idle, 0, now).rollout;
         assert_eq!(rollout(0), MOVING);
         assert!(matches!(rollout(1), Rollout::Failed(_)));
+    }
+
+    #[test]
+    fn running_replicas_of_every_version_serve_until_the_target_stops_them() {
+        let at_port = |port, task| SeenTask { port: Some(port), ..task };
+        let tasks = [
+            at_port(5, task("new", TaskPhase::Running)),
+            at_port(4, task("old", TaskPhase::Running)),
+            at_port(3, task("new", TaskPhase::Starting)),
+            // A replica that was told to stop still runs for a while.
+            at_port(2, SeenTask { is_wanted: false, ..task("old", TaskPhase::Running) }),
+            at_port(1, SeenTask { is_node_up: false, ..task("new", TaskPhase::Running) }),
+            task("new", TaskPhase::Running),
+        ];
+        let serving = seen(&tasks, &UpdateProgress::Updating, 9, 10).serving;
+        assert_eq!(serving, [([10, 0, 0, 11], 4).into(), ([10, 0, 0, 11], 5).into()]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Environments that an orchestrator runs, in a small cluster that obeys every step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::world::{World, digest};
 use crate::model::container::Secret;
 use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin, Outcome};
+use crate::model::front::FrontSeen;
 use crate::model::memory::Memory;
 use crate::model::name::Generation;
 use crate::model::observed::Observed;
@@ -13,7 +15,7 @@ use crate::model::spec::{Probe, Update};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::model::workload::{
-    Endpoint, PortMode, Rollout, SeenWorkload, SwarmNode, SwarmSpec, TaskFailure, TaskFailureKind,
+    Endpoint, NodeState, PortMode, Rollout, SeenWorkload, SwarmNode, SwarmSpec, TaskFailure, TaskFailureKind,
     VersionCount, Workload, WorkloadSight, WriteToken,
 };
 use crate::plan::{
@@ -59,6 +61,11 @@ struct Cluster {
     done: Vec<Step>,
     outcome: Option<(Generation, Outcome)>,
     is_silent: bool,
+    nodes: BTreeMap<&'static str, NodeState>,
+    /// The nodes of the ready replicas.
+    places: Vec<&'static str>,
+    /// The addresses of the replicas.
+    serving: Vec<SocketAddr>,
 }
 
 impl Cluster {
@@ -94,6 +101,9 @@ impl Cluster {
             done: Vec::new(),
             outcome: None,
             is_silent: false,
+            nodes: BTreeMap::from([("n1", NodeState::Ready), ("n2", NodeState::Ready)]),
+            places: vec!["n1"],
+            serving: Vec::new(),
         }
     }
 
@@ -169,7 +179,12 @@ impl Cluster {
             .crashes
             .iter()
             .map(|at| TaskFailure { at: *at, ..self.failure(TaskFailureKind::Exited, false) });
-        let node = |name: &str| SwarmNode { name: name.to_owned(), is_up: true, is_active: true };
+        let node = |(name, state): (&&str, &NodeState)| SwarmNode {
+            name: (*name).to_owned(),
+            state: *state,
+            address: None,
+        };
+        let endpoint = |node: &&str| Endpoint { node: (*node).to_owned(), port: None };
         WorkloadSight::Seen(Box::new(SeenWorkload {
             id: "service".to_owned(),
             token: WriteToken { index: self.index, forced: 0 },
@@ -182,8 +197,9 @@ impl Cluster {
             rollout,
             failures: failures.collect(),
             started_at: Some(self.written_at),
-            endpoints: vec![Endpoint { node: "n1".to_owned(), port: None }],
-            nodes: vec![node("n1"), node("n2")],
+            endpoints: self.places.iter().map(endpoint).collect(),
+            serving: self.serving.clone(),
+            nodes: self.nodes.iter().map(node).collect(),
             leftovers: Vec::new(),
         }))
     }
@@ -545,6 +561,64 @@ fn ports_of_nodes_and_volumes_are_replaced_stop_first() {
     assert_eq!(order(&mut cluster), Update::StopFirst);
     cluster.intent.update = Some(Update::StartFirst);
     assert_eq!(order(&mut cluster), Update::StartFirst);
+}
+
+#[test]
+fn nodes_that_take_no_replicas_and_drains_that_would_stop_the_last_one_are_warned_of() {
+    let mut cluster = Cluster::running();
+    let warnings = |cluster: &mut Cluster, places: &[&'static str]| {
+        cluster.places = places.to_vec();
+        cluster.plan().warnings
+    };
+    assert_eq!(warnings(&mut cluster, &["n1", "n2", "n2"]), [""; 0]);
+    assert_eq!(
+        warnings(&mut cluster, &["n1", "n1", "n1"]),
+        ["all 3 ready replicas are on node n1: draining it would stop the last one"]
+    );
+    assert_eq!(
+        warnings(&mut cluster, &["n2"]),
+        ["the only ready replica is on node n2: draining it would stop the last one"]
+    );
+    for (state, expected) in [
+        (NodeState::Down, "node n2 is down"),
+        (NodeState::Drained, "node n2 is drained and runs no replicas"),
+        (NodeState::Paused, "node n2 is paused and takes no new replicas"),
+    ] {
+        cluster.nodes.insert("n2", state);
+        assert_eq!(warnings(&mut cluster, &["n1", "n1", "n1"]), [expected], "no other node could run them");
+    }
+    let nodes = crate::plan::workload_nodes(&cluster.observed);
+    let shown: Vec<_> = nodes.iter().map(|node| format!("{}: {}", node.name, node.describe())).collect();
+    assert_eq!(shown, ["n1: ready, 3 replicas", "n2: paused, no replica"]);
+}
+
+#[test]
+fn behind_the_proxy_a_service_is_ready_once_its_replicas_get_the_requests() {
+    let mut cluster = Cluster::new();
+    cluster.intent.workload.as_mut().unwrap().placement.ports = PortMode::Dynamic;
+    cluster.serving = vec!["10.0.0.11:32768".parse().unwrap()];
+    let front = |addresses: Option<&[SocketAddr]>| {
+        Some(FrontSeen { addresses: addresses.map(<[_]>::to_vec), ..FrontSeen::default() })
+    };
+    cluster.observed.front = front(Some(&[]));
+    cluster.set(1);
+    cluster.rest();
+    assert_eq!(cluster.status(), (Condition::Progressing, Reason::Updating));
+    cluster.observed.front = front(Some(&cluster.serving));
+    assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded));
+    cluster.observed.front = front(None);
+    assert_eq!(
+        cluster.status(),
+        (Condition::Ready, Reason::AsRecorded),
+        "nothing reaches it through the proxy"
+    );
+    let trouble = Some("nginx does not start".to_owned());
+    cluster.observed.front = Some(FrontSeen { trouble, ..FrontSeen::default() });
+    assert_eq!(cluster.status(), (Condition::Degraded, Reason::FrontUnavailable));
+    // Ports of the swarm do not need the proxy.
+    let mut ingress = Cluster::running();
+    ingress.observed.front = cluster.observed.front.clone();
+    assert_eq!(ingress.status(), (Condition::Ready, Reason::AsRecorded));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod goal;
 mod judge;
+mod nodes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,10 +22,14 @@ use crate::model::name::{Digest, Generation};
 use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason, RunningContainer};
 use crate::model::time::Timestamp;
-use crate::model::workload::{Rollout, SeenWorkload, TaskFailure, TaskFailureKind, WorkloadSight};
+use crate::model::workload::{
+    NodeView, PortMode, Rollout, SeenWorkload, TaskFailure, TaskFailureKind, WorkloadSight,
+};
 
 /// How soon a workload at rest is observed again: an orchestrator announces no change of its tasks.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same behind the proxy, which forwards requests to the replicas that were observed last.
+const LOOK_PROXIED: Duration = Duration::from_secs(1);
 /// How soon a workload that is being updated is observed again. A failed update must be answered at once, because
 /// Swarm replaces every replica that dies meanwhile by the failed version.
 const LOOK_CLOSELY: Duration = Duration::from_millis(500);
@@ -76,6 +81,14 @@ pub fn running(observed: &Observed, memory: &Memory) -> Option<RunningContainer>
     })
 }
 
+/// The nodes of the cluster that runs a workload; none while they are unknown.
+pub fn nodes(observed: &Observed) -> Vec<NodeView> {
+    match &observed.workload {
+        Some(WorkloadSight::Seen(seen)) => seen.node_views(),
+        _ => Vec::new(),
+    }
+}
+
 impl WorkloadContext<'_> {
     /// Returns the partial plan and the reconcile state, words for the version that serves, and warnings.
     fn decide(&self, memory: Memory) -> ((PartialPlan, Memory), String, Vec<String>) {
@@ -105,7 +118,7 @@ impl WorkloadContext<'_> {
             Some(seen) => self.judge(seen, memory),
             None => memory,
         };
-        let warnings = seen.map(warnings).unwrap_or_default();
+        let warnings = seen.map(nodes::warnings).unwrap_or_default();
         let Some(goal) = self.goal(seen, &memory) else {
             let partial = self.nothing(seen).requeue_by(self.now.after(LOOK));
             return ((partial, memory), "the previous version".to_owned(), warnings);
@@ -259,6 +272,9 @@ impl WorkloadContext<'_> {
         let mut partial =
             PartialPlan { verdict: Some(self.rest(goal, seen, &memory)), ..PartialPlan::default() };
         partial.outcome = outcome;
+        if let Some(verdict) = self.behind_front(goal, seen) {
+            partial.verdict = Some(verdict);
+        }
         for id in &seen.leftovers {
             let step = Step::RemoveWorkload { id: id.clone() };
             partial = partial.then(step, "it has an earlier name of this environment");
@@ -274,7 +290,26 @@ impl WorkloadContext<'_> {
         if let Some((good, refused)) = self.destination(goal, &memory) {
             partial = rollback::move_record(partial, self.intent, good, refused);
         }
-        (partial.requeue_by(self.now.after(LOOK)), memory)
+        let look = if self.is_proxied() { LOOK_PROXIED } else { LOOK };
+        (partial.requeue_by(self.now.after(look)), memory)
+    }
+
+    /// Whether the proxy may forward requests to the replicas.
+    fn is_proxied(&self) -> bool {
+        self.placed.placement.ports == PortMode::Dynamic && self.observed.front.is_some()
+    }
+
+    /// The status of ready replicas that the proxy does not forward requests to yet; `None`: it does.
+    fn behind_front(&self, goal: &WorkloadGoal, seen: &SeenWorkload) -> Option<PlannedStatus> {
+        let front = self.observed.front.as_ref().filter(|_| self.is_proxied())?;
+        let ready = format!("{} is running and ready", goal.words());
+        if let Some(why) = &front.trouble {
+            let message = format!("{ready}, but the proxy has a problem: {why}");
+            return Some(PlannedStatus::new(Condition::Degraded, Reason::FrontUnavailable, message));
+        }
+        let is_behind = front.addresses.as_ref().is_some_and(|addresses| *addresses != seen.serving);
+        let message = format!("{ready}; the proxy is switching to its replicas");
+        is_behind.then(|| PlannedStatus::new(Condition::Progressing, Reason::Updating, message))
     }
 
     /// Notes that the goal is ready. Returns the outcome of the recorded generation.
@@ -381,6 +416,7 @@ fn reason_of(failure: &TaskFailure) -> Reason {
         TaskFailureKind::Exited => Reason::CrashLoop,
         TaskFailureKind::NotStarted => Reason::StartFailed,
         TaskFailureKind::Unhealthy => Reason::NeverReady,
+        TaskFailureKind::NoImage => Reason::RegistryUnavailable,
         TaskFailureKind::Outside => Reason::Interrupted,
     }
 }
@@ -397,27 +433,4 @@ fn in_words(places: &[String]) -> String {
     });
     let words: Vec<String> = words.collect();
     if words.is_empty() { "no node".to_owned() } else { words.join(", ") }
-}
-
-/// Warnings about nodes that take no replicas, and about replicas that depend on one node.
-fn warnings(seen: &SeenWorkload) -> Vec<String> {
-    let down = seen.nodes.iter().filter(|node| !node.is_up);
-    let down = down.map(|node| format!("node {} is down", node.name));
-    let drained = seen.nodes.iter().filter(|node| node.is_up && !node.is_active);
-    let drained =
-        drained.map(|node| format!("node {} is drained or paused and takes no new replicas", node.name));
-    let mut found: Vec<String> = down.chain(drained).collect();
-    let could_run = seen.nodes.iter().filter(|node| node.is_up && node.is_active).count();
-    if let [first, others @ ..] = seen.endpoints.as_slice()
-        && !others.is_empty()
-        && could_run > 1
-        && others.iter().all(|endpoint| endpoint.node == first.node)
-    {
-        found.push(format!(
-            "all {} ready replicas are on node {}: draining it would stop the last one",
-            seen.endpoints.len(),
-            first.node
-        ));
-    }
-    found
 }

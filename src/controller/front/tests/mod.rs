@@ -153,7 +153,7 @@ impl Rig {
     }
 
     fn route(&self, environment: &str, container: &str, address: SocketAddr) {
-        self.front.route(&name(environment), Some(Route { container: container.to_owned(), address }));
+        self.front.route(&name(environment), Some(Route::to_container(container, address)));
     }
 
     fn no_route(&self, environment: &str) {

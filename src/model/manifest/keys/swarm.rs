@@ -30,7 +30,8 @@ pub(in crate::model::manifest) static SWARM: Section = Section {
             .meaning(
                 "how `publish` is published: `\"ingress\"`: every node forwards it to the replicas; `\"host\"`: each node \
                 publishes it for the replica that it runs, so `update` is then `\"stop-first\"` by default; \
-                `\"dynamic\"`: each replica gets a free port of its node, which `abide status` shows",
+                `\"dynamic\"`: each replica gets a free port of its node, which `abide status` shows and the proxy \
+                forwards to",
             ),
     ],
 };

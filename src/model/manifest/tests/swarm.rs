@@ -30,6 +30,11 @@ fn a_service_has_defaults_for_everything() {
     assert_eq!(all.spread.unwrap().as_str(), "node.labels.zone");
     assert!(!all.constraints[0].is_one_node());
     assert_eq!(dev("swarm = { ports = \"dynamic\" }").publish, None);
+    assert_eq!(
+        dev("swarm = {}\nupdate = \"start-first\"").update,
+        Some(Update::StartFirst),
+        "without a proxy"
+    );
     assert_eq!(dev("swarm = {}").publish, Some(Publish { address: None, port: 8900 }));
 }
 
@@ -49,16 +54,8 @@ fn what_a_service_cannot_have_is_refused_with_what_to_type() {
             "volumes = [\"data:/data\"]",
             "4: `volumes` needs a node of its own beside `swarm`, because each node has another volume of that name: add constraints = [\"node.hostname == NODE\"] to `swarm`",
         ),
-        (
-            "secrets = { a = { secret_env = \"A\" } }",
-            "4: `secrets` does not go with `swarm`: set a variable in `env` from the secret",
-        ),
         ("privileged = true", "4: `privileged` does not go with `swarm`: a service cannot have it"),
         ("restart = \"on-failure\"", "4: `restart` must be \"always\" beside `swarm`"),
-        (
-            "host = \"online\"",
-            "4: `host` does not go with `swarm`: run the daemon itself on a manager of the swarm",
-        ),
         (
             "health = { http = \"/\", headers = { A = \"1\" } }",
             "4: `health` must have no `headers` beside `swarm`: the probe runs in the container, where others could read them",
@@ -88,10 +85,24 @@ fn the_values_of_a_service_are_checked() {
     ] {
         assert_eq!(problems(format!("{DEV}swarm = {{ {keys} }}\n")), expected, "{keys}");
     }
-    let dynamic = format!("{DEV}publish = 80\nswarm = {{ ports = \"dynamic\" }}\n");
+}
+
+#[test]
+fn the_proxy_forwards_only_to_replicas_with_ports_of_their_own() {
+    let needs = "needs a port of each replica beside `swarm`, to which the proxy forwards: add ports = \"dynamic\" to `swarm`";
+    let ingress = format!("{DEV}hostname = \"a.example\"\nswarm = {{}}\n[front]\n");
+    assert_eq!(problems(ingress), format!("4: `hostname` {needs}"));
+    let dynamic = |publish: &str| {
+        format!("{DEV}hostname = \"a.example\"\npublish = {publish}\nswarm = {{ ports = \"dynamic\" }}\n")
+    };
+    for publish in ["80", "\"127.0.0.1:8080\"", "false"] {
+        assert_eq!(problems(format!("{}[front]\nhttp = 8081\n", dynamic(publish))), "", "{publish}");
+    }
+    let without = format!("{DEV}publish = 80\nswarm = {{ ports = \"dynamic\" }}\n");
     assert_eq!(
-        problems(dynamic),
-        "4: `publish` does not go with ports = \"dynamic\" of `swarm`, which takes free ports"
+        problems(without),
+        "4: `publish` beside ports = \"dynamic\" of `swarm` needs the proxy, which forwards to the port of each replica: \
+         add `[front]`, or remove `publish`"
     );
 }
 
