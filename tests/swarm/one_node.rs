@@ -47,6 +47,38 @@ fn an_environment_is_a_service_that_follows_the_record() {
     end(&cluster);
 }
 
+/// A secret file reaches the replicas, and an edited one replaces them; the previous content is removed in the end.
+#[test]
+#[ignore = "takes minutes: .ci/slow"]
+fn secret_files_are_secrets_of_the_swarm() {
+    let Some(cluster) = Cluster::new(1) else { return };
+    let file = cluster.space.dir().join("token");
+    let declared = format!(
+        "secrets = {{ token = {{ secret_file = \"{}\", target = \"/www/index.html\", mode = \"0400\" }} }}",
+        file.display()
+    );
+    let secrets = || cluster.swarm.manager().docker(&["secret", "ls", "--quiet"]).lines().count();
+    std::fs::write(&file, "s3cret-one").unwrap();
+    cluster.declare("replicas = 2, ports = \"dynamic\"", &declared);
+    let image = cluster.push("hidden by the secret", "");
+    cluster.deploy(&image);
+    cluster.serve("s3cret-one", 2);
+    for content in ["s3cret-two", "s3cret-three"] {
+        std::fs::write(&file, content).unwrap();
+        cluster.abide(&["sync", "prod"]);
+        cluster.serve(content, 2);
+        cluster.ready_with(&image);
+    }
+    assert_eq!(secrets(), 2, "the current one, and the one before");
+    let shown = [&["why", "prod"][..], &["events", "prod"], &["status", "prod", "-o", "json"]];
+    let log = cluster.daemon.as_ref().unwrap().log() + &cluster.inspect("{{json .Spec}}");
+    for text in shown.map(|arguments| cluster.abide(arguments)).iter().chain([&log]) {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    end(&cluster);
+    assert_eq!(secrets(), 0);
+}
+
 /// Versions that fail leave the tasks of the previous one alone.
 fn failures(cluster: &Cluster, good: &str) {
     let tasks = cluster.tasks();

@@ -28,6 +28,7 @@ pub(crate) mod piece;
 mod program;
 mod reach;
 mod service_probe;
+mod service_secrets;
 mod service_seen;
 mod service_spec;
 mod services;

@@ -9,8 +9,8 @@ use bollard::models::{
     EndpointSpecModeEnum, HealthConfig, Limit, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated,
     ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum, ServiceSpecUpdateConfigOrderEnum,
     TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecConfigs, TaskSpecContainerSpecDnsConfig,
-    TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources,
-    TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum,
+    TaskSpecContainerSpecSecrets, TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread,
+    TaskSpecResources, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -72,20 +72,23 @@ pub(super) fn needs_probe(workload: &Workload) -> bool {
     matches!(workload.health.probe, Probe::Http(_) | Probe::Tcp)
 }
 
-/// Builds the specification that is written `now`. `probe` refers to abide's probe, and `forced` counts the restarts
-/// that people asked for.
-pub(super) fn of(
-    workload: &Workload,
-    probe: Option<TaskSpecContainerSpecConfigs>,
-    forced: u64,
-    now: Timestamp,
-) -> ServiceSpec {
+/// The files that the swarm keeps for a service.
+#[derive(Default)]
+pub(super) struct ServiceFiles {
+    /// abide's probe.
+    pub(super) probe: Option<TaskSpecContainerSpecConfigs>,
+    /// The secret files.
+    pub(super) secrets: Vec<TaskSpecContainerSpecSecrets>,
+}
+
+/// Builds the specification that is written `now`. `forced` counts the restarts that people asked for.
+pub(super) fn of(workload: &Workload, files: ServiceFiles, forced: u64, now: Timestamp) -> ServiceSpec {
     let placement = &workload.placement;
     let mut spec = ServiceSpec {
         name: Some(workload.name().to_string()),
         labels: None,
         task_template: Some(TaskSpec {
-            container_spec: Some(container(workload, probe)),
+            container_spec: Some(container(workload, files)),
             resources: limits(workload),
             restart_policy: Some(TaskSpecRestartPolicy {
                 // An unhealthy program may end with exit code 0.
@@ -130,7 +133,7 @@ pub(super) fn of(
     spec
 }
 
-fn container(workload: &Workload, probe: Option<TaskSpecContainerSpecConfigs>) -> TaskSpecContainerSpec {
+fn container(workload: &Workload, files: ServiceFiles) -> TaskSpecContainerSpec {
     let options = &workload.options;
     let settings: BTreeMap<&str, Value> = options
         .run
@@ -171,7 +174,8 @@ fn container(workload: &Workload, probe: Option<TaskSpecContainerSpecConfigs>) -
         // The engine takes them as in /etc/hosts.
         hosts: Some(options.extra_hosts.iter().filter_map(|line| in_hosts_file(line)).collect()),
         dns_config: (dns != TaskSpecContainerSpecDnsConfig::default()).then_some(dns),
-        configs: Some(probe.into_iter().collect()),
+        secrets: Some(files.secrets),
+        configs: Some(files.probe.into_iter().collect()),
         init: Some(options.init),
         capability_add: texts("CapAdd"),
         capability_drop: texts("CapDrop"),

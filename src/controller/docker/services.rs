@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt as _};
 use super::output::stamped;
 use super::piece::LogPiece;
 use super::service_probe::PROGRAM;
+use super::service_spec::ServiceFiles;
 use super::transfer::proven;
 use super::{Engine, EngineError, QUICK, Result, service_seen, service_spec, within};
 use crate::model::container::{Secret, label};
@@ -142,8 +143,9 @@ impl Engine {
             true => Some(self.probe_config().await?),
             false => None,
         };
+        let files = ServiceFiles { probe, secrets: self.secrets(workload).await? };
         let forced = over.map_or(0, |(_, token)| token.forced);
-        let spec = service_spec::of(workload, probe, forced, now);
+        let spec = service_spec::of(workload, files, forced, now);
         let turn = self.docker().await?;
         let docker = proven(turn.docker.clone(), proof);
         let Some((id, token)) = over else {
@@ -161,13 +163,20 @@ impl Engine {
         }
     }
 
-    /// Removes a service with its tasks. Succeeds if it does not exist.
-    pub(crate) async fn remove_workload(&self, id: &str) -> Result<()> {
+    /// Removes a service of an environment with its tasks and its secrets. Succeeds if it does not exist.
+    pub(crate) async fn remove_workload(
+        &self,
+        record: &str,
+        environment: &EnvironmentName,
+        id: &str,
+    ) -> Result<()> {
         let docker = self.docker().await?;
         match within("remove a service", QUICK, docker.delete_service(id)).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            removed => removed,
+            Err(error) if error.is_not_found() => {}
+            removed => removed?,
         }
+        drop(docker);
+        self.remove_secrets(record, environment.as_str()).await
     }
 
     /// Streams the output of all tasks of a service, from all nodes. Its order between nodes is not exact.

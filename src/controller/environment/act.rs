@@ -242,7 +242,9 @@ impl Reconciler {
                 Ok(self.engine.connect(id, &network, &attachment).await?)
             }
             Step::ApplyWorkload { workload, over } => self.apply_workload(workload, over.as_ref()).await,
-            Step::RemoveWorkload { id } => Ok(self.engine.remove_workload(id).await?),
+            Step::RemoveWorkload { id } => {
+                Ok(self.engine.remove_workload(&self.record, &planned.intent.environment, id).await?)
+            }
             Step::Adjust { id, memory, nano_cpus, pids } => {
                 touched.insert(id.clone());
                 let swap = planned.spec.run.settings.memory_swap();

@@ -98,7 +98,7 @@ async fn remove_all(
         remove(reconciler, container).await?;
     }
     for service in &services {
-        reconciler.engine.remove_workload(&service.id).await?;
+        reconciler.engine.remove_workload(&reconciler.record, environment, &service.id).await?;
     }
     if !still_there(reconciler, environment, |_| true)?.is_empty() {
         // The report of the last agent continues this.

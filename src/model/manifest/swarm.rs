@@ -15,14 +15,13 @@ use crate::model::spec::{RestartMode, Supply};
 use crate::model::workload::{PlacementRule, PortMode, SwarmSpec};
 
 /// The keys of an environment that a service cannot have, each with the reason.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 12] = [
     ("replicas", "declare it in `swarm`, as `swarm = { replicas = 3 }`"),
     ("host", "run the daemon itself on a manager of the swarm"),
     ("verify", "declare it in an environment of one container, and promote from there"),
     ("release", "declare it in an environment of one container, and promote from there"),
     ("after", "declare it in an environment of one container, and promote from there"),
     ("ports", "a service publishes only `port`"),
-    ("secrets", "set a variable in `env` from the secret"),
     ("aliases", "other services find it by the name in `container`"),
     ("networks", "a service joins no network that abide makes"),
     ("network_mode", "a service joins no network that abide makes"),
