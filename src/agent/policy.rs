@@ -18,6 +18,7 @@ use crate::model::ports::PortMapping;
 use crate::model::reference::ImageRepository;
 use crate::model::site::SiteSettings;
 use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, SecretRef};
+use crate::model::workload::{PortMode, SwarmSpec};
 
 /// Networks that belong to the engine, or mean none.
 const NETWORKS: [&str; 6] = ["host", "none", "default", "bridge", "ingress", "docker_gwbridge"];
@@ -97,6 +98,9 @@ struct PolicyRules {
     /// OCI runtimes; left out: none.
     #[serde(default)]
     runtimes: Vec<String>,
+    /// Whether environments may be services of the swarm that this host manages. They run on other hosts, too.
+    #[serde(default)]
+    swarm: bool,
     /// Host names that the proxy may serve, `*.` and a name for all below it; left out: any.
     hostnames: Option<Vec<SiteName>>,
     /// The proxy. The manifest's own parser reads it.
@@ -221,6 +225,7 @@ impl Policy {
             spec.publish
                 .and_then(|publish| self.port(publish.port).or_else(|| self.address(publish.address))),
             spec.run.ports.iter().find_map(|port| self.mapping(port)),
+            spec.swarm.as_ref().and_then(|swarm| self.swarm(swarm, &spec.volumes)),
             spec.run.networks.keys().find_map(|network| self.network(network)),
             spec.run.secrets.values().find_map(|file| self.secret(&file.secret)),
             spec.run.env_files.iter().find_map(|file| self.secret(&SecretRef::SecretFile(file.path.clone()))),
@@ -308,6 +313,19 @@ impl Policy {
             (Some((first, last)), _) => (first..=last).find_map(|port| self.port(port)),
         };
         port.or_else(|| self.address(mapping.address))
+    }
+
+    /// A service runs on other hosts, too, and this host cannot check their files.
+    fn swarm(&self, swarm: &SwarmSpec, volumes: &[Mount]) -> Option<String> {
+        if !self.rules.swarm {
+            return Some("services of a swarm".to_owned());
+        }
+        if let Some(path) = volumes.iter().find_map(Mount::host_path) {
+            return Some(format!("mounting {path} in a service, because other hosts have other files"));
+        }
+        let is_dynamic = swarm.ports == PortMode::Dynamic;
+        let port = self.rules.ports.as_ref().filter(|_| is_dynamic).map(|_| "any free host port".to_owned());
+        port.or_else(|| self.address(None).filter(|_| is_dynamic))
     }
 
     /// A port without an address is published on all of them.

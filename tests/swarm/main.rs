@@ -7,7 +7,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod agent;
 mod cluster;
+mod guide;
 mod kills;
 mod one_node;
 mod promotion;

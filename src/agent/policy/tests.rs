@@ -82,6 +82,27 @@ fn without_a_policy_host_files_are_denied_and_the_rest_is_allowed() {
 }
 
 #[test]
+fn services_of_a_swarm_need_a_policy_that_allows_them() {
+    let swarm = |ports: &str| -> SwarmSpec {
+        serde_json::from_value(json!({ "replicas": 3, "parallel": 1, "ports": ports })).unwrap()
+    };
+    let about = |policy: &str, ports: &str| Host::new(policy).about(|spec| spec.swarm = Some(swarm(ports)));
+    assert!(about("", "ingress").unwrap().contains("services of a swarm"));
+    assert_eq!(about("swarm = true", "dynamic"), None);
+    assert_eq!(about("swarm = true\nports = [\"8088\"]", "ingress"), None);
+    assert!(about("swarm = true\nports = [\"8088\"]", "dynamic").unwrap().contains("any free host port"));
+    let addresses = "swarm = true\naddresses = [\"127.0.0.1\"]";
+    assert!(about(addresses, "dynamic").unwrap().contains("ports on the address 0.0.0.0"));
+    let host = Host::new("swarm = true\nbinds = [\"HOME/data\"]");
+    let mounted = host.path("data");
+    let why = host.about(|spec| {
+        spec.swarm = Some(swarm("ingress"));
+        spec.volumes = vec![Mount::new(&mounted, "/data").unwrap()];
+    });
+    assert!(why.unwrap().contains(&format!("mounting {mounted} in a service")));
+}
+
+#[test]
 fn dots_and_links_cannot_escape_an_allowed_folder() {
     let host = Host::new("binds = [\"HOME/data\"]");
     symlink(host.path("elsewhere"), host.path("data/link")).unwrap();

@@ -15,9 +15,8 @@ use crate::model::spec::{RestartMode, Supply};
 use crate::model::workload::{PlacementRule, PortMode, SwarmSpec};
 
 /// The keys of an environment that a service cannot have, each with the reason.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 11] = [
     ("replicas", "declare it in `swarm`, as `swarm = { replicas = 3 }`"),
-    ("host", "run the daemon itself on a manager of the swarm"),
     ("verify", "declare it in an environment of one container, and promote from there"),
     ("release", "declare it in an environment of one container, and promote from there"),
     ("after", "declare it in an environment of one container, and promote from there"),

@@ -29,6 +29,8 @@ fn a_service_has_defaults_for_everything() {
     assert_eq!((all.replicas, all.per_node, all.parallel, all.ports), (6, Some(2), 0, PortMode::Host));
     assert_eq!(all.spread.unwrap().as_str(), "node.labels.zone");
     assert!(!all.constraints[0].is_one_node());
+    let on_agent = dev("swarm = {}\nhost = \"online\"");
+    assert_eq!(on_agent.host.map(|host| host.to_string()).as_deref(), Some("online"), "a manager");
     assert_eq!(dev("swarm = { ports = \"dynamic\" }").publish, None);
     assert_eq!(
         dev("swarm = {}\nupdate = \"start-first\"").update,
