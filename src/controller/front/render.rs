@@ -29,8 +29,11 @@ pub(crate) const SELF: &str = "abide-front.invalid";
 pub(crate) const SELF_PATH: &str = "/configuration";
 /// The placeholder for the hash in the hashed text.
 const HASH: &str = "@HASH@";
-/// The prefix of the line from which [`Configuration::read`] reads the sites back.
+/// The prefix of the lines from which [`Configuration::read`] reads the sites back.
 const SITES: &str = "# sites ";
+/// Characters of the notes on one of these lines. nginx reads a comment as one word, and rejects words of more than
+/// 4096 bytes (`NGX_CONF_BUFFER`).
+const NOTES_PER_LINE: usize = 1000;
 
 /// The inputs of the configuration, in addition to the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +154,7 @@ impl Configuration {
         // Maps with text keys can always be serialized.
         let notes = serde_json::to_string(&notes).unwrap_or_default();
         let head = "# Written by abide, which reverts all other changes.\n";
-        let text = format!("{head}{SITES}{notes}\n{}", body.replace(HASH, &hash));
+        let text = format!("{head}{}{}", as_comments(&notes), body.replace(HASH, &hash));
         Self { text, hash, asked_at, has_proxy_header, sites: sites.clone(), requests, changes }
     }
 
@@ -163,17 +166,36 @@ impl Configuration {
 
     /// Returns whether the text is unchanged since it was rendered.
     pub(crate) fn is_unedited(&self) -> bool {
-        let rest = self.text.split_once(SITES).and_then(|(_, rest)| rest.split_once('\n'));
-        rest.is_some_and(|(_, body)| hash_of(self.asked_at, &body.replace(&self.hash, HASH)) == self.hash)
+        notes_and_body(&self.text)
+            .is_some_and(|(_, body)| hash_of(self.asked_at, &body.replace(&self.hash, HASH)) == self.hash)
     }
 
     /// Parses a configuration file; `None` if this module did not write it.
     pub(crate) fn read(text: &str) -> Option<Self> {
-        let line = text.lines().find_map(|line| line.strip_prefix(SITES))?;
+        let (notes, _) = notes_and_body(text)?;
         let RenderedNotes { hash, asked_at, has_proxy_header, sites, requests, changes } =
-            serde_json::from_str(line).ok()?;
+            serde_json::from_str(&notes).ok()?;
         Some(Self { text: text.to_owned(), hash, asked_at, has_proxy_header, sites, requests, changes })
     }
+}
+
+fn as_comments(notes: &str) -> String {
+    let characters: Vec<char> = notes.chars().collect();
+    characters
+        .chunks(NOTES_PER_LINE)
+        .map(|part| format!("{SITES}{}\n", part.iter().collect::<String>()))
+        .collect()
+}
+
+/// Splits a configuration file into its notes and everything after them.
+fn notes_and_body(text: &str) -> Option<(String, &str)> {
+    let mut rest = &text[text.find(SITES)?..];
+    let mut notes = String::new();
+    while let Some((part, after)) = rest.strip_prefix(SITES).and_then(|rest| rest.split_once('\n')) {
+        notes.push_str(part);
+        rest = after;
+    }
+    Some((notes, rest))
 }
 
 fn hash_of(asked_at: Option<SocketAddr>, body: &str) -> String {
@@ -257,6 +279,8 @@ const GENERAL: &str = r"    error_log stderr error;
     server_tokens off;
     server_names_hash_bucket_size 512;
     server_names_hash_max_size 8192;
+    proxy_headers_hash_bucket_size 128;
+    proxy_headers_hash_max_size 4096;
     default_type text/html;
 
     # Limits are the program's business.
@@ -830,14 +854,27 @@ mod tests {
         sites.values().any(|site| location::has_dollar(&site.settings))
     }
 
-    /// nginx itself accepts a configuration full of hostile texts, and reads back each of them.
-    #[test]
-    fn the_real_nginx_reads_hostile_values_as_values() {
-        let nginx = std::process::Command::new("/usr/sbin/nginx").arg("-v").output();
-        if nginx.is_err() {
+    /// Tests a configuration that serves names only, with nginx itself if it is installed here.
+    #[track_caller]
+    fn nginx_accepts(sites: &Sites) {
+        if std::process::Command::new("/usr/sbin/nginx").arg("-v").output().is_err() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let layout = Layout { http: port, has_ipv6: false, ..layout() };
+        let text = Configuration::render(&layout, sites).text;
+        let text = text.replace(&format!("/{FOLDER}"), folder.path().to_str().unwrap());
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, text).unwrap();
+        let tested =
+            std::process::Command::new("/usr/sbin/nginx").args(["-t", "-c"]).arg(&file).output().unwrap();
+        assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+    }
+
+    /// nginx itself accepts a configuration full of hostile texts, and reads back each of them.
+    #[test]
+    fn the_real_nginx_reads_hostile_values_as_values() {
         let hostile = [
             "; deny all; #",
             "\" ; }",
@@ -858,17 +895,45 @@ mod tests {
             let name = format!("X-{index}").parse().unwrap();
             settings.headers.insert(name, HeaderText::new(*text).unwrap());
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let site = sites.values_mut().next().unwrap();
-        site.publish = None;
-        let layout = Layout { http: port, has_ipv6: false, ..layout() };
-        let text = Configuration::render(&layout, &sites).text;
-        let text = text.replace(&format!("/{FOLDER}"), folder.path().to_str().unwrap());
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, text).unwrap();
-        let tested =
-            std::process::Command::new("/usr/sbin/nginx").args(["-t", "-c"]).arg(&file).output().unwrap();
-        let stderr = String::from_utf8_lossy(&tested.stderr);
-        assert!(tested.status.success(), "{stderr}");
+        sites.values_mut().next().unwrap().publish = None;
+        nginx_accepts(&sites);
+    }
+
+    /// nginx limits the length of each word, and of each key of a hash.
+    #[test]
+    fn the_real_nginx_accepts_the_longest_values() {
+        let mut longest = Site { publish: None, ..everything().into_values().next().unwrap() };
+        let label = "a".repeat(63);
+        longest.hostnames =
+            vec![SiteName::new(&format!("{label}.{label}.{label}.{}", &label[..61])).unwrap()];
+        let settings = &mut longest.settings;
+        settings.path = Some(format!("/{}", "p".repeat(254)).parse().unwrap());
+        settings.basic_auth.as_mut().unwrap().realm = "r".repeat(64).parse().unwrap();
+        for (first, value) in [("X", "v".repeat(3000)), ("Y", "$".repeat(200))] {
+            let name = format!("{first}-{}", "n".repeat(62)).parse().unwrap();
+            settings.headers.insert(name, HeaderText::new(value).unwrap());
+        }
+        nginx_accepts(&Sites::from([(EnvironmentName::new(&label).unwrap(), longest)]));
+    }
+
+    /// nginx reads a comment as one word. Half of these sites share a host name by path.
+    #[test]
+    fn the_real_nginx_accepts_a_thousand_sites() {
+        let everything = everything().into_values().next().unwrap();
+        let sites: Sites = (0..1000)
+            .map(|number| {
+                let mut site = Site { publish: None, ..everything.clone() };
+                let is_shared = number % 2 == 0;
+                let name = if is_shared { "shared.example".to_owned() } else { format!("s{number}.example") };
+                site.hostnames = vec![SiteName::new(&name).unwrap()];
+                site.settings.path = is_shared.then(|| format!("/{number}").parse().unwrap());
+                site.settings.redirect_from.clear();
+                (EnvironmentName::new(&format!("{number:0>63}")).unwrap(), site)
+            })
+            .collect();
+        let rendered = Configuration::render(&layout(), &sites);
+        let read = Configuration::read(&rendered.text).unwrap();
+        assert!(read == rendered && read.is_unedited(), "the notes are on several lines");
+        nginx_accepts(&sites);
     }
 }

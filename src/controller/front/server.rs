@@ -169,9 +169,11 @@ fn serve_group(
     let has_tls = !by_name.tls.is_empty() && (group.certificate.is_some() || has_default);
     let is_redirected = is_redirected(members.iter().map(|(_, pool)| pool.site.https), group.certificate);
     let certificate = group.certificate.map(|(pair, _)| pair);
-    let served: Vec<&str> =
-        page.iter().map(|_| "the web page of abide").chain(group.environments.iter().copied()).collect();
-    let _ = write!(out, "\n    # {}\n", served.join(", "));
+    out.push('\n');
+    // One comment each: nginx reads a comment as one word, whose length it limits.
+    for served in page.iter().map(|_| "the web page of abide").chain(group.environments.iter().copied()) {
+        let _ = writeln!(out, "    # {served}");
+    }
     let mut server = |listens: &Listens, content: &ServerContent<'_>| {
         ServerBlock { listens, suffix: "", names, certificate }.write(out, layout, content);
     };
