@@ -150,6 +150,8 @@ pub struct Plan {
     pub differences: Vec<String>,
     /// The steps, in order.
     pub steps: Vec<PlannedStep>,
+    /// The number of steps before the first one of a job. The steps of jobs come last, and can wait.
+    pub before_jobs: usize,
     /// The status of the environment.
     pub verdict: PlannedStatus,
     /// When to reconcile again even without a wakeup.
@@ -503,9 +505,11 @@ fn combine(
     };
     let verdict = status_while_held(intent, observed, &memory, verdict);
     let requeue_at = [serve.requeue_at, supply.requeue_at].into_iter().flatten().min();
+    let steps: Vec<_> = supply.steps.into_iter().chain(serve.steps).collect();
     Plan {
         differences: supply.differences.into_iter().chain(serve.differences).collect(),
-        steps: supply.steps.into_iter().chain(serve.steps).collect(),
+        before_jobs: steps.len(),
+        steps,
         verdict,
         requeue_at,
         serving: serve.serving,

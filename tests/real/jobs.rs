@@ -163,3 +163,43 @@ fn a_job_runs_on_the_host_of_an_agent() {
     eventually("the controller knows the result", PATIENCE, known);
     assert_eq!(pair.abide(&["jobs", "logs", "nightly"]).stdout, "hello from one\n");
 }
+
+/// The engine creates one container after the other, which takes seconds for many jobs.
+#[test]
+fn healing_comes_before_jobs_that_are_still_to_begin() {
+    let Some(space) = Space::new() else { return };
+    let Some(shell) = busybox(&space) else { return };
+    let jobs: String = (0..20)
+        .map(|number| {
+            format!(
+                "[job.j{number}]\nenvironment = \"dev\"\nentrypoint = [\"/bin/sh\", \"-c\"]\ncommand = [\"true\"]\n\
+                 schedule = \"* * * * *\"\n"
+            )
+        })
+        .collect();
+    let spot = Spot::new(&space, &jobs);
+    let _daemon = spot.daemon();
+    assert_eq!(spot.set(&versioned(&space, &shell, "one", "")).code, 0);
+    spot.await_ready();
+    eventually("the next minute has come", PATIENCE * 2, || {
+        let filter = format!("name=^/{}\\.job-", spot.name);
+        !docker(&["ps", "--all", "--quiet", "--filter", &filter]).is_empty()
+    });
+    docker(&["kill", &spot.name]);
+    let steps = || {
+        let ran = spot.abide(&["events", "dev", "--limit", "1000", "-o", "json"]);
+        let mut events = history(&ran.stdout);
+        events.sort_by_key(|event| event["sequence"].as_u64());
+        let steps = events.iter().filter(|event| event["kind"] == "step");
+        steps.map(|event| event["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let created =
+        |step: &String| step.starts_with("create container") && step.contains("for the job command");
+    eventually("every job has its container", PATIENCE, || {
+        steps().iter().filter(|step| created(step)).count() >= 20
+    });
+    let steps = steps();
+    let healed = steps.iter().position(|step| step.starts_with("start container")).unwrap();
+    let last = steps.iter().rposition(created).unwrap();
+    assert!(healed < last, "{steps:#?}");
+}

@@ -19,7 +19,7 @@ use crate::model::event::EventKind;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::name::NetworkName;
 use crate::model::network::Attachments;
-use crate::model::observed::{ContainerState, Observed};
+use crate::model::observed::{ContainerState, Observed, ObservedContainer};
 use crate::model::spec::HolderImage;
 use crate::plan::{ContainerTarget, Need, PlannedStep, RecordStep, Step, explain};
 use crate::record::{RecordError, RollbackRequest};
@@ -93,13 +93,17 @@ fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p Ab
 }
 
 impl Reconciler {
-    /// Takes the steps of a plan in order, until one fails. Then inspects the containers that were touched
-    /// again, so that the next plan never relies on an outdated state.
+    /// Takes the steps of a plan in order, until one fails, or until a container has to be healed before the
+    /// steps of jobs. Then inspects the containers that were touched again, so that the next plan never relies on
+    /// an outdated state.
     pub(in crate::controller) async fn act(&self, planned: &Planned) -> Result<(), FailedStep> {
         let mut touched = BTreeSet::new();
         let mut made = CreatedContainers::default();
         let mut result = Ok(());
-        for planned_step in &planned.plan.steps {
+        for (place, planned_step) in planned.plan.steps.iter().enumerate() {
+            if place >= planned.plan.before_jobs && self.has_lost_a_container(planned) {
+                break;
+            }
             self.log_step(planned, planned_step).await;
             let step = &planned_step.step;
             failpoint::before(step.point());
@@ -113,6 +117,15 @@ impl Reconciler {
         // If an inspection fails now, the resync repeats it.
         join_all(touched.iter().map(|id| self.cache.look(&self.engine, id))).await;
         result
+    }
+
+    /// Whether a container of the environment has ended since the plan was made.
+    fn has_lost_a_container(&self, planned: &Planned) -> bool {
+        let now = self.cache.containers(&planned.intent.environment);
+        let is_up =
+            |seen: &ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
+        let mut were_up = planned.observed.containers.iter().filter(|seen| is_up(seen));
+        were_up.any(|before| !now.iter().any(|seen| seen.id == before.id && is_up(seen)))
     }
 
     async fn log_step(&self, planned: &Planned, step: &PlannedStep) {

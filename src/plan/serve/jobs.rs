@@ -220,6 +220,7 @@ pub(in crate::plan) fn add(
         partial = times.fold(partial, PartialPlan::requeue_by);
         memory.jobs.insert(name.clone(), state);
     }
+    plan.before_jobs = plan.steps.len();
     plan.steps.extend(partial.steps);
     plan.jobs_requeue_at = partial.requeue_at;
     Plan { memory, ..plan }
