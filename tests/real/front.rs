@@ -1,23 +1,63 @@
 //! The proxy under the daemon: pushes reach it, and it outlives the daemon.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{
-    PATIENCE, Scene, Space, Spot, eventually, free_ports, inspected, json, made_image, nginx_image,
-    try_docker,
+    Daemon, PATIENCE, Scene, Space, Spot, docker, eventually, free_ports, inspected, json, made_image,
+    nginx_image, try_docker,
 };
+
+/// The name of the proxy's container, running or not.
+fn proxy(space: &Space) -> Option<String> {
+    let filters = [format!("label=abide.test={}", space.prefix()), "name=abide-front-".to_owned()];
+    let [test, name] = filters.each_ref().map(String::as_str);
+    let names = try_docker(&["ps", "--all", "--format", "{{.Names}}", "--filter", test, "--filter", name])?;
+    names.lines().next().map(str::to_owned)
+}
 
 /// The ID of the proxy's container and its start time.
 fn life(space: &Space) -> Option<String> {
-    let filter = format!("label=abide.test={}", space.prefix());
-    let name =
-        try_docker(&["ps", "--format", "{{.Names}}", "--filter", &filter, "--filter", "name=abide-front-"])?;
-    Some(inspected(name.lines().next()?, "{{.Id}} {{.State.StartedAt}}"))
+    Some(inspected(&proxy(space)?, "{{.Id}} {{.State.StartedAt}}"))
+}
+
+/// `dev` behind a proxy, ready with an image, with its daemon and the name of the proxy's container.
+fn fronted(space: &Space) -> (Spot, u16, Daemon, String) {
+    let (spot, http) = Spot::fronted(space, "");
+    let daemon = spot.daemon();
+    assert_eq!(spot.set(&made_image(space, "one", "")).code, 0);
+    spot.await_ready();
+    let proxy = proxy(space).expect("there is a proxy");
+    (spot, http, daemon, proxy)
+}
+
+/// Waits until the proxy is reported to prevent the service, with these words in the message.
+#[track_caller]
+fn await_unavailable(spot: &Spot, words: &[&str]) {
+    spot.until(&format!("the proxy is reported: {words:?}"), |status| {
+        let message = status["message"].as_str().unwrap_or_default();
+        (&status["status"], &status["reason"]) == (&"Degraded".into(), &"FrontUnavailable".into())
+            && words.iter().all(|word| message.contains(word))
+    });
+    let why = spot.abide(&["why", "dev"]).stdout;
+    assert!(why.contains("FrontUnavailable") && why.contains("automatic: "), "{why}");
+}
+
+/// Asserts that the service recovers by itself, in the same container of the proxy, and that nothing is reported any
+/// more.
+#[track_caller]
+fn assert_recovers(spot: &Spot, http: u16, proxy: &str, id: &str) {
+    spot.await_ready();
+    eventually("it is served", PATIENCE, || page(http, Spot::HOST) == (200, "one".to_owned()));
+    assert_eq!(inspected(proxy, "{{.Id}}"), id, "its container was recreated");
+    let status = spot.abide(&["status"]);
+    assert!(!status.stdout.contains("the proxy") && !status.stderr.contains("the proxy"), "{status:?}");
 }
 
 /// The answer for a host name.
@@ -110,6 +150,75 @@ fn a_frozen_proxy_is_recreated_and_events_report_it() {
     assert_ne!(life(&space).expect("there is a front"), frozen);
     let events = spot.abide(&["events", "dev"]).stdout;
     assert!(events.contains("the proxy's container is being recreated: nginx ignored"), "{events}");
+}
+
+#[test]
+fn a_proxy_that_is_killed_again_and_again_is_reported_and_started_after_a_pause() {
+    let Some(space) = Space::new() else { return };
+    let (spot, http, _daemon, proxy) = fronted(&space);
+    let id = inspected(&proxy, "{{.Id}}");
+    let stop = Arc::new(AtomicBool::new(false));
+    let killer = std::thread::spawn({
+        let (stop, id) = (Arc::clone(&stop), id.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                try_docker(&["kill", &id]);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let killed = "exited 3 times in a row (exit code 137)";
+    let remedy = format!("docker events --since 10m --filter container={proxy}");
+    await_unavailable(&spot, &[killed, "after a pause", &remedy, "journalctl -k"]);
+    let status = spot.abide(&["status"]);
+    assert!(status.stdout.contains(&remedy), "{status:?}");
+    stop.store(true, Ordering::Relaxed);
+    killer.join().unwrap();
+    assert_recovers(&spot, http, &proxy, &id);
+    let events = spot.abide(&["events", "dev"]).stdout;
+    assert!(events.contains("the proxy's container exited: exit code 137"), "{events}");
+}
+
+#[test]
+fn a_proxy_whose_program_does_not_run_is_reported_until_it_runs() {
+    let Some(space) = Space::new() else { return };
+    let (spot, http, _daemon, proxy) = fronted(&space);
+    let (id, program) = (inspected(&proxy, "{{.Id}}"), format!("{proxy}:/usr/sbin/nginx"));
+    docker(&["cp", "/bin/false", &program]);
+    docker(&["kill", &proxy]);
+    let log = format!("`docker logs {proxy}` shows its output");
+    await_unavailable(&spot, &["exited 3 times in a row (exit code 1", "after a pause", &log]);
+    docker(&["cp", "/usr/sbin/nginx", &program]);
+    assert_recovers(&spot, http, &proxy, &id);
+}
+
+#[test]
+fn a_proxy_without_any_free_port_is_reported_until_one_is_free() {
+    let Some(space) = Space::new() else { return };
+    let (spot, http, _daemon, proxy) = fronted(&space);
+    let id = inspected(&proxy, "{{.Id}}");
+    // Another program is quicker than the next start of the proxy.
+    let occupied = [http, spot.port].map(|port| {
+        std::thread::spawn(move || {
+            loop {
+                if let Ok(listener) = TcpListener::bind(("0.0.0.0", port)) {
+                    return listener;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        })
+    });
+    docker(&["kill", &proxy]);
+    let occupied = occupied.map(|thread| thread.join().unwrap());
+    await_unavailable(&spot, &["any of its ports", "Address already in use", "`ss -ltnp` shows the process"]);
+    let [by_name, own] = occupied;
+    drop(by_name);
+    eventually("it is served by its name", PATIENCE, || page(http, Spot::HOST) == (200, "one".to_owned()));
+    let own_port = format!("cannot listen on host port {}", spot.port);
+    await_unavailable(&spot, &[&own_port, "`ss -ltnp` shows the process"]);
+    drop(own);
+    assert_recovers(&spot, http, &proxy, &id);
+    assert_eq!(spot.page().as_deref(), Some("one"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl FrontReconciler {
         for _ in 0..ROUNDS {
             let wanted = self.wanted(spec);
             if wanted.asked_at.is_none() {
-                return Err(FrontError::down("the proxy cannot listen on any of its ports"));
+                return Err(FrontError::down(self.refusals.sentence_for_all()));
             }
             if found.as_ref().is_some_and(|found| wanted.reads_as(found)) && is_served(&wanted).await {
                 if found.as_ref() != Some(&wanted.text) {

@@ -87,7 +87,7 @@ impl FrontReconciler {
         let id = &seen.seen.id;
         let (mut why, mut is_new_cause) = (String::new(), false);
         if let ContainerState::Exited(exit) = &seen.seen.state {
-            let log = self.engine.last_output(id, LAST_LINES).await?;
+            let log = self.container.last_output(id, LAST_LINES).await?;
             why = match last_words(&log) {
                 Some(words) => words,
                 None => self.container.why_ended(&seen.seen, exit).await,
@@ -97,6 +97,7 @@ impl FrontReconciler {
                 let sockets = self.refusals.sockets();
                 is_new_cause = refused.iter().any(|(socket, _)| !sockets.contains(socket));
                 self.refusals.add(refused, now());
+                self.record_event(&format!("the proxy's container exited: {why}")).await;
             }
         }
         self.container.may_start(seen, &why, is_new_cause)?;

@@ -24,6 +24,12 @@ struct RefusedSocket {
     retry_at: Option<Timestamp>,
 }
 
+impl RefusedSocket {
+    fn describe(&self, socket: SocketAddr) -> String {
+        format!("{socket}: {} (`ss -ltnp` shows the process); abide retries", self.why)
+    }
+}
+
 impl RefusedSockets {
     /// Records the sockets that nginx could not bind, and the reasons.
     pub(super) fn add(&mut self, sockets: Vec<(SocketAddr, String)>, now: Timestamp) {
@@ -77,11 +83,13 @@ impl RefusedSockets {
     /// Returns why this port cannot be served, in a sentence; `None` if it can be served.
     pub(super) fn sentence(&self, port: u16) -> Option<String> {
         let (socket, refusal) = self.left_out().find(|(socket, _)| socket.port() == port)?;
-        Some(format!(
-            "the proxy cannot listen on host port {port}: {socket}: {} (`ss -ltnp` shows the process); \
-            abide retries",
-            refusal.why
-        ))
+        Some(format!("the proxy cannot listen on host port {port}: {}", refusal.describe(*socket)))
+    }
+
+    /// Returns why no port at all can be served, in a sentence.
+    pub(super) fn sentence_for_all(&self) -> String {
+        let first = self.left_out().next().map(|(socket, refusal)| refusal.describe(*socket));
+        format!("the proxy cannot listen on any of its ports: {}", first.unwrap_or_default())
     }
 
     fn left_out(&self) -> impl Iterator<Item = (&SocketAddr, &RefusedSocket)> {
@@ -142,6 +150,9 @@ mod tests {
         refusals.add(read(LOG), at(0));
         assert!(refusals.sockets().contains(&socket));
         assert!(refusals.sentence(8900).unwrap().contains("Address already in use"));
+        assert!(
+            refusals.sentence_for_all().contains("any of its ports: 0.0.0.0:8900: Address already in use")
+        );
         assert!(refusals.due(at(0)).is_empty() && refusals.due(at(1)).contains(&socket));
         refusals.allow_retry(socket);
         assert!(!refusals.sockets().contains(&socket) && refusals.sentence(8900).is_none());

@@ -200,11 +200,10 @@ impl FrontReconciler {
     pub(super) async fn record_event(&self, words: &str) {
         warn!(front = %self.front.name, "{words}");
         let Some(events) = &self.events else { return };
-        let served: Vec<EnvironmentName> =
-            self.accepted.iter().flat_map(|accepted| accepted.sites.keys().cloned()).collect();
-        for environment in served {
+        let declared = self.declared.environments.iter();
+        for (environment, _) in declared.filter(|(_, spec)| Site::of(spec, None).is_some()) {
             // If the event cannot be stored, the log line above still has it.
-            let _ = events.event(&environment, EventKind::System, words, now()).await;
+            let _ = events.event(environment, EventKind::System, words, now()).await;
         }
     }
 

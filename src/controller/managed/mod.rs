@@ -14,11 +14,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::clock::now;
+use super::clock::{now, wall};
 use super::docker::{AuxiliarySpec, Engine, EngineError, HeldImage, SeenAuxiliary};
 use crate::controller::jobs::pull::pull_declared;
 use crate::controller::jobs::registries::Registries;
+use crate::model::cause::is_killed;
 use crate::model::container::Exit;
+use crate::model::logs::LogOptions;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::redact::is_deceptive;
@@ -46,6 +48,8 @@ pub(super) struct Managed {
     pulled: Arc<Notify>,
     /// Its id, as far as known.
     id: Option<String>,
+    /// When abide last started it, by the clock of its output; `None`: an earlier daemon did.
+    begun: Option<Timestamp>,
     pull: Option<Pull>,
     pulls: FailedAttempts,
     starts: FailedAttempts,
@@ -86,10 +90,14 @@ pub(super) enum Obstacle {
     #[error("the engine is restarting or removing it")]
     Busy,
     /// It ended several times in a row, and is started again after this time.
-    #[error("it exited ({why}); it is restarted after a pause")]
+    #[error("it exited {count} times in a row ({why}); abide restarts it after a pause. {remedy}")]
     Pause {
+        /// The number of ends.
+        count: u32,
         /// The reason of the last end.
         why: String,
+        /// How to find the cause.
+        remedy: String,
         /// The rest of the pause.
         left: Duration,
     },
@@ -108,7 +116,8 @@ impl Managed {
     ) -> Self {
         let (pulls, starts) = (FailedAttempts::new(role), FailedAttempts::new(role));
         let ends = Ends::new(role);
-        Self { engine, registries, record, role, pulled, id: None, pull: None, pulls, starts, ends }
+        let (id, begun, pull) = (None, None, None);
+        Self { engine, registries, record, role, pulled, id, begun, pull, pulls, starts, ends }
     }
 
     /// Its id, as far as known.
@@ -119,6 +128,7 @@ impl Managed {
     /// Retries at once what failed, because the manifest was edited.
     pub(super) fn retry(&mut self) {
         (self.pulls, self.starts) = (FailedAttempts::new(self.role), FailedAttempts::new(self.role));
+        self.ends.forgive();
     }
 
     /// Forgets everything about the container, because it is not wanted any more.
@@ -209,7 +219,11 @@ impl Managed {
         let ContainerState::Exited(exit) = &seen.seen.state else { return Ok(()) };
         let due = self.ends.next_start(seen.seen.started_at, exit.at, now(), is_new_cause);
         let left = due.since(now());
-        if left.is_zero() { Ok(()) } else { Err(Obstacle::Pause { why: why.to_owned(), left }) }
+        if left.is_zero() {
+            return Ok(());
+        }
+        let remedy = remedy(&seen.seen.name, exit);
+        Err(Obstacle::Pause { count: self.ends.count(), why: why.to_owned(), remedy, left })
     }
 
     /// Describes the end of the container, with its last output if it ended soon after its start. The later output
@@ -225,9 +239,15 @@ impl Managed {
         }
     }
 
-    /// Returns the last line of output of a container; `None` if there is none, or it cannot be read.
+    /// Returns the last lines of output since abide last started the container.
+    pub(super) async fn last_output(&self, id: &str, lines: usize) -> Result<String, EngineError> {
+        let options = LogOptions { tail: Some(lines), since: self.begun, ..LogOptions::default() };
+        self.engine.output(id, &options).await
+    }
+
+    /// Returns the last line of output since the start; `None` if there is none, or it cannot be read.
     pub(super) async fn last_line(&self, id: &str) -> Option<String> {
-        let log = self.engine.last_output(id, LAST_LINES).await.ok()?;
+        let log = self.last_output(id, LAST_LINES).await.ok()?;
         let line = log.lines().map(str::trim).rfind(|line| !line.is_empty())?;
         Some(line.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).take(LONGEST_LINE).collect())
     }
@@ -241,6 +261,7 @@ impl Managed {
     pub(super) async fn start(&mut self, id: &str, last: &str) -> Result<(), Obstacle> {
         self.starts.check_due(now()).map_err(Obstacle::Down)?;
         info!(role = self.role, last, "starting an auxiliary container");
+        self.begun = Some(wall());
         let started = self.engine.start(id).await;
         let started = started.map_err(|error| format!("cannot start it: {error}"));
         self.starts.note(started, now()).map_err(Obstacle::Down)
@@ -314,4 +335,18 @@ impl Managed {
         });
         self.pull = Some(Pull { image: name.to_owned(), task });
     }
+}
+
+/// How to find the cause of an end.
+fn remedy(name: &str, exit: &Exit) -> String {
+    if exit.out_of_memory {
+        return "The host ran out of memory: `journalctl -k` shows the largest processes".to_owned();
+    }
+    if is_killed(exit.code) {
+        return format!(
+            "It is killed from outside: `docker events --since 10m --filter container={name}` and `journalctl -k` \
+             show by what"
+        );
+    }
+    format!("`docker logs {name}` shows its output")
 }

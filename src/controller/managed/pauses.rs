@@ -74,6 +74,16 @@ impl Ends {
         self.last == Some(at)
     }
 
+    /// The number of ends in a row.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Ends the pause, and begins to count again.
+    pub(super) fn forgive(&mut self) {
+        (self.count, self.start_at) = (0, None);
+    }
+
     /// Returns when it may be started again after it ended `at`, having run since `started`: the first time
     /// at once, later after a growing pause. `is_new_cause`: the end has a new cause, so it is a first one. The
     /// pause begins `now`, at the observation: `at` is by the engine's clock, which may have been set.
@@ -88,7 +98,7 @@ impl Ends {
             self.last = Some(at);
             let ran_well = started.is_some_and(|started| at.since(started) >= HEALTHY);
             self.count = if ran_well || is_new_cause { 1 } else { self.count + 1 };
-            self.start_at = Some(now.after(backoff(self.count, self.seed)));
+            self.start_at = Some(now.after(backoff(self.count, self.seed).min(LONGEST_PAUSE)));
         }
         self.start_at.unwrap_or(now)
     }
@@ -111,6 +121,20 @@ mod tests {
         assert_eq!(next(2_000, 700_000, false), at(700_000), "it had run well");
         assert!(next(700_000, 701_000, false) > at(701_000));
         assert_eq!(next(701_000, 702_000, true), at(702_000), "it ended for another reason");
+    }
+
+    #[test]
+    fn pauses_are_at_most_a_minute_and_end_when_they_are_forgiven() {
+        let at = |second: u64| Timestamp::from_millis(second * 1000);
+        let mut ends = Ends::new("registry");
+        let next = |ends: &mut Ends, ended| ends.next_start(Some(at(ended)), at(ended), at(ended), false);
+        for ended in 0..30 {
+            assert!(next(&mut ends, ended) <= at(ended).after(LONGEST_PAUSE));
+        }
+        assert_eq!((ends.count(), next(&mut ends, 29)), (30, at(29).after(LONGEST_PAUSE)));
+        ends.forgive();
+        assert_eq!(next(&mut ends, 29), at(29), "the same end is not counted again");
+        assert_eq!(next(&mut ends, 30), at(30), "and the next one is the first");
     }
 
     #[test]
