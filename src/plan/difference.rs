@@ -88,6 +88,11 @@ fn variables(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
 
 /// The differing limits, and the restart policy: the engine can set these in place.
 pub(super) fn limits(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
+    resources(spec, seen).into_iter().chain(restarts(seen)).collect()
+}
+
+/// The differing limits alone.
+pub(super) fn resources(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<String> {
     let options = &spec.options;
     let mut differences = Vec::new();
     let mut compare = |what: &str, is: Option<u64>, should: Option<u64>| {
@@ -98,7 +103,6 @@ pub(super) fn limits(spec: &ContainerSpec, seen: &ObservedContainer) -> Vec<Stri
     compare("memory", seen.memory, options.memory);
     compare("CPU", seen.nano_cpus, options.nano_cpus);
     compare("processes", seen.pids.map(u64::from), options.pids.map(u64::from));
-    differences.extend(restarts(seen));
     differences
 }
 

@@ -1,15 +1,15 @@
 //! Needs: a new version waits until other members of the group have reached a state with their current versions.
 //!
-//! Only a version that was never ready waits. Healing does not: what ran together before may start in any order,
+//! Only a version that was never ready as it is declared now waits, so an edit of the manifest waits too. Healing does not: what ran together before may start in any order,
 //! and a program that comes too early is started again.
 
-use super::serve::hooks;
 use super::target;
-use super::{Intent, PartialPlan, generation_words};
+use super::{Intent, PartialPlan, difference, generation_words};
+use crate::model::container::ContainerSpec;
 use crate::model::group::NeedCondition;
 use crate::model::memory::Memory;
 use crate::model::name::EnvironmentName;
-use crate::model::observed::Observed;
+use crate::model::observed::{ContainerState, Observed};
 use crate::model::status::{Condition, Reason};
 
 /// Whether the recorded version must wait for other members.
@@ -17,7 +17,17 @@ pub(super) fn is_awaited(intent: &Intent, observed: &Observed, memory: &Memory) 
     unmet(intent, observed).next().is_some()
         && !was_ready(intent, memory)
         && target::wanted(intent, observed, memory)
-            .is_some_and(|wanted| !hooks::exists(&wanted, intent, observed, memory))
+            .is_some_and(|wanted| !exists(&wanted, intent, observed, memory))
+}
+
+/// Whether a container of the version exists, with all its options.
+fn exists(wanted: &ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> bool {
+    let mut containers = observed.containers.iter();
+    containers.any(|seen| {
+        seen.state != ContainerState::Created
+            && target::is_it(seen, wanted, intent, memory)
+            && difference::resources(wanted, seen).is_empty()
+    })
 }
 
 /// The status while the recorded version waits.
@@ -32,7 +42,11 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, memory: &Memory) -> Par
     };
     let clauses: Vec<String> = unmet(intent, observed).map(clause).collect();
     let entry = &intent.entry;
-    let who = generation_words(entry.generation, entry.revision.as_ref());
+    let is_edit = memory.good.as_ref().is_some_and(|good| good.generation == entry.generation);
+    let who = match is_edit {
+        true => "the edit of the manifest".to_owned(),
+        false => generation_words(entry.generation, entry.revision.as_ref()),
+    };
     let message = format!("{who} waits until {}", clauses.join(" and "));
     PartialPlan::with_status(Condition::Progressing, Reason::AwaitingNeeds, message)
 }
@@ -47,8 +61,11 @@ fn unmet<'a>(
     })
 }
 
-/// Whether the version was ready as it is declared now.
+/// Whether the version was ready in a container as it is declared now.
 fn was_ready(intent: &Intent, memory: &Memory) -> bool {
-    let good = memory.good.as_ref();
-    good.is_some_and(|good| good.generation == intent.entry.generation && good.declared == intent.declared)
+    let good = memory.good.as_ref().filter(|good| good.generation == intent.entry.generation);
+    good.is_some_and(|good| match (&good.declared, &intent.declared) {
+        (Some(good), Some(now)) => good.kept_beside(now) == **now,
+        (good, now) => good.is_none() && now.is_none(),
+    })
 }

@@ -44,6 +44,8 @@ pub(super) enum KeepReason {
     Blocked(PlannedStatus),
     /// Its replacement may be an old version, because the record may be an old copy.
     OldCopy,
+    /// Its replacement waits for other members of the group.
+    AwaitsNeeds,
 }
 
 impl Choice {
@@ -87,6 +89,9 @@ fn meanwhile(intent: &Intent, observed: &Observed, memory: &Memory) -> Choice {
     if let Some(serving) = serves_unnoted(intent, observed, memory) {
         return kept(serving, KeepReason::NoImage);
     }
+    if let Some(serving) = serves_until_needs_are_met(intent, observed, memory) {
+        return kept(serving, KeepReason::AwaitsNeeds);
+    }
     good(intent, observed, memory)
         .map_or_else(|| keep(observed, memory, KeepReason::NoImage), Choice::Fallback)
 }
@@ -117,6 +122,31 @@ fn serves_unnoted<'o>(
             && !is_of_bad_image(seen, intent)
     });
     serving.max_by_key(|seen| (seen.started_at, &seen.id))
+}
+
+/// The ready container that an edit of its options would change, while the edit waits for other members. Otherwise
+/// an edit would stop all members at the same time.
+fn serves_until_needs_are_met<'o>(
+    intent: &Intent,
+    observed: &'o Observed,
+    memory: &Memory,
+) -> Option<&'o ObservedContainer> {
+    if !needs::is_awaited(intent, observed, memory) {
+        return None;
+    }
+    let good = good(intent, observed, memory);
+    let is_as_declared = |seen: &ObservedContainer| {
+        let made = |good: &ContainerSpec| {
+            is_it(seen, good, intent, memory) && difference::resources(good, seen).is_empty()
+        };
+        good.as_ref().is_some_and(made)
+    };
+    observed.containers.iter().find(|seen| {
+        is_proven(seen, memory)
+            && seen.state != ContainerState::Dead
+            && seen.has_namespace()
+            && !is_as_declared(seen)
+    })
 }
 
 /// The container that ran last, if the record may be an old copy and wants another one.

@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use serde_json::Value;
 
 use crate::common::{
-    Load, PATIENCE, Space, Spot, Way, busybox, docker, eventually, eventually_some, made_image, try_docker,
+    Life, Load, PATIENCE, Space, Spot, Way, busybox, docker, eventually, eventually_some, made_image,
+    try_docker,
 };
 
 /// `dev` with replicas behind a proxy.
@@ -28,6 +29,21 @@ impl Replicas {
         let (_, options) = text.split_once("healthy_for = \"200ms\" }\n").unwrap();
         let options = options.to_owned();
         Some(Self { spot, http, space, options })
+    }
+
+    /// Three replicas with this `update` and a shared volume, and a base image with a shell.
+    fn sharing(update: &str) -> Option<(Self, String)> {
+        let volume = "volumes = [{ source = \"VOLUME\", target = \"/shared\", shared = true }]";
+        let mut replicas = Self::new(&format!("replicas = 3\nupdate = \"{update}\"\n{volume}"))?;
+        replicas.options = replicas.options.replace("VOLUME", &replicas.space.name("shared"));
+        replicas.spot.declare(&replicas.options);
+        let shell = busybox(&replicas.space)?;
+        Some((replicas, shell))
+    }
+
+    /// Declares them with an additional line.
+    fn edit(&self, line: &str) {
+        self.redeclare("hostname", &format!("{line}\nhostname"));
     }
 
     fn redeclare(&self, from: &str, to: &str) {
@@ -61,6 +77,20 @@ impl Replicas {
         found.unwrap_or_else(|_| {
             panic!("{slots:?} with {image}: {}", serde_json::to_string_pretty(&last).unwrap())
         });
+    }
+
+    /// Waits until this slot has this status and reason.
+    #[track_caller]
+    fn await_reason(&self, slot: &str, status: &str, reason: &str) -> Value {
+        eventually_some(&format!("{slot} is {status} ({reason})"), PATIENCE, || {
+            let is_it = |view: &Value| view["environment"] == slot && view["status"] == status;
+            self.views().into_iter().find(|view| is_it(view) && view["reason"] == reason)
+        })
+    }
+
+    /// The containers of the slots, each with its start.
+    fn lives(&self) -> [Option<Life>; 3] {
+        [1, 2, 3].map(|slot| Life::of(&self.container(slot)))
     }
 
     fn started_at(&self, slot: u16) -> String {
@@ -104,14 +134,16 @@ fn once(space: &Space, shell: &str, page: &str, lines: &str) -> String {
 
 #[test]
 fn replicas_are_updated_in_turn_and_one_that_fails_takes_all_back() {
-    let volume = "volumes = [{ source = \"VOLUME\", target = \"/shared\", shared = true }]";
-    let Some(mut replicas) = Replicas::new(&format!("replicas = 3\nupdate = \"start-first\"\n{volume}"))
-    else {
-        return;
-    };
-    replicas.options = replicas.options.replace("VOLUME", &replicas.space.name("shared"));
-    replicas.spot.declare(&replicas.options);
-    let Some(shell) = busybox(&replicas.space) else { return };
+    updated_in_turn("start-first");
+}
+
+#[test]
+fn replicas_that_stop_for_an_update_are_updated_in_turn_and_one_that_fails_takes_all_back() {
+    updated_in_turn("stop-first");
+}
+
+fn updated_in_turn(update: &str) {
+    let Some((replicas, shell)) = Replicas::sharing(update) else { return };
     let images = ["one", "two"].map(|page| once(&replicas.space, &shell, page, ""));
     let daemon = replicas.spot.daemon();
     replicas.set(&images[0]);
@@ -144,6 +176,97 @@ fn replicas_are_updated_in_turn_and_one_that_fails_takes_all_back() {
     let tally = load.finish();
     assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
     assert!(["one\n", "two\n"].iter().all(|page| tally.pages.contains_key(*page)), "{tally:?}");
+    drop(daemon);
+}
+
+#[test]
+fn options_that_the_engine_rejects_stop_no_replica() {
+    let Some(replicas) = Replicas::new("replicas = 3\nupdate = \"stop-first\"") else { return };
+    let image = made_image(&replicas.space, "one", "");
+    let daemon = replicas.spot.daemon();
+    replicas.set(&image);
+    replicas.run(&SLOTS, &image);
+    let before = replicas.lives();
+    replicas.edit("devices = [\"/dev/abide-t-none\"]");
+    let rejected = replicas.await_reason("dev-1", "Degraded", "OptionRefused");
+    assert!(rejected["message"].as_str().unwrap().contains("/dev/abide-t-none"), "{rejected}");
+    for slot in ["dev-2", "dev-3"] {
+        let waits = replicas.await_reason(slot, "Progressing", "AwaitingNeeds");
+        assert!(waits["message"].as_str().unwrap().starts_with("the edit of the manifest waits"), "{waits}");
+    }
+    assert_eq!(replicas.lives(), before);
+    replicas.spot.declare(&replicas.options);
+    replicas.run(&SLOTS, &image);
+    assert_eq!(replicas.lives(), before);
+    drop(daemon);
+}
+
+#[test]
+fn an_edit_comes_to_one_replica_after_the_other_and_a_bad_one_stops_there() {
+    let Some((replicas, shell)) = Replicas::sharing("stop-first") else { return };
+    let image = once(&replicas.space, &shell, "one", "");
+    let daemon = replicas.spot.daemon();
+    replicas.set(&image);
+    replicas.run(&SLOTS, &image);
+    let (load, before) = (replicas.load(), replicas.lives());
+    replicas.edit("env = { EDITED = \"1\" }");
+    eventually("every slot has the edit", PATIENCE, || {
+        let lives = replicas.lives();
+        lives.iter().zip(&before).all(|(life, before)| life.is_some() && life != before)
+    });
+    replicas.run(&SLOTS, &image);
+    assert!([1, 2, 3].map(|slot| replicas.started_at(slot)).is_sorted(), "not in turn");
+
+    // With this variable, the first container that starts runs, and no other does.
+    let third = Life::of(&replicas.container(3));
+    replicas.edit("env = { EDITED = \"1\", ONCE = \"1\" }");
+    let failed = replicas.await_reason("dev-2", "Degraded", "StartFailed");
+    assert!(failed["message"].as_str().unwrap().contains("exited with code 3"), "{failed}");
+    replicas.await_reason("dev-1", "Ready", "AsRecorded");
+    replicas.await_reason("dev-3", "Progressing", "AwaitingNeeds");
+    eventually("the second slot is back", PATIENCE, || {
+        Life::of(&replicas.container(2)).is_some_and(|life| life.is_running())
+    });
+    assert_eq!(Life::of(&replicas.container(3)), third, "the third slot was touched");
+    replicas.edit("env = { EDITED = \"1\" }");
+    replicas.run(&SLOTS, &image);
+    assert_eq!(Life::of(&replicas.container(3)), third, "the third slot was touched");
+    let tally = load.finish();
+    assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
+    drop(daemon);
+}
+
+#[test]
+fn a_memory_limit_below_the_use_replaces_one_replica_after_the_other() {
+    let Some((replicas, shell)) = Replicas::sharing("stop-first") else { return };
+    let image = once(&replicas.space, &shell, "one", "");
+    let limited = |limit: &str| format!("memory = \"{limit}\"\ntmpfs = [\"/scratch\"]");
+    replicas.edit(&limited("64m"));
+    let daemon = replicas.spot.daemon();
+    replicas.set(&image);
+    replicas.run(&SLOTS, &image);
+    for slot in 1..=3 {
+        // The kernel cannot take this memory back.
+        let fill = ["dd", "if=/dev/zero", "of=/scratch/big", "bs=1048576", "count=30"];
+        docker(&[&["exec", &replicas.container(slot)], &fill[..]].concat());
+    }
+    let (load, before) = (replicas.load(), replicas.lives());
+    replicas.edit(&limited("16m"));
+    eventually("every slot has the limit", PATIENCE, || {
+        let is_limited = |slot: u16| {
+            let format = "{{.HostConfig.Memory}}";
+            try_docker(&["container", "inspect", "--format", format, &replicas.container(slot)])
+                .is_some_and(|limit| limit == "16777216")
+        };
+        (1..=3).all(is_limited)
+    });
+    replicas.run(&SLOTS, &image);
+    let after = replicas.lives();
+    assert!(after.iter().zip(&before).all(|(after, before)| after != before), "{after:?}");
+    let started = after.each_ref().map(|life| life.as_ref().unwrap().started_at.clone());
+    assert!(started.is_sorted(), "not in turn: {started:?}");
+    let tally = load.finish();
+    assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
     drop(daemon);
 }
 

@@ -199,12 +199,7 @@ fn sentence(due: &Due<'_>, how: &str) -> String {
 }
 
 /// Whether a container of the version exists: then its release is over, or was declared later.
-pub(in crate::plan) fn exists(
-    wanted: &ContainerSpec,
-    intent: &Intent,
-    observed: &Observed,
-    memory: &Memory,
-) -> bool {
+fn exists(wanted: &ContainerSpec, intent: &Intent, observed: &Observed, memory: &Memory) -> bool {
     let mut containers = observed.containers.iter();
     containers
         .any(|seen| seen.state != ContainerState::Created && target::is_it(seen, wanted, intent, memory))

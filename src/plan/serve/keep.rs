@@ -94,8 +94,10 @@ impl RolloutContext<'_> {
                 ))
             }),
             KeepReason::Refused => as_it_is.filter(PlannedStatus::is_bad).or_else(|| Some(self.rest(memory))),
-            // The supply part of the plan reports the progress of the image.
-            KeepReason::NoImage => as_it_is.or_else(|| runs.then(|| self.rest(memory))),
+            // The supply part of the plan reports the progress of the image, or the members that are awaited.
+            KeepReason::NoImage | KeepReason::AwaitsNeeds => {
+                as_it_is.or_else(|| runs.then(|| self.rest(memory)))
+            }
         };
         partial
     }

@@ -94,6 +94,11 @@ impl RolloutContext<'_> {
         };
         let mut partial = partial.then(adjust, limits.join("; "));
         partial.differences.extend(limits);
+        let is_ready = partial.verdict.as_ref().is_some_and(|verdict| verdict.condition == Condition::Ready);
+        if is_ready && !difference::resources(spec, current).is_empty() {
+            // The engine may refuse the limits, and then the container is replaced.
+            partial.verdict = Some(self.updating(format!("changing the limits of {}", self.choice.words())));
+        }
         partial
     }
 
@@ -185,7 +190,7 @@ impl RolloutContext<'_> {
         current: &ObservedContainer,
         memory: &Memory,
     ) -> Option<Box<Declared>> {
-        if target::is_made_as(current, spec) {
+        if target::is_made_as(current, spec) && difference::resources(spec, current).is_empty() {
             return self.intent.declared.clone();
         }
         target::readiness(current, memory).and_then(|ready| ready.declared.clone())

@@ -1,8 +1,10 @@
 //! Needs: a new version waits for other members of its group.
 
 use super::world::{World, digest};
-use crate::model::container::Exit;
+use crate::model::container::{ContainerOptions, Exit};
+use crate::model::declared::Declared;
 use crate::model::group::{MemberState, NeedCondition};
+use crate::model::manifest::{SourceFile, parse};
 use crate::model::name::EnvironmentName;
 use crate::model::observed::ContainerState;
 use crate::model::status::{Condition, Reason};
@@ -96,4 +98,68 @@ fn a_version_that_was_ready_is_made_again_without_waiting() {
     world.observed.containers.clear();
     world.rest();
     assert!(world.is_ready_with(1), "{world:?}");
+}
+
+#[test]
+fn an_edit_waits_while_the_container_of_before_serves_and_is_healed() {
+    type Edit = fn(&mut ContainerOptions);
+    let options: Edit = |options| options.init = !options.init;
+    // The engine can change this one in place.
+    let limit: Edit = |options| options.memory = Some(128 << 20);
+    for edit in [options, limit] {
+        let mut world = needing(NeedCondition::Healthy);
+        is(&mut world, true, true);
+        world.intent.declared = declared("128m");
+        world.set(1);
+        world.rest();
+        let before = world.only().id.clone();
+        is(&mut world, true, false);
+        world.intent.declared = declared("256m");
+        world.edit(edit);
+        let plan = world.rest();
+        assert_eq!(plan.verdict.reason, Reason::AwaitingNeeds, "{plan:?}");
+        let message =
+            "the edit of the manifest waits until shop-db is ready; the previous container keeps serving";
+        assert_eq!(plan.verdict.message, message);
+        world.exit(0, 1, false);
+        world.rest();
+        let kept = world.only();
+        assert_eq!((&kept.id, &kept.state), (&before, &ContainerState::Running), "{world:?}");
+        assert!(!is_as_edited(&world), "{world:?}");
+        is(&mut world, true, true);
+        world.rest();
+        assert!(world.is_ready_with(1), "{world:?}");
+        assert!(is_as_edited(&world), "{world:?}");
+    }
+}
+
+#[test]
+fn a_declared_job_is_not_an_edit_that_waits() {
+    let mut world = needing(NeedCondition::Healthy);
+    is(&mut world, true, true);
+    world.intent.declared = declared("128m");
+    world.set(1);
+    world.rest();
+    // The store does not keep jobs.
+    let stored = serde_json::to_vec(&world.memory).unwrap();
+    world.memory = serde_json::from_slice(&stored).unwrap();
+    is(&mut world, true, false);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+}
+
+/// A declaration with a job.
+fn declared(memory: &str) -> Option<Box<Declared>> {
+    let text = format!(
+        "[environment.dev]\ncontainer = \"dev\"\nport = 1\nmemory = \"{memory}\"\n\
+         [job.clean]\nenvironment = \"dev\"\nschedule = \"0 3 * * *\"\ncommand = [\"clean\"]\n"
+    );
+    let manifest = parse(&[SourceFile { name: "m.toml".to_owned(), text }]).unwrap();
+    Declared::now(&manifest, &EnvironmentName::new("dev").unwrap()).map(Box::new)
+}
+
+/// Whether the container has the declared options.
+fn is_as_edited(world: &World) -> bool {
+    let (options, seen) = (world.intent.options.as_ref().unwrap(), world.only());
+    (options.init, options.memory) == (seen.init, seen.memory)
 }
