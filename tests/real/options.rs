@@ -657,6 +657,48 @@ fn a_secret_is_mounted_as_a_file_and_updated() {
 }
 
 #[test]
+fn a_secret_file_beside_a_tmpfs_is_kept_and_one_below_it_is_rejected() {
+    let lines = |target: &str| {
+        format!(
+            "tmpfs = [\"/www/memory\"]\nsecrets = {{ note = {{ secret_file = \"FOLDER/secret\", target = \"{target}\" }} }}"
+        )
+    };
+    let Some(kept) = Kept::with_files(&lines("/www/note.txt"), &[("secret", "only in the file")]) else {
+        return;
+    };
+    let note = |kept: &Kept| http_get(kept.spot.port, "/note.txt").ok().map(|(_, text)| text);
+    assert_eq!(note(&kept).as_deref(), Some("only in the file"));
+    let is_in_memory = |kept: &Kept| {
+        let mounts =
+            docker(&["container", "inspect", "--format", "{{json .HostConfig.Tmpfs}}", &kept.spot.name]);
+        assert!(mounts.contains("/www/memory"), "{mounts}");
+    };
+    is_in_memory(&kept);
+    let before = Life::of(&kept.spot.name).unwrap();
+    docker(&["kill", &kept.spot.name]);
+    eventually("it is started again", PATIENCE, || {
+        Life::of(&kept.spot.name)
+            .is_some_and(|life| life.is_running() && life.started_at != before.started_at)
+    });
+    kept.spot.until("it is ready again", |status| status["status"] == "Ready");
+    assert_eq!((note(&kept).as_deref(), kept.spot.container()), (Some("only in the file"), Some(before.id)));
+    // The next daemon reads the file too.
+    let kept = kept.at_rest();
+    assert_eq!(note(&kept).as_deref(), Some("only in the file"));
+
+    // The engine mounts the memory over the file, so the program could not read it.
+    let serves = Life::of(&kept.spot.name);
+    let folder = kept.spot.desired_state.display().to_string();
+    kept.spot.declare(&lines("/www/memory/note.txt").replace("FOLDER", &folder));
+    let check = kept.spot.abide(&["check"]);
+    let words =
+        "must not put `note` at /www/memory/note.txt, below /www/memory of `tmpfs`, which would hide it";
+    assert!(check.code != 0 && check.stderr.contains(words), "{check:?}");
+    kept.spot.until("the error is reported", |_| kept.spot.abide(&["status"]).stdout.contains(words));
+    assert_eq!((Life::of(&kept.spot.name), note(&kept).as_deref()), (serves, Some("only in the file")));
+}
+
+#[test]
 fn additional_networks_and_addresses_are_kept_and_reconnected() {
     let Some(kept) = Kept::new("") else { return };
     let (back, fixed) = (format!("{}-back", kept.spot.name), format!("{}-fixed", kept.spot.name));

@@ -6,7 +6,10 @@ use std::io::Read as _;
 use serde_json::Value;
 use sha2::Digest as _;
 
-use crate::common::{Registry, Space, Spot, docker, made_image, try_docker};
+use crate::common::{
+    PATIENCE, Registry, Space, Spot, Workshop, docker, eventually_some, made_image, site_image, status,
+    try_docker,
+};
 
 /// The same image as if it were made for arm64. Its program is the one of this host, so it still runs here. Returns its
 /// ID.
@@ -80,6 +83,27 @@ fn only_images_of_the_declared_platform_run() {
     spot.declare("");
     assert_eq!(spot.set(&own).code, 0);
     assert_eq!(spot.await_ready(), own, "without a platform, nothing is refused");
+}
+
+#[test]
+fn a_dockerfile_is_built_for_the_declared_platform() {
+    let Some(space) = Space::new() else { return };
+    let declared = |platform: &str| format!("platform = \"{platform}\"\n[environment.dev.build]\n");
+    let files = [("Dockerfile", site_image(&space, ""))];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let shop = Workshop::new(&space, &files, &declared("linux/arm64"));
+    let made_for =
+        |image: &str| docker(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", image]);
+    let daemon = shop.daemon();
+    // Its program is the one of this host, so it runs here all the same.
+    let first = shop.await_ready(&daemon);
+    assert_eq!(made_for(&first), "linux/arm64");
+    shop.declare(&declared("linux/amd64"));
+    let of_container = || try_docker(&["inspect", "--format", "{{.Image}}", &shop.container]);
+    let second = eventually_some("it is built for the other platform", PATIENCE, || {
+        of_container().filter(|image| *image != first && status(&daemon, "dev")["status"] == "Ready")
+    });
+    assert_eq!(made_for(&second), "linux/amd64");
 }
 
 #[test]
