@@ -59,6 +59,11 @@ impl From<FoundEnvironment> for CommandTarget {
 }
 
 impl CommandTarget {
+    /// Refuses an environment that is no longer in the manifest.
+    pub(super) fn is_declared(&self) -> Result<(), ApiError> {
+        self.members.iter().try_for_each(|found| found.declared().map(|_| ()))
+    }
+
     /// Refuses a member of a group, which changes only as one; `what` is done to it.
     pub(super) fn is_whole(&self, what: &str) -> Result<(), ApiError> {
         let [FoundEnvironment { name, .. }] = self.members.as_slice() else { return Ok(()) };

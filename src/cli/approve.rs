@@ -1,11 +1,11 @@
-//! `abide approve`: confirms the image of an environment for promotions.
+//! `abide approve`: confirms the image of an environment, or the images of a group, for promotions.
 
 use serde_json::json;
 
 use super::exit::{CliError, CliExit};
+use super::promote::{shown_image, shown_images};
 use super::result;
 use super::session::{CliSession, Requirement};
-use crate::model::desired::Image;
 use crate::model::name::{Digest, EnvironmentName};
 
 const EXAMPLES: &str = "\
@@ -20,7 +20,7 @@ approvals and what a promotion still waits for.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ApproveArgs {
-    /// Environment whose image to approve
+    /// Environment or group whose image to approve
     environment: EnvironmentName,
     /// Note to record with the approval
     #[arg(long, value_name = "TEXT")]
@@ -36,11 +36,16 @@ pub(crate) struct ApproveArgs {
 pub(crate) async fn run(args: &ApproveArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Record).await?;
     let environment = &args.environment;
-    // The image that is approved is the one that this command shows.
-    let view = client.environment(environment).await?;
-    let shown = view.image.as_ref().and_then(Image::shown_digest);
-    let digest = args.digest.as_ref().or(shown);
-    let request = args.seen.with(json!({ "note": args.note, "digest": digest }));
+    // What is approved is what this command shows.
+    let shown = client.overview_of(environment).await?;
+    let is_group = shown.groups.iter().any(|group| group.group.as_str() == environment.as_str());
+    let request = if is_group {
+        json!({ "note": args.note, "digest": args.digest, "images": shown_images(&shown.environments) })
+    } else {
+        let only = shown.environments.first().and_then(shown_image);
+        json!({ "note": args.note, "digest": args.digest.as_ref().or(only) })
+    };
+    let request = args.seen.with(request);
     let moved = client.act(environment, "approve", &request).await?;
     result::report(&mut session.console, &moved)?;
     Ok(CliExit::Done)

@@ -111,7 +111,7 @@ pub(crate) async fn run(args: &PromoteArgs, session: &mut CliSession) -> Result<
         from: &args.from,
         seen: args.seen.as_ref().map(SeenPromotion::Target).or(seen_image),
         image: image.as_ref().filter(|_| args.seen.is_some()),
-        images: if is_group { digests(&from) } else { BTreeMap::new() },
+        images: if is_group { shown_images(&from) } else { BTreeMap::new() },
         digest: args.digest.as_ref(),
         note: args.note.as_deref(),
         overrides: args.overrides,
@@ -132,7 +132,7 @@ fn digest(args: &PromoteArgs, from: &[EnvironmentView]) -> Result<Digest, CliErr
     let Some(from) = from.first() else {
         return Err(CliError::No(format!("cannot promote {}: its state is unknown", args.from)));
     };
-    shown(from).cloned().ok_or_else(|| {
+    shown_image(from).cloned().ok_or_else(|| {
         CliError::No(format!(
             "cannot promote {}: its status is {}: {}",
             from.environment,
@@ -143,11 +143,12 @@ fn digest(args: &PromoteArgs, from: &[EnvironmentView]) -> Result<Digest, CliErr
 }
 
 /// The images that the members of a group run.
-fn digests(from: &[EnvironmentView]) -> BTreeMap<&EnvironmentName, &Digest> {
-    from.iter().filter_map(|view| Some((&view.environment, shown(view)?))).collect()
+pub(crate) fn shown_images(from: &[EnvironmentView]) -> BTreeMap<&EnvironmentName, &Digest> {
+    from.iter().filter_map(|view| Some((&view.environment, shown_image(view)?))).collect()
 }
 
-fn shown(view: &EnvironmentView) -> Option<&Digest> {
+/// The image that an environment names, as it is shown.
+pub(crate) fn shown_image(view: &EnvironmentView) -> Option<&Digest> {
     view.image.as_ref().and_then(Image::shown_digest)
 }
 
@@ -162,7 +163,7 @@ fn comparison(from: &[EnvironmentView], to: &[EnvironmentView]) -> String {
             view.generation.to_string().into(),
             Cell::styled(view.status.as_str(), style::condition(view.status)),
             Cell::or_dash(view.revision.as_ref().map(CommitId::short)),
-            Cell::or_dash(shown(view).map(Digest::short)),
+            Cell::or_dash(shown_image(view).map(Digest::short)),
         ]);
     }
     table.render(None)

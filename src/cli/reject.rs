@@ -1,4 +1,4 @@
-//! `abide reject`: blocks the image of an environment, or withdraws that.
+//! `abide reject`: blocks the image of an environment, or the images of a group, or withdraws that.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ until somebody who may approve withdraws the rejection. Rollbacks are still poss
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RejectArgs {
-    /// Environment whose image to reject
+    /// Environment or group whose image to reject
     environment: EnvironmentName,
     /// Reason to record; required unless --withdraw is given
     #[arg(long, value_name = "TEXT", required_unless_present = "withdraw")]

@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   abide sync
   abide sync dev --wait
+  abide sync shop-test
   abide sync dev --wait --commit 5f0c954e4b8b6f3e0f7f2d3c1f0a9b8c7d6e5f40
 
 First queries git (or the registry) for the newest head; if that fails, prints why and exits with 1. \
@@ -21,9 +22,9 @@ Clears earlier failures and retries now every step that waits for its next attem
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SyncArgs {
-    /// Environment to check [default: all]
+    /// Environment or group to check [default: all]
     environment: Option<EnvironmentName>,
-    /// Refuse unless the environment is still at this generation
+    /// Refuse unless the environment is still at this generation; for a group: MEMBER=GENERATION,...
     #[arg(long, value_name = "GENERATION", requires = "environment")]
     seen: Option<SeenGenerations>,
     #[command(flatten)]
@@ -46,7 +47,12 @@ pub(crate) async fn run(args: &SyncArgs, session: &mut CliSession) -> Result<Cli
     };
     let all_asked = !moved.iter().any(|moved| moved.failed);
     if args.see.wait || args.goal.is_named() {
-        let environments: Vec<_> = moved.into_iter().map(|moved| moved.environment).collect();
+        // A group answers for each member.
+        let each = moved.into_iter().flat_map(|moved| match moved.members.is_empty() {
+            true => vec![moved],
+            false => moved.members,
+        });
+        let environments: Vec<_> = each.map(|moved| moved.environment).collect();
         let (goal, timeout) = (args.goal.goal(), args.see.timeout);
         wait::until_all_ready(session, &client, &environments, &goal, timeout).await?;
         return Ok(CliExit::Done);

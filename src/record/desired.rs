@@ -261,12 +261,27 @@ impl DesiredWriter {
         at: Timestamp,
         asks: bool,
     ) -> Result<Desired, WriteError> {
+        let mut all = self.sync_together(BTreeMap::from([(environment.clone(), asks)]), at).await?;
+        Ok(all.pop().unwrap_or_else(|| Desired::empty(environment.clone())))
+    }
+
+    /// Does the same for several environments in one write, each with its `asks`.
+    ///
+    /// # Errors
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn sync_together(
+        &self,
+        environments: BTreeMap<EnvironmentName, bool>,
+        at: Timestamp,
+    ) -> Result<Vec<Desired>, WriteError> {
+        let names = environments.keys().cloned().collect();
         let work = move |_: &mut RecordDraft<'_>, desired: &mut Desired| {
+            let asks = environments.get(&desired.environment).is_some_and(|asks| *asks);
             desired.sync = Some(at);
             desired.asked = asks.then_some(at).or(desired.asked);
             Ok(())
         };
-        self.edit(environment, work).await
+        self.edit_all(names, work).await
     }
 
     /// Lets `change` edit the record of `environment`, and writes it if it differs.

@@ -1,6 +1,6 @@
 //! Evidence about images, and promotions that rest on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::{Change, DesiredWriter, Precondition, check};
 use super::draft::RecordDraft;
@@ -43,6 +43,16 @@ pub struct Soaked {
     pub at: Timestamp,
 }
 
+/// The image of an environment whose rejections are withdrawn.
+pub struct WithdrawnImage {
+    /// The environment in which it was rejected.
+    pub environment: EnvironmentName,
+    /// Selects the rejections of the image.
+    pub is_meant: Box<dyn Fn(&Evidence) -> bool + Send>,
+    /// The message of the event.
+    pub message: String,
+}
+
 /// Refuses a promotion, or does not. It sees the evidence of the same moment in which the generation is written,
 /// so no rejection comes in between.
 pub type PromotionJudge<E> = Box<dyn FnOnce(&[Evidence]) -> Result<(), E> + Send>;
@@ -62,52 +72,51 @@ pub struct Promotion<E> {
 }
 
 impl DesiredWriter {
-    /// Records evidence by a person, with an event. The record assigns its number.
+    /// Records evidence by a person about the images of one or several environments, all in one write, each with the
+    /// message of its event. The record assigns the numbers.
     ///
     /// # Errors
-    /// Returns [`WriteError::Stale`] if a guard no longer holds.
-    pub async fn testify(
-        &self,
-        evidence: Evidence,
-        message: String,
-        guards: &[Precondition],
-    ) -> Result<Evidence, WriteError> {
-        let guards = guards.to_vec();
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn testify(&self, all: Vec<(Evidence, String)>) -> Result<(), WriteError> {
+        let seen = self.seen.clone();
         let work = move |draft: &mut RecordDraft<'_>| {
-            check(draft, &guards)?;
-            let evidence = add(draft, evidence)?;
-            record_event(draft, &evidence.environment, message, evidence.at)?;
-            Ok(evidence)
+            check(draft, &seen)?;
+            for (evidence, message) in all {
+                let evidence = add(draft, evidence)?;
+                record_event(draft, &evidence.environment, message, evidence.at)?;
+            }
+            Ok(())
         };
         self.shared.write(work).await
     }
 
-    /// Withdraws the rejections that `is_meant` selects in an environment, with an event. Returns how many
-    /// there were.
+    /// Withdraws rejections in one or several environments, all in one write, each with an event. Returns the
+    /// environments that had such rejections.
     ///
     /// # Errors
     /// Returns [`WriteError`] if nothing was recorded.
     pub async fn withdraw(
         &self,
-        environment: &EnvironmentName,
-        is_meant: impl Fn(&Evidence) -> bool + Send + 'static,
+        all: Vec<WithdrawnImage>,
         withdrawal: Withdrawal,
-        message: String,
-    ) -> Result<usize, WriteError> {
-        let (environment, seen) = (environment.clone(), self.seen.clone());
+    ) -> Result<BTreeSet<EnvironmentName>, WriteError> {
+        let seen = self.seen.clone();
         let work = move |draft: &mut RecordDraft<'_>| {
             check(draft, &seen)?;
-            let stored = of(draft.store(), DocumentKind::Rejections, &environment)?;
-            let meant: Vec<_> =
-                stored.into_iter().filter(|found| found.is_rejection() && is_meant(found)).collect();
-            for rejected in &meant {
-                let finding = EvidenceFinding::Rejected { withdrawn: Some(withdrawal.clone()) };
-                put(draft, &Evidence { finding, ..rejected.clone() })?;
+            let mut withdrawn = BTreeSet::new();
+            for WithdrawnImage { environment, is_meant, message } in all {
+                let stored = of(draft.store(), DocumentKind::Rejections, &environment)?;
+                let meant = stored.into_iter().filter(|found| found.is_rejection() && is_meant(found));
+                for rejected in meant {
+                    let finding = EvidenceFinding::Rejected { withdrawn: Some(withdrawal.clone()) };
+                    put(draft, &Evidence { finding, ..rejected })?;
+                    withdrawn.insert(environment.clone());
+                }
+                if withdrawn.contains(&environment) {
+                    record_event(draft, &environment, message, withdrawal.at)?;
+                }
             }
-            if !meant.is_empty() {
-                record_event(draft, &environment, message, withdrawal.at)?;
-            }
-            Ok(meant.len())
+            Ok(withdrawn)
         };
         self.shared.write(work).await
     }

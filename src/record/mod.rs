@@ -51,7 +51,7 @@ pub use agent_reports::ReportWriter;
 pub use delivery::{Push, PushOutcome};
 pub use desired::{Change, DesiredWriter, Precondition};
 pub use error::{OpenError, RecordError, WriteError};
-pub use evidence::{Promotion, Soaked};
+pub use evidence::{Promotion, Soaked, WithdrawnImage};
 pub use export::{EnvironmentExport, Export};
 pub use import::{ImportSpool, ImportedRecord};
 pub use open::{Handles, open};

@@ -92,6 +92,16 @@ impl Shops {
         })
     }
 
+    /// How often each member of `shop-test` has this kind of evidence.
+    pub(crate) fn findings(&self, kind: &str) -> [usize; 2] {
+        ["shop-test-db", "shop-test-web"].map(|member| {
+            let ran = self.run(&["evidence", member, "-o", "json"]);
+            let view: Value = serde_json::from_str(&ran.stdout).unwrap();
+            let all = view["evidence"].as_array().unwrap();
+            all.iter().filter(|found| found["kind"] == kind).count()
+        })
+    }
+
     /// What the site of a group gets from a name on its network.
     fn asked(&self, group: &str, name: &str) -> Option<String> {
         let web = self.container(group, "web");

@@ -149,6 +149,33 @@ struct JudgementForms {
     forms: Vec<ActionForm>,
 }
 
+/// The state that decides how an image, or those of a group, can be judged.
+pub(super) struct PossibleJudgement {
+    /// Whether one is rejected.
+    pub(super) is_rejected: bool,
+    /// Whether something is promoted from there.
+    pub(super) is_promoted: bool,
+    /// Whether all run healthy.
+    pub(super) is_ready: bool,
+}
+
+impl PossibleJudgement {
+    /// The heading of the forms, and what they do; none: nothing can be judged.
+    pub(super) fn forms(&self) -> (&'static str, &'static [Act]) {
+        match (self.is_rejected, self.is_promoted, self.is_ready) {
+            (true, ..) => ("Rejected", &[Act::Withdraw]),
+            (false, true, true) => ("Approve or reject", &[Act::Approve, Act::Reject]),
+            (false, true, false) => ("Reject", &[Act::Reject]),
+            (false, false, _) => ("", &[]),
+        }
+    }
+}
+
+/// Whether an image is rejected, by this evidence.
+pub(super) fn is_rejected(image: &Image, seen: &[Evidence]) -> bool {
+    seen.iter().any(|found| found.is_rejection() && shares(&found.image, image))
+}
+
 /// The forms with which the visitor may judge the image of an environment; `None` if there are none. `back` is the
 /// environment whose promotion page they are on.
 pub(super) fn judgement(
@@ -160,18 +187,15 @@ pub(super) fn judgement(
 ) -> Result<Option<Safe<String>>, ApiError> {
     let name = &view.environment;
     let Some(image) = view.image.as_ref().filter(|_| visit.may_judge(name)) else { return Ok(None) };
-    let is_rejected = seen.iter().any(|found| found.is_rejection() && shares(&found.image, image));
-    let acts: &[Act] = match (is_rejected, is_promoted, view.status) {
-        (true, ..) => &[Act::Withdraw],
-        (false, true, Condition::Ready) => &[Act::Approve, Act::Reject],
-        (false, true, _) => &[Act::Reject],
-        (false, false, _) => return Ok(None),
+    let judgement = PossibleJudgement {
+        is_rejected: is_rejected(image, seen),
+        is_promoted,
+        is_ready: view.status == Condition::Ready,
     };
-    let heading = match acts {
-        [Act::Withdraw] => "Rejected",
-        [Act::Approve, ..] => "Approve or reject",
-        _ => "Reject",
-    };
+    let (heading, acts) = judgement.forms();
+    if acts.is_empty() {
+        return Ok(None);
+    }
     let form = |act: &Act| ActionForm {
         back: back.cloned(),
         ..ActionForm::new(*act, &visit.site.prefix, view, &[], None, Typed::default())
@@ -182,23 +206,43 @@ pub(super) fn judgement(
 
 /// What is true after the image of `view` was judged.
 pub(super) fn notice(noted: &Noted, view: &EnvironmentView, seen: &[Evidence]) -> Option<Notice> {
-    let (did, image) = (noted.did.as_deref()?, view.image.as_ref()?);
-    let mut about = seen.iter().rev().filter(|found| shares(&found.image, image));
-    let found = about.find(|found| match &found.finding {
-        EvidenceFinding::Approved { .. } => did == "approve",
-        EvidenceFinding::Rejected { withdrawn } => {
-            did == if withdrawn.is_some() { "withdraw" } else { "reject" }
-        }
-        _ => false,
-    })?;
-    let by = |by: Option<&Person>| by.map_or("someone", Person::name).to_owned();
-    let (what, by, at) = match &found.finding {
-        EvidenceFinding::Rejected { withdrawn: Some(gone) } => {
-            ("is not rejected any more: withdrawn", by(Some(&gone.by)), gone.at)
-        }
-        EvidenceFinding::Rejected { .. } => ("is rejected", by(found.by.as_ref()), found.at),
-        _ => ("is approved", by(found.by.as_ref()), found.at),
-    };
-    let text = format!("Image {} of {} {what} by {by}", shown_image(Some(image)), view.environment);
-    Some(Notice { text, at: Some(at), back: None })
+    let (image, judgement) = (view.image.as_ref()?, NotedJudgement::noted(noted, view, seen)?);
+    let text = format!("Image {} of {} is {}", shown_image(Some(image)), view.environment, judgement.words());
+    Some(Notice { text, at: Some(judgement.at), back: None })
+}
+
+/// What a person found about an image.
+pub(super) struct NotedJudgement {
+    what: &'static str,
+    by: String,
+    pub(super) at: Timestamp,
+}
+
+impl NotedJudgement {
+    /// The newest one about the image of `view`, of the kind that a form has just recorded.
+    pub(super) fn noted(noted: &Noted, view: &EnvironmentView, seen: &[Evidence]) -> Option<Self> {
+        let (did, image) = (noted.did.as_deref()?, view.image.as_ref()?);
+        let mut about = seen.iter().rev().filter(|found| shares(&found.image, image));
+        let found = about.find(|found| match &found.finding {
+            EvidenceFinding::Approved { .. } => did == "approve",
+            EvidenceFinding::Rejected { withdrawn } => {
+                did == if withdrawn.is_some() { "withdraw" } else { "reject" }
+            }
+            _ => false,
+        })?;
+        let by = |by: Option<&Person>| by.map_or("someone", Person::name).to_owned();
+        let (what, by, at) = match &found.finding {
+            EvidenceFinding::Rejected { withdrawn: Some(gone) } => {
+                ("not rejected any more: withdrawn", by(Some(&gone.by)), gone.at)
+            }
+            EvidenceFinding::Rejected { .. } => ("rejected", by(found.by.as_ref()), found.at),
+            _ => ("approved", by(found.by.as_ref()), found.at),
+        };
+        Some(Self { what, by, at })
+    }
+
+    /// `approved by anna`.
+    pub(super) fn words(&self) -> String {
+        format!("{} by {}", self.what, self.by)
+    }
 }

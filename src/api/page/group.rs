@@ -14,6 +14,7 @@ use super::card::{moved, short_name};
 use super::environment::outcome_badge;
 use super::frame::Frame;
 use super::group_form::{GroupForm, MembersWithHistory};
+use super::group_judgement::JudgedGroup;
 use super::guard::Visit;
 use super::status::{Badge, urgency};
 use super::text::{PageClock, cut, sentence};
@@ -74,8 +75,9 @@ pub(in crate::api) async fn group(
         .take(timeline::MOST_LANES)
         .map(|(view, history)| timeline::TimelineLane { name: name.short(&view.environment), history })
         .collect();
+    let judgement = JudgedGroup::read(&api, &target, &name, &members).await?;
     let page = GroupPage {
-        notice: notice(&noted, &name, &views, changes.first()),
+        notice: notice(&noted, &name, &views, changes.first()).or_else(|| judgement.notice(&noted)),
         head: part(&GroupHead { clock, name: name.as_str(), badge, view: decisive })?,
         said: part(&GroupBanner {
             look: look(decisive.status),
@@ -87,6 +89,7 @@ pub(in crate::api) async fn group(
         changes: part(&ChangeTable { clock, rows: changes })?,
         ways: part(&Promotions::new(root, manifest, &name))?,
         acts: acts(&visit, &target, &name, &members, is_bad)?,
+        judge: judgement.forms(&visit, &target, &members, None)?,
         why,
         drawn: timeline::timeline("timeline", "What ran when", &lanes, clock.0)?,
         frame,
@@ -127,6 +130,7 @@ struct GroupPage {
     changes: Safe<String>,
     ways: Safe<String>,
     acts: Option<Safe<String>>,
+    judge: Option<Safe<String>>,
     why: Option<Safe<String>>,
     drawn: Option<Safe<String>>,
 }
@@ -272,6 +276,7 @@ fn notice(
     match noted.did.as_deref()? {
         "hold" if is_held => plain(format!("{group} is held")),
         "resume" if !is_held => plain(format!("{group} is not held any more")),
+        "sync" => plain(format!("{group} was checked, and what was found is below")),
         "promote" => recorded(Origin::Promotion),
         "rollback" => recorded(Origin::Rollback),
         "same" => plain(format!("Nothing was changed: {group} has those versions already")),
@@ -322,7 +327,7 @@ fn acts(
     }
     let root = visit.site.prefix.as_str();
     let form = |act| GroupForm::new(act, root, group, members, Typed::default());
-    let acts: Vec<_> = [Act::Resume, Act::Rollback, Act::Hold]
+    let acts: Vec<_> = [Act::Resume, Act::Rollback, Act::Hold, Act::Sync]
         .into_iter()
         .map(form)
         .filter(GroupForm::is_possible)

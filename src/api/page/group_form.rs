@@ -1,6 +1,6 @@
-//! The forms that change a group: one write for all its members.
+//! The forms that change or judge a group: one write for all its members.
 
-use super::act::{Act, Typed, shown_image};
+use super::act::{Act, Typed, full_image, shown_image};
 use crate::api::verbs::member_goal;
 use crate::model::desired::HistoryEntry;
 use crate::model::name::{EnvironmentName, Generation, GroupName};
@@ -15,8 +15,32 @@ pub(super) struct GroupForm {
     pub(super) seen: Vec<SeenMember>,
     /// What a rollback does to each member, or why it is not possible.
     pub(super) way_back: Result<Vec<String>, String>,
+    /// The members whose images are judged.
+    pub(super) judged: Vec<JudgedMember>,
+    /// The group or environment whose promotion page the form is on.
+    pub(super) back: Option<EnvironmentName>,
     pub(super) typed: Typed,
     is_held: bool,
+}
+
+/// A member whose image is judged.
+pub(super) struct JudgedMember {
+    pub(super) name: EnvironmentName,
+    /// The name within the group.
+    pub(super) short: String,
+    /// The recorded image.
+    pub(super) digest: String,
+    /// The same, shortened.
+    pub(super) image: String,
+}
+
+impl JudgedMember {
+    /// The member with its recorded image; `None` if it has none.
+    pub(super) fn new(group: &GroupName, view: &EnvironmentView) -> Option<Self> {
+        let (name, digest) = (view.environment.clone(), full_image(view.image.as_ref()));
+        let (short, image) = (group.short(&name).to_owned(), shown_image(view.image.as_ref()));
+        (!digest.is_empty()).then_some(Self { name, short, digest, image })
+    }
 }
 
 /// The generation of a member that the visitor sees.
@@ -43,9 +67,16 @@ impl GroupForm {
             name: group.to_string(),
             seen: seen(members.iter().map(|(view, _)| view)),
             way_back: if act == Act::Rollback { way_back(group, members) } else { Ok(Vec::new()) },
+            judged: Vec::new(),
+            back: None,
             typed,
             is_held: members.iter().any(|(view, _)| view.held.is_some()),
         }
+    }
+
+    /// The same form about the images of these members, on the promotion page of `back`.
+    pub(super) fn judging(self, judged: Vec<JudgedMember>, back: Option<EnvironmentName>) -> Self {
+        Self { judged, back, ..self }
     }
 
     /// Whether the state of the group allows it.
@@ -54,7 +85,9 @@ impl GroupForm {
             Act::Resume => self.is_held,
             Act::Hold => !self.is_held,
             Act::Rollback => self.way_back.as_ref().is_ok_and(|steps| !steps.is_empty()),
-            _ => false,
+            Act::Sync => true,
+            Act::Approve | Act::Reject | Act::Withdraw => !self.judged.is_empty(),
+            Act::Promote | Act::Set => false,
         }
     }
 }

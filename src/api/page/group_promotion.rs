@@ -7,11 +7,13 @@ use askama::Template;
 use askama::filters::Safe;
 use axum::response::Response;
 
-use super::act::{full_image, shown_image};
+use super::act::{Noted, Notice, full_image, shown_image};
 use super::answer::{self, part};
 use super::evidence::{self, EvidenceRow};
 use super::frame::Frame;
+use super::group;
 use super::group_form::{self, SeenMember};
+use super::group_judgement::JudgedGroup;
 use super::guard::Visit;
 use super::promotion::{BothSides, VersionSide, ahead, is_same, obstacle, pair};
 use super::text::PageClock;
@@ -44,6 +46,7 @@ pub(super) async fn group_promotion(
     api: &ApiState,
     target: &CommandTarget,
     group: &GroupName,
+    noted: &Noted,
 ) -> Result<Response, ApiError> {
     let state = Arc::clone(&api.manifest.borrow());
     let manifest = &state.manifest;
@@ -69,8 +72,14 @@ pub(super) async fn group_promotion(
     let (clock, root) = (frame.clock, visit.site.prefix.as_str());
     let may_move = visit.may_move(&target.name);
     let form = form(visit, root, from.as_str(), group, &members, &others, may_move);
+    let (notice, judge) = match &from {
+        BoardUnit::Group(source) => judge_group(visit, api, (source, target), noted).await?,
+        BoardUnit::Environment(_) => judge_source(visit, &members, target, noted)?,
+    };
     let page = GroupPromotionPage {
         title,
+        notice,
+        judge,
         may_move: may_move && form.can,
         table: part(&MemberSides {
             root,
@@ -84,6 +93,32 @@ pub(super) async fn group_promotion(
         frame,
     };
     answer::page(visit, &page)
+}
+
+/// The notice and the forms about the images of a group that another one is promoted from.
+async fn judge_group(
+    visit: &Visit,
+    api: &ApiState,
+    (source, to): (&GroupName, &CommandTarget),
+    noted: &Noted,
+) -> Result<(Option<Notice>, Option<Safe<String>>), ApiError> {
+    let from = api.target(source.as_str())?;
+    let members = group::read(api, &from).await?;
+    let judged = JudgedGroup::read(api, &from, source, &members).await?;
+    Ok((judged.notice(noted), judged.forms(visit, &from, &members, Some(&to.name))?))
+}
+
+/// The same, if all members are promoted from one environment, as the slots of replicas are.
+fn judge_source(
+    visit: &Visit,
+    members: &[MemberPromotion],
+    to: &CommandTarget,
+    noted: &Noted,
+) -> Result<(Option<Notice>, Option<Safe<String>>), ApiError> {
+    let Some(MemberPromotion { sides, .. }) = members.first() else { return Ok((None, None)) };
+    let BothSides { source, evidence: about, .. } = sides;
+    let judge = evidence::judgement(visit, source, about, true, Some(&to.name))?;
+    Ok((evidence::notice(noted, source, about), judge))
 }
 
 /// Learns the commits of both sides and what is between them.
@@ -105,6 +140,8 @@ async fn learn(api: &ApiState, members: &[MemberPromotion]) {
 struct GroupPromotionPage {
     frame: Frame,
     title: String,
+    notice: Option<Notice>,
+    judge: Option<Safe<String>>,
     may_move: bool,
     table: Safe<String>,
     form: Safe<String>,

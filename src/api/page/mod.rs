@@ -17,6 +17,7 @@ mod form;
 mod frame;
 mod group;
 mod group_form;
+mod group_judgement;
 mod group_promotion;
 pub(super) mod guard;
 mod headers;

@@ -62,7 +62,7 @@ pub(in crate::api) async fn promotion(
     if let Ok(target) = api.target(&text)
         && let Some(group) = &target.group
     {
-        return group_promotion(&visit, &api, &target, group).await;
+        return group_promotion(&visit, &api, &target, group, &noted).await;
     }
     let found = match (api.find(&text), named_by_both(&api, &text)) {
         (Ok(found), _) => found,

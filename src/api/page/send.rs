@@ -16,7 +16,7 @@ use super::answer;
 use super::card::{moved, short_name};
 use super::form::Fields;
 use super::frame::Frame;
-use super::group_form::GroupForm;
+use super::group_form::{GroupForm, JudgedMember};
 use super::guard::Visit;
 use super::status::Badge;
 use super::text::{PageClock, cut, sentence};
@@ -136,8 +136,8 @@ impl SentForm {
 
     /// The options of a command, with what the sender saw. The type of the options decides what is valid.
     fn body<T: DeserializeOwned>(&self, mut options: Value) -> Result<JsonBody<T>, ApiError> {
-        // A check of everything changes nothing in the record.
-        if self.act != Act::Sync {
+        // A check of an environment changes nothing in the record, and one of a group names its members.
+        if self.act != Act::Sync || self.group.is_some() {
             options["seen"] = self.seen()?;
         }
         if let Some(options) = options.as_object_mut() {
@@ -147,6 +147,13 @@ impl SentForm {
         options
             .map(JsonBody)
             .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
+    }
+
+    /// Adds the images that the sender saw to the options of a judgement.
+    fn about_images(&self, mut options: Value) -> Value {
+        options["digest"] = json!(self.fields.filled("digest"));
+        options["images"] = json!(self.fields.of("image."));
+        options
     }
 
     /// Calls the function of the API's command with the form's options. It refuses them if the record has moved since
@@ -159,7 +166,6 @@ impl SentForm {
     ) -> Result<Json<RecordChange>, ApiError> {
         let filled = |field: &str| self.fields.filled(field);
         let by = By(caller.by().to_owned());
-        let found = || api.find(target.name.as_str());
         let state = State(api.clone());
         match self.act {
             Act::Rollback => {
@@ -177,9 +183,10 @@ impl SentForm {
                     "commit": filled("commit"),
                     "reason": filled("reason"),
                 });
-                verbs::set(state, found()?, Caller(caller), self.body(options)?).await
+                let found = api.find(target.name.as_str())?;
+                verbs::set(state, found, Caller(caller), self.body(options)?).await
             }
-            Act::Sync => verbs::sync(state, found()?, self.body(json!({}))?).await,
+            Act::Sync => verbs::sync(state, target, self.body(json!({}))?).await,
             Act::Promote => {
                 let options = json!({
                     "from": self.fields.get("from").unwrap_or_default(),
@@ -192,16 +199,16 @@ impl SentForm {
                 verbs::promote(state, target, Caller(caller), self.body(options)?).await
             }
             Act::Approve => {
-                let options = json!({ "note": filled("note"), "digest": filled("digest") });
-                verbs::approve(state, found()?, Caller(caller), self.body(options)?).await
+                let options = self.about_images(json!({ "note": filled("note") }));
+                verbs::approve(state, target, Caller(caller), self.body(options)?).await
             }
             Act::Reject => {
-                let options = json!({ "reason": filled("reason"), "digest": filled("digest") });
-                verbs::reject(state, found()?, Caller(caller), self.body(options)?).await
+                let options = self.about_images(json!({ "reason": filled("reason") }));
+                verbs::reject(state, target, Caller(caller), self.body(options)?).await
             }
             Act::Withdraw => {
-                let options = json!({ "reason": filled("reason"), "digest": filled("digest") });
-                verbs::withdraw(state, found()?, Caller(caller), self.body(options)?).await
+                let options = self.about_images(json!({ "reason": filled("reason") }));
+                verbs::withdraw(state, target, Caller(caller), self.body(options)?).await
             }
         }
     }
@@ -288,7 +295,10 @@ impl SentForm {
         if let Some(group) = &self.group {
             let members: Vec<_> =
                 state.iter().map(|(view, history, _)| (view.clone(), history.clone())).collect();
-            let form = GroupForm::new(self.act, root, group, &members, typed);
+            let judged = api.judged_members(&api.target(self.name.as_str())?);
+            let judged = members.iter().filter(|(view, _)| judged.contains(&view.environment));
+            let judged = judged.filter_map(|(view, _)| JudgedMember::new(group, view)).collect();
+            let form = GroupForm::new(self.act, root, group, &members, typed).judging(judged, self.back());
             return Ok(if form.is_possible() { FormAgain::Group(form) } else { FormAgain::None });
         }
         let [(view, history, _)] = state else { return Ok(FormAgain::None) };

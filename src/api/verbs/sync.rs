@@ -14,12 +14,12 @@ use super::moved;
 use crate::api::ApiState;
 use crate::api::body::JsonBody;
 use crate::api::error::ApiError;
-use crate::api::find::FoundEnvironment;
+use crate::api::find::CommandTarget;
 use crate::model::desired::Desired;
-use crate::model::name::{CommitId, Digest, EnvironmentName, Generation};
+use crate::model::name::{CommitId, Digest, EnvironmentName};
 use crate::model::poll::SourceTrouble;
 use crate::model::spec::Supply;
-use crate::model::view::RecordChange;
+use crate::model::view::{RecordChange, SeenGenerations};
 use crate::record::{Precondition, RecordError, Wakeup};
 
 /// How long git and the registries may take before the command answers without them.
@@ -29,26 +29,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct SyncBody {
-    /// The generation that the client saw.
-    seen: Option<Generation>,
+    /// The generations that the client saw.
+    seen: Option<SeenGenerations>,
 }
 
-/// `POST /api/v1/environments/{environment}/sync`
+/// `POST /api/v1/environments/{environment}/sync`; the path names an environment or a group.
 pub(in crate::api) async fn sync(
     State(api): State<ApiState>,
-    found: FoundEnvironment,
+    target: CommandTarget,
     JsonBody(body): JsonBody<SyncBody>,
 ) -> Result<Json<RecordChange>, ApiError> {
-    found.declared()?;
-    let guards = api.seen(&found.name, body.seen)?;
-    let mut moved = api.sync(&[found.name], &guards).await?;
-    moved.pop().map(Json).ok_or_else(|| {
-        ApiError::unavailable(
-            "not-synced",
-            "the environment was not \
-        synced",
-        )
-    })
+    target.is_declared()?;
+    let guards = api.seen_of(&target, body.seen)?;
+    let names: Vec<_> = target.environments().cloned().collect();
+    Ok(Json(target.answer(api.sync(&names, guards).await?)))
 }
 
 /// `POST /api/v1/sync`
@@ -57,25 +51,22 @@ pub(in crate::api) async fn sync_all(
 ) -> Result<Json<Vec<RecordChange>>, ApiError> {
     api.fresh_manifest().await;
     let declared: Vec<_> = api.manifest.borrow().manifest.environments.keys().cloned().collect();
-    Ok(Json(api.sync(&declared, &[]).await?))
+    Ok(Json(api.sync(&declared, Vec::new()).await?))
 }
 
 impl ApiState {
-    /// Requests a reconcile of each of `names`, and reports the answers of git and the registries.
+    /// Requests a reconcile of each of `names` in one write, and reports the answers of git and the registries.
     async fn sync(
         &self,
         names: &[EnvironmentName],
-        guards: &[Precondition],
+        guards: Vec<Precondition>,
     ) -> Result<Vec<RecordChange>, ApiError> {
         self.fresh_manifest().await;
         let wakeups = self.wakeups.subscribe();
-        let (mut before, mut asked) = (Vec::new(), BTreeSet::new());
-        for name in names {
-            let asks = self.controller.is_some() && self.follows(name).is_some();
-            let desired = self.writer.seeing(guards.to_vec()).sync(name, (self.clock)(), asks).await?;
-            asked.extend(asks.then(|| name.clone()));
-            before.push(desired);
-        }
+        let asks = |name: &EnvironmentName| self.controller.is_some() && self.follows(name).is_some();
+        let asked: BTreeSet<_> = names.iter().filter(|name| asks(name)).cloned().collect();
+        let all = names.iter().map(|name| (name.clone(), asked.contains(name))).collect();
+        let before = self.writer.seeing(guards).sync_together(all, (self.clock)()).await?;
         // The sentence names every source that has not answered by then.
         let _ = tokio::time::timeout(PATIENCE, self.answered(asked, wakeups)).await;
         before.iter().map(|before| Ok(self.synced(before)?)).collect()

@@ -36,6 +36,7 @@ fn a_group_is_promoted_held_and_rolled_back(width: u32) {
     browser
         .until("the page of the promotion is shown", "h1", |text| text == "Promote shop-test to shop-prod");
     browser.picture(&format!("groups-promotion-{width}"));
+    is_judged(&browser, &shops, width);
     if width < 700 {
         browser.click(".acts.phone a[href='#promote']");
     }
@@ -93,11 +94,39 @@ fn a_group_is_promoted_held_and_rolled_back(width: u32) {
     is_accessible(&browser, &root);
 }
 
+/// On the page of the promotion of `shop-test`: both images are rejected, the rejection is withdrawn, and both are
+/// approved, each in one write.
+fn is_judged(browser: &Browser, shops: &Shops, width: u32) {
+    let both = |verb: &str, what: &str| {
+        let text = browser.until(what, ".banner[role=status]", |text| text.contains(what));
+        assert!(text.contains("of db and image") && text.contains("of web are "), "{verb}: {text}");
+    };
+    if width < 700 {
+        browser.click(".acts.phone a[href='#judge']");
+    }
+    browser.picture(&format!("groups-judge-{width}"));
+    browser.unfold("#reject-fold");
+    browser.fill("#reject input[name=reason]", "the prices are wrong");
+    browser.click("#reject button");
+    both("reject", "are rejected by");
+    assert_eq!(shops.findings("rejected"), [1, 1]);
+    browser.until("nothing can be promoted", "#promote", |text| text.contains("the prices are wrong"));
+    browser.picture(&format!("groups-rejected-{width}"));
+    browser.fill("#withdraw input[name=reason]", "it was the cache");
+    browser.click("#withdraw button");
+    both("withdraw", "are not rejected any more: withdrawn by");
+    browser.fill("#approve input[name=note]", "every page loads");
+    browser.click("#approve button");
+    both("approve", "are approved by");
+    assert_eq!(shops.findings("approved"), [1, 1]);
+}
+
 /// Every page about groups meets the rules, at both widths and in both colours.
 fn is_accessible(browser: &Browser, root: &str) {
     let Some(axe) = axe() else { return };
     for page in [
         "/",
+        "/groups/shop-test",
         "/groups/shop-prod",
         "/promotions/shop-prod",
         "/environments/shop-prod-web",
@@ -149,4 +178,29 @@ fn the_forms_of_a_group_work_without_scripts() {
     browser.click("#hold button");
     browser.until("the hold is confirmed", ".banner[role=status]", |text| text.contains("shop-prod is held"));
     browser.until("the reason is shown", "main", |text| text.contains("stocktaking"));
+    browser.unfold("#sync-fold");
+    browser.click("#sync button");
+    browser.until("the check is confirmed", ".banner[role=status]", |text| {
+        text.contains("shop-prod was checked")
+    });
+}
+
+#[test]
+fn a_group_is_approved_without_scripts() {
+    let Some(browser) = Browser::without_scripts() else { return };
+    let Some(shops) = Shops::new() else { return };
+    let Some(shell) = busybox(&shops.space) else { return };
+    let daemon = shops.daemon();
+    shops.both_run(&shell);
+    let Ran { stdout: token, .. } =
+        shops.run(&["token", "create", "--role", "tester", "--environment", "shop-test", "anna"]);
+    browser.open(&format!("http://abide.localhost:{}/groups/shop-test", daemon.port()));
+    super::sign_in_with(&browser, token.trim());
+    browser.until("the page of the link is shown", "h1", |text| text.contains("shop-test"));
+    browser.fill("#approve input[name=note]", "every page loads");
+    browser.click("#approve button");
+    browser.until("the approval is confirmed", ".banner[role=status]", |text| {
+        text.contains("of web are approved by anna")
+    });
+    assert_eq!(shops.findings("approved"), [1, 1]);
 }

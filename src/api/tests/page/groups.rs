@@ -116,6 +116,110 @@ async fn a_group_is_held_resumed_and_rolled_back_by_one_form() {
     assert_eq!(prod(&site), [(3, true), (3, true)]);
 }
 
+fn tester(environment: &str) -> Role {
+    Role::Tester { environments: [name(environment)].into() }
+}
+
+/// The fields of a judgement of `shop-test` at this generation of its `web`.
+fn judgement(web: u64, more: &str) -> String {
+    let image = |number| digest(number).to_string().replace(':', "%3A");
+    let images = format!("image.shop-test-db={}&image.shop-test-web={}", image(2), image(web));
+    format!("{images}&seen.shop-test-db=2&seen.shop-test-web={web}&{more}")
+}
+
+/// How many pieces of evidence there are about both members of `shop-test`.
+fn found(site: &Site) -> [usize; 2] {
+    ["shop-test-db", "shop-test-web"]
+        .map(|member| site.api.handles.desired.evidence(&name(member)).unwrap().len())
+}
+
+#[tokio::test]
+async fn a_tester_approves_rejects_and_withdraws_for_a_whole_group() {
+    let site = shop().await;
+    let (_, anna) = site.visitor("anna", tester("shop-test")).await;
+    let (_, dora) = site.visitor("dora", deployer(&["shop-test", "shop-prod"])).await;
+    let page = async |path: &str, cookie: &str| site.get(path).cookie(cookie).send().await.text;
+    let post = async |verb: &str, form: &str| {
+        site.post(&format!("/environments/shop-test/{verb}"), form).cookie(&anna).send().await
+    };
+    for path in ["/groups/shop-test", "/promotions/shop-prod"] {
+        let shown = page(path, &anna).await;
+        for part in [
+            "/environments/shop-test/approve\"",
+            "/environments/shop-test/reject\"",
+            "name=\"seen.shop-test-db\" value=\"2\"",
+            &format!("name=\"image.shop-test-web\" value=\"{}\"", digest(2)),
+            "<li>image <code>000000000000</code> of db</li>",
+        ] {
+            assert!(shown.contains(part), "{path}: {part}: {shown}");
+        }
+        let shown = page(path, &dora).await;
+        assert!(!shown.contains("/environments/shop-test/approve"), "a deployer does not judge: {shown}");
+    }
+    let form = judgement(2, "note=all%20pages%20load&back=shop-prod");
+    let done = post("approve", &form).await;
+    assert_eq!((done.status, done.header("location")), (303, "/promotions/shop-prod?did=approve"));
+    assert_eq!(found(&site), [1, 1]);
+    let approved = "shop-test: image 000000000000 of db and image 000000000000 of web are approved by anna";
+    assert!(page("/promotions/shop-prod?did=approve", &anna).await.contains(approved));
+
+    let empty = post("reject", &judgement(2, "reason=%20")).await;
+    assert_eq!((empty.status, found(&site)), (400, [1, 1]));
+    assert!(empty.text.contains("Reject shop-test</button>"), "{}", empty.text);
+    let done = post("reject", &judgement(2, "reason=slow")).await;
+    assert_eq!(done.header("location"), "/groups/shop-test?did=reject");
+    let shown = page("/groups/shop-test?did=reject", &anna).await;
+    assert!(shown.contains("of web are rejected by anna"), "{shown}");
+    assert!(shown.contains("/environments/shop-test/withdraw") && !shown.contains("shop-test/approve"));
+    let done = post("withdraw", &judgement(2, "reason=fast")).await;
+    assert_eq!(done.header("location"), "/groups/shop-test?did=withdraw");
+    let shown = page("/groups/shop-test?did=withdraw", &anna).await;
+    assert!(shown.contains("are not rejected any more: withdrawn by anna"), "{shown}");
+    assert!(site.api.handles.desired.rejections().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_stale_judgement_of_a_group_is_about_no_member_and_keeps_its_text() {
+    let site = shop().await;
+    let (_, anna) = site.visitor("anna", tester("shop-test")).await;
+    site.api.ready("shop-test-web", 1).await;
+    for (verb, field) in [("approve", "note"), ("reject", "reason")] {
+        let form = judgement(2, &format!("{field}=a%20%22word%22&back=shop-prod"));
+        let path = format!("/environments/shop-test/{verb}");
+        let refused = site.post(&path, &form).cookie(&anna).send().await;
+        assert_eq!((refused.status, found(&site)), (409, [0, 0]), "{verb}");
+        let text = &refused.text;
+        assert!(text.contains("<strong>shop-test-web</strong>: you saw generation 2"), "{text}");
+        assert!(text.contains("value=\"a &quot;word&quot;\""), "{text}");
+        assert!(text.contains("href=\"/promotions/shop-prod\""), "{text}");
+        assert!(text.contains("name=\"seen.shop-test-web\" value=\"3\""), "{text}");
+    }
+    for form in ["note=x", "note=x&seen=2", "note=x&seen.shop-test-db=2"] {
+        let refused = site.post("/environments/shop-test/approve", form).cookie(&anna).send().await;
+        assert!(matches!(refused.status, 400 | 409), "{form}: {}", refused.status);
+        assert_eq!(found(&site), [0, 0], "{form}");
+    }
+}
+
+#[tokio::test]
+async fn a_deployer_checks_a_whole_group_again() {
+    let site = shop().await;
+    let (_, dora) = site.visitor("dora", deployer(&["shop-prod"])).await;
+    let synced = |site: &Site| {
+        ["shop-prod-db", "shop-prod-web"]
+            .map(|member| site.api.handles.desired.get(&name(member)).unwrap().sync.is_some())
+    };
+    let shown = site.get("/groups/shop-prod").cookie(&dora).send().await.text;
+    assert!(shown.contains("Check shop-prod now</button>"), "{shown}");
+    let sync = async |form: &str| site.post("/environments/shop-prod/sync", form).cookie(&dora).send().await;
+    assert_eq!((sync(&seen(1, 0)).await.status, synced(&site)), (409, [false, false]));
+    let done = sync(&seen(1, 1)).await;
+    assert_eq!((done.status, done.header("location")), (303, "/groups/shop-prod?did=sync"));
+    assert_eq!(synced(&site), [true, true]);
+    let shown = site.get("/groups/shop-prod?did=sync").cookie(&dora).send().await.text;
+    assert!(shown.contains("shop-prod was checked, and what was found is below."), "{shown}");
+}
+
 #[tokio::test]
 async fn a_stale_form_of_a_group_changes_nothing_and_names_what_changed() {
     let site = shop().await;
@@ -156,11 +260,11 @@ async fn a_stale_form_of_a_group_changes_nothing_and_names_what_changed() {
 #[tokio::test]
 async fn forms_of_a_group_are_for_those_who_may_change_the_group() {
     let site = shop().await;
-    let tester = Role::Tester { environments: [name("shop-prod")].into() };
     let (_, viewer) = site.visitor("viewer", Role::Viewer).await;
     let (_, of_member) = site.visitor("member", deployer(&["shop-prod-web", "shop-test"])).await;
-    let (_, tester) = site.visitor("tester", tester).await;
+    let (_, tester) = site.visitor("tester", tester("shop-prod")).await;
     let forms = [
+        ("sync", seen(1, 1)),
         ("hold", format!("reason=x&{}", seen(1, 1))),
         ("resume", seen(1, 1)),
         ("rollback", seen(1, 1)),
