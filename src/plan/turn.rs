@@ -8,7 +8,7 @@ use crate::model::job::JOB;
 use crate::model::memory::Memory;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::{ContainerState, Observed};
-use crate::model::one_off::{HookRun, OneOffKey};
+use crate::model::one_off::OneOffKey;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -68,15 +68,11 @@ fn is_of_command(step: &Step) -> bool {
 
 impl Plan {
     /// The plan while `other`, a member of the same group, runs the command of a release: everything but the start of
-    /// this environment's command. `hooks` are the results for the next reconcile.
+    /// this environment's command. `before` is the state before this plan: no start of the command is remembered,
+    /// and a wait is no attempt.
     #[must_use]
-    pub fn until_command_ends(
-        mut self,
-        other: &EnvironmentName,
-        hooks: Vec<HookRun>,
-        now: Timestamp,
-    ) -> Self {
-        self.steps.retain(|planned| !is_of_command(&planned.step));
+    pub fn until_command_ends(mut self, other: &EnvironmentName, before: Memory, now: Timestamp) -> Self {
+        self.keep(|step| !is_of_command(step));
         if !self.verdict.is_bad() {
             let message = format!(
                 "its command runs next, because only one of a group runs at a time: {other} runs one"
@@ -85,7 +81,8 @@ impl Plan {
         }
         let requeue_at = now.after(RECHECK);
         let requeue_at = Some(self.requeue_at.map_or(requeue_at, |at| at.min(requeue_at)));
-        Self { memory: Memory { hooks, ..self.memory }, requeue_at, ..self }
+        let repeat = if self.steps.is_empty() { before.repeat } else { self.memory.repeat };
+        Self { memory: Memory { hooks: before.hooks, repeat, ..self.memory }, requeue_at, ..self }
     }
 
     /// The plan until the environment's turn: images are brought and the record is completed, but no
@@ -93,14 +90,15 @@ impl Plan {
     /// environments that are updated at once.
     #[must_use]
     pub fn until_its_turn(mut self, memory: Memory, most: usize) -> Self {
-        self.steps.retain(|planned| {
-            matches!(
-                planned.step,
+        self.keep(|step| match step {
+            Step::CreateOneOff { spec } => spec.role == JOB,
+            step => matches!(
+                step,
                 Step::CancelJob
                     | Step::Acquire(_)
                     | Step::Record(RecordStep::Image { .. } | RecordStep::Rebuilt { .. })
                     | Step::StartOneOff { key: OneOffKey::Job(_), .. }
-            ) || matches!(&planned.step, Step::CreateOneOff { spec } if spec.role == JOB)
+            ),
         });
         if !self.verdict.is_bad() {
             let message = format!(
@@ -112,5 +110,12 @@ impl Plan {
         // Jobs run the last good version, which is not updated yet.
         let memory = Memory { jobs: self.memory.jobs, ..memory };
         Self { memory, outcome: None, ..self }
+    }
+
+    /// Leaves only the steps that `goes_on` allows.
+    fn keep(&mut self, goes_on: impl Fn(&Step) -> bool) {
+        let first = self.steps.iter().take(self.before_jobs);
+        self.before_jobs = first.filter(|planned| goes_on(&planned.step)).count();
+        self.steps.retain(|planned| goes_on(&planned.step));
     }
 }

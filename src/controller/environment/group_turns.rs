@@ -84,9 +84,8 @@ impl Reconciler {
         }
         let running = self.running_command(group, environment);
         let Some(other) = self.group_turns.take(group, environment, running) else { return Ok(planned) };
-        // The command was not started, so no start of it is remembered.
-        let hooks = self.status.memory(environment)?.hooks;
-        let plan = planned.plan.until_command_ends(&other, hooks, now());
+        let before = self.status.memory(environment)?;
+        let plan = planned.plan.until_command_ends(&other, before, now());
         Ok(Planned { plan, ..planned })
     }
 }

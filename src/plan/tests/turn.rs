@@ -2,8 +2,9 @@
 
 use super::world::World;
 use crate::model::build::Acquisition;
+use crate::model::name::EnvironmentName;
 use crate::model::status::{Condition, Reason};
-use crate::plan::{Step, releases_turn, takes_turn};
+use crate::plan::{Step, releases_turn, starts_command, takes_turn};
 
 fn waits(world: &World) -> bool {
     takes_turn(&world.plan(), &world.observed)
@@ -68,4 +69,24 @@ fn a_turn_is_released_after_the_update_or_during_a_build() {
     let plan = world.plan();
     assert!(plan.steps.iter().all(|planned| !matches!(planned.step, Step::Create { .. })));
     assert!(releases_turn(&plan), "a build keeps no other from its update: {:?}", plan.verdict);
+}
+
+#[test]
+fn waiting_for_another_members_command_is_no_failed_attempt() {
+    let mut world = World::running(1);
+    world.release("migrate");
+    world.set(2);
+    let other = EnvironmentName::new("other").unwrap();
+    for _ in 0..10 {
+        let plan = world.plan();
+        assert!(starts_command(&plan), "{plan:?}");
+        let waiting = plan.until_command_ends(&other, world.memory.clone(), world.now);
+        assert!(waiting.steps.is_empty(), "{:?}", waiting.steps);
+        assert_eq!(
+            (waiting.verdict.condition, waiting.verdict.reason),
+            (Condition::Progressing, Reason::Releasing)
+        );
+        world.memory = waiting.memory;
+        world.advance(waiting.requeue_at.unwrap());
+    }
 }
