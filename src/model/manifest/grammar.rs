@@ -17,11 +17,26 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The Docker Engine's minimum memory of a container, in bytes.
 const LEAST_MEMORY: u64 = 6 * 1024 * 1024;
 
+/// The longest text that Linux passes to a program, in bytes: one argument, or one variable with its name
+/// (`MAX_ARG_STRLEN`, without the zero byte at its end).
+const LONGEST_ARGUMENT: usize = 32 * 4096 - 1;
+
 /// The kernel's maximum number of processes.
 pub(super) const MOST_PIDS: u32 = 1 << 22;
 
 /// The smallest and largest valid CPU limit of the Docker Engine, in CPUs.
 const CPUS: std::ops::RangeInclusive<f64> = 0.01..=4096.0;
+
+/// Checks the length in bytes of an argument, or of `NAME=value`.
+pub(super) fn argument(bytes: usize) -> Result<(), String> {
+    if bytes <= LONGEST_ARGUMENT {
+        return Ok(());
+    }
+    Err(format!(
+        "is too long: Linux passes at most {LONGEST_ARGUMENT} bytes to a program in one argument or variable; put \
+         the text into a file and mount it"
+    ))
+}
 
 /// Parses a duration in humantime's format, such as `30s` or `1h 30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -36,7 +36,13 @@ pub(super) fn variables(field: &ManifestField<'_>) -> BTreeMap<String, EnvValue>
         if let Err(predicate) = grammar::variable(entry.key()) {
             entry.must(predicate);
         }
-        Some((entry.key().to_owned(), value(&entry)?))
+        let value = value(&entry)?;
+        if let EnvValue::Plain(text) = &value
+            && let Err(predicate) = grammar::argument(entry.key().len() + "=".len() + text.len())
+        {
+            entry.must(predicate);
+        }
+        Some((entry.key().to_owned(), value))
     };
     field.entries().into_iter().filter_map(read).collect()
 }

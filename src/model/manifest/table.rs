@@ -294,7 +294,14 @@ impl<'a> ManifestField<'a> {
 
     /// A list of texts.
     pub(super) fn texts(&self, expected: &str) -> Vec<&'a str> {
-        self.items(expected).iter().filter_map(Self::text).collect()
+        let read = |item: &Self| {
+            let text = item.text()?;
+            if let Err(predicate) = grammar::argument(text.len()) {
+                item.must(predicate);
+            }
+            Some(text)
+        };
+        self.items(expected).iter().filter_map(read).collect()
     }
 
     /// A table with the keys of `section`.

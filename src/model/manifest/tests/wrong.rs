@@ -1319,3 +1319,17 @@ fn backups_that_could_not_be_made_are_told_with_their_line() {
         ),
     ]);
 }
+
+#[test]
+fn a_text_that_linux_passes_to_no_program_is_rejected() {
+    let text = |longest: usize| {
+        let (value, argument) = ("v".repeat(longest - "NAME=".len()), "a".repeat(longest));
+        format!("{DEV}command = [\"serve\", \"{argument}\"]\nenv = {{ NAME = \"{value}\" }}\n")
+    };
+    assert!(parse(&[file("m.toml", text(131_071))]).is_ok());
+    let found = problems(&[file("m.toml", text(131_072))]);
+    assert_eq!(found.len(), 2, "{}", found.len());
+    for (problem, name) in found.iter().zip(["command", "NAME"]) {
+        assert!(problem.contains(name) && problem.contains("at most 131071 bytes"), "{problem:.200}");
+    }
+}
