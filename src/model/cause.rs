@@ -67,7 +67,7 @@ const OF_HOST: [&str; 9] = [
 const OF_PORT: [&str; 3] =
     ["port is already allocated", "address already in use", "cannot assign requested address"];
 /// Error texts of the engine if it does not accept an option. It finds many of them only at the start.
-const OF_OPTION: [&str; 28] = [
+const OF_OPTION: [&str; 31] = [
     "open /proc/sys/",
     "user configured subnets",
     "no configured subnet or ip range contain",
@@ -96,6 +96,10 @@ const OF_OPTION: [&str; 28] = [
     "for cpuset",
     "plugin \"",
     "unable to set memory limit",
+    // A volume, a folder or a working directory at a file of the image, or the reverse.
+    "is not directory",
+    "cannot mkdir: ",
+    "trying to mount a directory onto a file",
 ];
 /// Error texts of the engine if someone removed or changed the object meanwhile.
 const OF_HAND: [&str; 9] = [
@@ -252,6 +256,9 @@ pub fn missing_platform(words: &str) -> Option<&str> {
 /// A message with a remedy for an error of the engine; `None`: the engine's own text must do.
 pub fn advice(words: &str) -> Option<String> {
     let lower = words.to_lowercase();
+    if let Some(sentence) = remedy::of_file_kinds(words) {
+        return Some(sentence);
+    }
     let phrase = OF_PORT.iter().find(|of| lower.contains(*of))?;
     let Some(address) = address_in(words) else {
         // The kernel's error about a port begins with a small letter.

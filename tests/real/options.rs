@@ -474,7 +474,9 @@ fn an_option_rejected_by_the_engine_is_reported_and_stops_nothing() {
         // The sandbox's, at the start.
         ("sysctls = { \"net.abide_t\" = 1 }", "OptionRefused", "abide_t"),
         // While the file system is set up: a folder over a file of the image.
-        ("volumes = [\"/proc:/site:ro\"]", "StartFailed", "not a directory"),
+        ("volumes = [\"/proc:/site:ro\"]", "OptionRefused", "/proc cannot be mounted at /site"),
+        ("volumes = [\"abide-t-never:/site\"]", "OptionRefused", "the image has a file at /site"),
+        ("working_dir = \"/site\"", "OptionRefused", "the image has a file at /site"),
         // The user is looked up in the image.
         ("user = \"abide-t-none\"", "StartFailed", "abide-t-none"),
     ] {

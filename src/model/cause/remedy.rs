@@ -19,6 +19,32 @@ pub fn build_words(words: &str) -> String {
     }
 }
 
+/// The message about a declared path that is a file in the image instead of a folder, or the reverse. The engine
+/// names files of images by paths in its own folders.
+pub(super) fn of_file_kinds(words: &str) -> Option<String> {
+    let path = |words: &str| words.split_once("/merged/").map(|(_, path)| format!("/{path}"));
+    if let Some(path) = words.strip_suffix(" is not directory").and_then(path) {
+        return Some(format!(
+            "the image has a file at {path}, and a volume can only be mounted at a folder: declare another target \
+             in `volumes`"
+        ));
+    }
+    let working_dir =
+        words.split_once("Cannot mkdir: ").and_then(|(_, rest)| rest.strip_suffix(" is not a directory"));
+    if let Some(path) = working_dir {
+        return Some(format!("the image has a file at {path}: declare a folder as `working_dir`"));
+    }
+    let (_, mount) = words.split_once("error mounting \"")?;
+    let (source, rest) = mount.split_once("\" to rootfs at \"")?;
+    let (target, rest) = rest.split_once('"')?;
+    rest.contains("mount a directory onto a file").then(|| {
+        format!(
+            "{source} cannot be mounted at {target}: one is a file, the other one a folder, and the image decides \
+             about the target"
+        )
+    })
+}
+
 /// What happened and what to do; `None`: the engine's own text must do.
 fn sentence(cause: Cause, words: &str) -> Option<String> {
     let lower = words.to_lowercase();

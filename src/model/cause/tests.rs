@@ -49,6 +49,14 @@ fn start_failures_are_classified_by_cause() {
             "failed to initialize logging driver: dial tcp 127.0.0.1:1: connect: connection refused",
             Cause::Option,
         ),
+        ("source /var/lib/docker/overlay2/1f/merged/etc/hosts is not directory", Cause::Option),
+        ("Cannot mkdir: /bin/site is not a directory", Cause::Option),
+        (
+            "error mounting \"/tmp\" to rootfs at \"/bin/site\": mount /tmp:/bin/site, flags: 0x5000: not a directory: \
+             unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host \
+             path exists and is the expected type",
+            Cause::Option,
+        ),
         ("Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", Cause::Option),
     ] {
         assert_eq!(of_start(words), cause, "{words}");
@@ -172,5 +180,29 @@ fn an_occupied_fixed_address_is_not_taken_for_a_port() {
     for words in ["Address already in use", "failed to set up container networking: Address already in use"] {
         assert_eq!(of_start(words), Cause::Port);
         assert!(advice(words).unwrap().contains("`docker network inspect NETWORK`"), "{:?}", advice(words));
+    }
+}
+
+#[test]
+fn a_path_that_is_a_file_in_the_image_is_reported_without_the_engines_folders() {
+    for (words, expected) in [
+        (
+            "source /var/lib/docker/overlay2/1f/merged/etc/hosts is not directory",
+            "the image has a file at /etc/hosts, and a volume can only be mounted at a folder: declare another target \
+             in `volumes`",
+        ),
+        (
+            "Cannot mkdir: /bin/site is not a directory",
+            "the image has a file at /bin/site: declare a folder as `working_dir`",
+        ),
+        (
+            "runc create failed: error mounting \"/tmp\" to rootfs at \"/bin/site\": mount /tmp:/bin/site (via \
+             /proc/self/fd/6), flags: 0x5000: not a directory: unknown: Are you trying to mount a directory onto a \
+             file (or vice-versa)?",
+            "/tmp cannot be mounted at /bin/site: one is a file, the other one a folder, and the image decides about \
+             the target",
+        ),
+    ] {
+        assert_eq!(advice(words).as_deref(), Some(expected));
     }
 }
