@@ -86,7 +86,11 @@ fn by_name(nodes: &[Node]) -> Vec<SwarmNode> {
 fn node(seen: &Node) -> SwarmNode {
     let spec = seen.spec.clone().unwrap_or_default();
     let named = seen.description.as_ref().and_then(|described| described.hostname.clone());
-    let is_up = seen.status.as_ref().and_then(|status| status.state) == Some(EngineNodeState::READY);
+    // A new leader does not know any node until it has heard of it, or counts it as down after some seconds.
+    let is_up = matches!(
+        seen.status.as_ref().and_then(|status| status.state),
+        Some(EngineNodeState::READY | EngineNodeState::UNKNOWN)
+    );
     let state = match spec.availability {
         _ if !is_up => NodeState::Down,
         Some(NodeSpecAvailabilityEnum::DRAIN) => NodeState::Drained,
@@ -155,4 +159,52 @@ fn phase(state: TaskState) -> TaskPhase {
 
 fn moment(at: bollard::models::BollardDate) -> Timestamp {
     Timestamp::from_millis(u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{ManagerStatus, NodeSpec, NodeStatus};
+
+    use super::*;
+
+    fn seen(state: EngineNodeState, availability: NodeSpecAvailabilityEnum) -> SwarmNode {
+        node(&Node {
+            id: Some("7f3a".to_owned()),
+            spec: Some(NodeSpec { availability: Some(availability), ..NodeSpec::default() }),
+            status: Some(NodeStatus {
+                state: Some(state),
+                addr: Some("0.0.0.0".to_owned()),
+                ..NodeStatus::default()
+            }),
+            manager_status: Some(ManagerStatus {
+                addr: Some("10.0.0.11:2377".to_owned()),
+                ..ManagerStatus::default()
+            }),
+            ..Node::default()
+        })
+    }
+
+    #[test]
+    fn a_node_is_down_only_if_the_swarm_has_lost_it() {
+        use NodeSpecAvailabilityEnum::{ACTIVE, DRAIN, PAUSE};
+        for (state, availability, expected) in [
+            (EngineNodeState::READY, ACTIVE, NodeState::Ready),
+            (EngineNodeState::READY, PAUSE, NodeState::Paused),
+            (EngineNodeState::READY, DRAIN, NodeState::Drained),
+            (EngineNodeState::DOWN, ACTIVE, NodeState::Down),
+            (EngineNodeState::DOWN, DRAIN, NodeState::Down),
+            (EngineNodeState::DISCONNECTED, ACTIVE, NodeState::Down),
+            // Right after a new leader was elected, no node is known.
+            (EngineNodeState::UNKNOWN, ACTIVE, NodeState::Ready),
+        ] {
+            let node = seen(state, availability);
+            assert_eq!((node.name.as_str(), node.state), ("7f3a", expected), "{state:?} {availability:?}");
+        }
+    }
+
+    #[test]
+    fn a_manager_is_reached_at_the_address_that_it_advertises() {
+        let of = seen(EngineNodeState::READY, NodeSpecAvailabilityEnum::ACTIVE);
+        assert_eq!(of.address, Some(IpAddr::from([10, 0, 0, 11])));
+    }
 }

@@ -24,10 +24,14 @@ use crate::model::workload::{Workload, WorkloadSight, WriteToken};
 
 /// Part of the engine's message if a service was written since it was read. It has no status of its own.
 const OUT_OF_SEQUENCE: &str = "update out of sequence";
+/// Part of the engine's message if it manages no swarm.
+const NO_MANAGER: &str = "not a swarm manager";
+/// Why a manager may not answer in time.
+const SILENT: &str = "the swarm does not answer: it may have lost its leader";
 /// Parts of the engine's messages if it cannot answer for the swarm, each with what to do.
-const NO_SWARM: [(&str, &str); 3] = [
+const NO_SWARM: [(&str, &str); 4] = [
     (
-        "not a swarm manager",
+        NO_MANAGER,
         "this engine is not a manager of a swarm: run `docker swarm init` here, or run abide on a manager",
     ),
     (
@@ -35,6 +39,8 @@ const NO_SWARM: [(&str, &str); 3] = [
         "the swarm has no leader, because too few managers answer: nothing is decided, and nodes replace nothing, \
          until most of them are back",
     ),
+    // The engine gave up waiting for the leader.
+    ("code = DeadlineExceeded", SILENT),
     ("locked", "the swarm is locked: run `docker swarm unlock` on this host"),
 ];
 
@@ -58,9 +64,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<WorkloadSight> {
         match self.observe_service(record, environment, name, settle, now).await {
-            Err(EngineError::Deadline { .. }) => Ok(WorkloadSight::Unknown(
-                "the swarm does not answer: it may have lost its leader".to_owned(),
-            )),
+            Err(EngineError::Deadline { .. }) => Ok(WorkloadSight::Unknown(SILENT.to_owned())),
             Err(error) => match no_swarm(&error) {
                 Some(why) => Ok(WorkloadSight::Unknown(why.to_owned())),
                 None => Err(error),
@@ -120,7 +124,8 @@ impl Engine {
         environment: &EnvironmentName,
     ) -> Result<Vec<FoundService>> {
         let found = match self.services_of(record, environment).await {
-            Err(error) if no_swarm(&error).is_some() => Vec::new(),
+            // Without a leader, nobody knows the services.
+            Err(error) if error.to_string().contains(NO_MANAGER) => Vec::new(),
             found => found?,
         };
         let service = |service: Service| FoundService {
@@ -255,4 +260,22 @@ impl Engine {
 fn no_swarm(error: &EngineError) -> Option<&'static str> {
     let words = error.to_string();
     NO_SWARM.iter().find(|(part, _)| words.contains(part)).map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_without_a_swarm_or_its_leader_are_explained() {
+        let about = |words: &str| no_swarm(&EngineError::Refused(words.to_owned())).unwrap_or_default();
+        for words in [
+            "rpc error: code = Unknown desc = The swarm does not have a leader.",
+            "rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+        ] {
+            assert!(about(words).contains("leader"), "{words}");
+        }
+        assert!(about("This node is not a swarm manager.").contains("docker swarm init"));
+        assert_eq!(about("rpc error: code = Unknown desc = update out of sequence"), "");
+    }
 }
