@@ -84,7 +84,8 @@ fn read_manifest(desired_state: &Path) -> (Manifest, Vec<Finding>) {
     match manifest_dir::load(desired_state) {
         Ok(loaded) => {
             let count = loaded.manifest.environments.len();
-            let found = Finding::ok("manifest", format!("declares {count} environments"));
+            let kind = if count == 1 { "environment" } else { "environments" };
+            let found = Finding::ok("manifest", format!("declares {count} {kind}"));
             (loaded.manifest, vec![found])
         }
         Err(LoadError::Invalid(problems)) => {

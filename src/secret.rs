@@ -25,7 +25,7 @@ pub enum SecretError {
     #[error("secret file {0} must be a regular file of at most 64 KiB")]
     NoRegularFile(String),
     /// The file cannot be read.
-    #[error("cannot read secret file {path}: {kind}")]
+    #[error("cannot read {path}: {}", reason(*kind))]
     Unreadable {
         /// The path.
         path: String,
@@ -43,6 +43,13 @@ pub enum SecretError {
     /// The file is not UTF-8 text.
     #[error("the secret in {0} is not UTF-8 text")]
     NoText(String),
+}
+
+fn reason(kind: ErrorKind) -> String {
+    match kind {
+        ErrorKind::NotFound => "it does not exist".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 /// Reads the secret that `named` points to. One trailing line break of a file is removed.
@@ -148,6 +155,9 @@ mod tests {
         let error = read(&SecretRef::SecretEnv("ABIDE_NO_SUCH_VARIABLE".into())).unwrap_err();
         assert!(error.to_string().contains("ABIDE_NO_SUCH_VARIABLE"));
         let dir = tempfile::tempdir().unwrap();
+        let missing = EnvFile { path: dir.path().join("missing.env"), required: true };
+        let error = read_env_file(&missing, &mut BTreeMap::new()).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot read {}: it does not exist", missing.path.display()));
         let path = dir.path().join("empty");
         std::fs::write(&path, "\n").unwrap();
         assert!(matches!(read(&SecretRef::SecretFile(path)), Err(SecretError::Empty(_))));
