@@ -85,7 +85,8 @@ pub(crate) async fn run(args: &InitArgs, session: &mut CliSession) -> Result<Cli
         report(session, &converted);
         next_commands(session, &out, "adopt")?;
     }
-    let is_complete = converted.missing.is_empty() && converted.services.iter().all(|it| it.lost.is_empty());
+    let has_values = converted.missing.is_empty() && converted.empty.is_empty();
+    let is_complete = has_values && converted.services.iter().all(|it| it.lost.is_empty());
     match args.strict && !is_complete {
         true => Err(CliError::No("some services cannot be expressed, or a variable has no value".to_owned())),
         false => Ok(CliExit::Done),

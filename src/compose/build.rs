@@ -118,7 +118,7 @@ fn arguments(
             _ => context.project.variables.get(name).cloned(),
         };
         match text {
-            Some(text) if is_secret(name, &text) => draft.lose(format!(
+            Some(text) if is_secret(name, &text) || context.project.literals.found_in(&text).is_some() => draft.lose(format!(
                 "the build argument `{name}` looks like a secret, and stays readable in the image: use a secret of \
                  the build"
             )),

@@ -29,6 +29,8 @@ pub(super) struct EnvironmentDraft {
     pub(super) actions: Vec<String>,
     /// What is written in another way.
     pub(super) changed: Vec<String>,
+    /// Variables without a value, which are empty texts in it.
+    pub(super) unset: Vec<String>,
 }
 
 /// The group of an environment.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::secrets::{is_secret, marked};
+use super::secrets::{is_marked, is_secret, marked};
 use super::yaml::Scalar;
 
 /// The deepest nesting of defaults in defaults.
@@ -19,20 +19,30 @@ pub(super) struct Required {
     pub(super) message: String,
 }
 
-/// Replaces the variables in a scalar.
+/// What files say about variables that have no value.
+#[derive(Debug, Default)]
+pub(super) struct UnsetVariables {
+    /// Those that a file requires.
+    pub(super) required: Vec<Required>,
+    /// The defaults of secrets, such as `${DB_PASSWORD:-default}`, with their lines.
+    pub(super) defaults: BTreeMap<String, (String, usize)>,
+}
+
+/// Replaces the variables in a scalar of a line.
 ///
 /// # Errors
 /// Returns the rest of a sentence: the text is not valid.
 pub(super) fn expand(
     scalar: &mut Scalar,
+    line: usize,
     variables: &ComposeVariables,
-    required: &mut Vec<Required>,
+    found: &mut UnsetVariables,
 ) -> Result<(), String> {
     if !scalar.text.contains('$') {
         return Ok(());
     }
     let text = std::mem::take(&mut scalar.text);
-    let mut state = Expansion { variables, required: &mut *required, scalar: &mut *scalar };
+    let mut state = Expansion { variables, line, found: &mut *found, scalar: &mut *scalar };
     let expanded = state.text(&text, 0)?;
     scalar.text = expanded;
     scalar.raw = text;
@@ -47,13 +57,22 @@ pub(super) fn is_variable(text: &str) -> bool {
     }
 }
 
+/// The variable with which a text begins.
+pub(super) fn leading_variable(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix('$')?;
+    let rest = rest.strip_prefix('{').unwrap_or(rest);
+    let end = rest.find(|c| !is_in_name(c)).unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|name| !name.is_empty())
+}
+
 fn is_in_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
 struct Expansion<'a> {
     variables: &'a ComposeVariables,
-    required: &'a mut Vec<Required>,
+    line: usize,
+    found: &'a mut UnsetVariables,
     scalar: &'a mut Scalar,
 }
 
@@ -104,11 +123,19 @@ impl Expansion<'_> {
         match (kind, value) {
             (None, value) if !is_strict => Ok(value.unwrap_or_default()),
             (Some('-' | '?'), Some(value)) => Ok(value),
-            (Some('-'), None) | (Some('+'), Some(_)) => self.text(word, depth + 1),
+            (Some('-'), None) => {
+                let text = self.text(word, depth + 1)?;
+                if is_marked(&text) || !is_secret(name, &text) {
+                    return Ok(text);
+                }
+                self.found.defaults.entry(name.to_owned()).or_insert((text, self.line));
+                Ok(marked(name))
+            }
+            (Some('+'), Some(_)) => self.text(word, depth + 1),
             (Some('+'), None) => Ok(String::new()),
             (Some('?'), None) => {
                 let message = self.text(word, depth + 1)?;
-                self.required.push(Required { name: name.to_owned(), message });
+                self.found.required.push(Required { name: name.to_owned(), message });
                 self.scalar.unset.push(name.to_owned());
                 Ok(String::new())
             }
@@ -149,9 +176,9 @@ mod tests {
     fn expanded(text: &str) -> Result<(Scalar, Vec<Required>), String> {
         let set = [("A", "a"), ("EMPTY", "")];
         let variables = set.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let mut required = Vec::new();
+        let mut found = UnsetVariables::default();
         let mut scalar = Scalar { text: text.to_owned(), ..Scalar::default() };
-        expand(&mut scalar, &variables, &mut required).map(|()| (scalar, required))
+        expand(&mut scalar, 1, &variables, &mut found).map(|()| (scalar, found.required))
     }
 
     #[test]
@@ -180,18 +207,20 @@ mod tests {
     fn a_secret_never_becomes_its_value() {
         let variables = [("DB_PASSWORD", "hunter2"), ("URL", "http://u:hunter2@h"), ("TOKEN_TTL", "5")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        for text in
-            ["$DB_PASSWORD", "a ${X:-${DB_PASSWORD}}", "${DB_PASSWORD:?set it}", "${DB_PASSWORD-x}/$URL"]
-        {
+        for text in [
+            "$DB_PASSWORD",
+            "a ${X:-${DB_PASSWORD}}",
+            "${DB_PASSWORD:?set it}",
+            "${DB_PASSWORD-x}/$URL",
+            "${API_TOKEN:-hunter2}",
+            "${LINK:-http://u:hunter2@h}",
+        ] {
             let mut scalar = Scalar { text: text.to_owned(), ..Scalar::default() };
-            expand(&mut scalar, &variables, &mut Vec::new()).unwrap();
-            assert!(
-                !scalar.text.contains("hunter2") && super::super::secrets::is_marked(&scalar.text),
-                "{text}"
-            );
+            expand(&mut scalar, 1, &variables, &mut UnsetVariables::default()).unwrap();
+            assert!(!scalar.text.contains("hunter2") && is_marked(&scalar.text), "{text}");
         }
         let mut plain = Scalar { text: "${DB_PASSWORD:+set} $TOKEN_TTL".to_owned(), ..Scalar::default() };
-        expand(&mut plain, &variables, &mut Vec::new()).unwrap();
+        expand(&mut plain, 1, &variables, &mut UnsetVariables::default()).unwrap();
         assert_eq!(plain.text, "set 5");
     }
 
@@ -214,6 +243,9 @@ mod tests {
         ] {
             assert_eq!(super::is_variable(text), is_variable, "{text}");
         }
+        assert_eq!(leading_variable("${NONE}/a"), Some("NONE"));
+        assert_eq!(leading_variable("$NONE/a"), Some("NONE"));
+        assert_eq!((leading_variable("/$NONE"), leading_variable("$$NONE")), (None, None));
         for wrong in ["${", "${A", "$ 5", "${1}", "${A!x}", "${}", "$"] {
             assert!(expanded(wrong).is_err(), "{wrong}");
         }

@@ -9,9 +9,12 @@ mod build;
 mod draft;
 mod health;
 mod interpolate;
+mod literals;
 mod merge;
 mod network;
 mod project;
+mod secret_names;
+mod secret_parts;
 mod secrets;
 mod service;
 mod settings;
@@ -20,7 +23,7 @@ mod time;
 mod volume;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -130,6 +133,8 @@ pub(crate) struct Converted {
     pub(crate) off: BTreeMap<String, String>,
     /// Variables that have no value and that the file requires, with its message.
     pub(crate) missing: BTreeMap<String, String>,
+    /// Variables that have no value, and are empty texts in the manifest.
+    pub(crate) empty: BTreeSet<String>,
 }
 
 /// The result of one service.
@@ -169,6 +174,7 @@ pub(crate) fn convert(input: &ComposeInput<'_>) -> Result<Converted, ComposeErro
         manifest.contains(&format!("secret_env = {}", toml(&Value::from(variable.as_str()))))
     });
     files.retain(|file, _| manifest.contains(file.as_str()));
+    let empty = drafts.iter().flat_map(|draft| draft.unset.iter().cloned()).collect();
     let services = drafts.into_iter().map(|draft| {
         let gone = draft.group.into_iter().flat_map(|group| group.gone);
         ConvertedService {
@@ -186,7 +192,13 @@ pub(crate) fn convert(input: &ComposeInput<'_>) -> Result<Converted, ComposeErro
         services: services.collect(),
         secrets: references,
         off: project.off.into_iter().map(|(name, profiles)| (name, secrets::shown(&profiles))).collect(),
-        missing: project.required.into_iter().map(|it| (it.name, secrets::shown(&it.message))).collect(),
+        missing: project
+            .unset
+            .required
+            .into_iter()
+            .map(|it| (it.name, secrets::shown(&it.message)))
+            .collect(),
+        empty,
     })
 }
 

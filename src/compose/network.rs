@@ -147,6 +147,15 @@ fn links(project: &ComposeProject, name: &str) -> Vec<String> {
     links.filter_map(alias).collect()
 }
 
+/// What the file declares of a service's networks.
+pub(super) fn declarations<'a>(
+    project: &'a ComposeProject,
+    service: &'a Node,
+) -> impl Iterator<Item = &'a Node> {
+    let joined = service.get("networks").map(Node::entries).unwrap_or_default().iter();
+    joined.filter_map(|(name, _)| project.declared(&project.networks, name))
+}
+
 /// The engine's name of a network.
 pub(super) fn real_name(project: &ComposeProject, network: &str) -> String {
     let declared = project.declared(&project.networks, network);

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::interpolate::{ComposeVariables, Required, expand};
+use super::interpolate::{ComposeVariables, UnsetVariables, expand};
+use super::literals::{self, KnownSecrets};
 use super::merge::{merge, normalize};
+use super::secrets::is_secret;
 use super::volume::{cleaned, host_path, long_form};
 use super::yaml::{self, InvalidYaml, Node, YamlKind};
 use super::{ComposeError, ComposeInput};
@@ -28,10 +30,12 @@ pub(super) struct ComposeProject {
     pub(super) networks: Node,
     pub(super) secrets: Node,
     pub(super) configs: Node,
-    /// Variables without a value, with the file's message.
-    pub(super) required: Vec<Required>,
+    /// What its files say about variables without a value.
+    pub(super) unset: UnsetVariables,
     /// The values of variables.
     pub(super) variables: ComposeVariables,
+    /// The secrets that have marks in place of their values.
+    pub(super) literals: KnownSecrets,
 }
 
 impl ComposeProject {
@@ -49,8 +53,13 @@ impl ComposeProject {
 pub(super) fn load(input: &ComposeInput<'_>) -> Result<ComposeProject, ComposeError> {
     let first = input.files.first().ok_or_else(|| ComposeError("no compose file is named".to_owned()))?;
     let dir = first.parent().map(Path::to_owned).unwrap_or_default();
-    let mut loader =
-        Loader { input, variables: variables(input, &dir)?, required: Vec::new(), home: home(input) };
+    let mut loader = Loader {
+        input,
+        variables: variables(input, &dir)?,
+        unset: UnsetVariables::default(),
+        home: home(input),
+        included: BTreeMap::new(),
+    };
     let mut all = Node::new(1, YamlKind::Map(Vec::new()));
     for file in input.files {
         let next = loader.file(file, &dir, 0)?;
@@ -68,8 +77,9 @@ pub(super) fn load(input: &ComposeInput<'_>) -> Result<ComposeProject, ComposeEr
         networks: section("networks"),
         secrets: rooted_files(section("secrets"), &dir),
         configs: rooted_files(section("configs"), &dir),
-        required: Vec::new(),
+        unset: UnsetVariables::default(),
         variables: BTreeMap::new(),
+        literals: KnownSecrets::default(),
         dir,
     };
     if section("services").entries().is_empty() {
@@ -81,9 +91,15 @@ pub(super) fn load(input: &ComposeInput<'_>) -> Result<ComposeProject, ComposeEr
             None => project.services.push((service.clone(), node.clone())),
         }
     }
-    loader.required.sort();
-    loader.required.dedup();
-    Ok(ComposeProject { required: loader.required, variables: loader.variables, ..project })
+    loader.unset.required.sort();
+    loader.unset.required.dedup();
+    project.variables = loader.variables;
+    for (name, value) in loader.included {
+        project.variables.entry(name).or_insert(value);
+    }
+    project.unset = loader.unset;
+    project.literals = literals::hide(&mut project);
+    Ok(project)
 }
 
 /// The profiles of a service, if none of them is selected.
@@ -97,15 +113,24 @@ fn home(input: &ComposeInput<'_>) -> Option<PathBuf> {
     input.environment.get("HOME").map(PathBuf::from)
 }
 
-/// The variables of `.env` files, and of the environment over them.
+/// The variables of files, and of the environment over them.
 fn variables(input: &ComposeInput<'_>, dir: &Path) -> Result<ComposeVariables, ComposeError> {
+    let mut all = of_files(input, input.env_files, dir)?;
+    all.extend(input.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    Ok(all)
+}
+
+/// The variables of the named files, or of `.env` in a folder, if there is one.
+fn of_files(
+    input: &ComposeInput<'_>,
+    named: &[PathBuf],
+    dir: &Path,
+) -> Result<ComposeVariables, ComposeError> {
     let mut values = BTreeMap::new();
-    let named: Vec<PathBuf> = input.env_files.to_vec();
-    let default = dir.join(".env");
     let files = if named.is_empty() {
-        vec![(default, false)]
+        vec![(dir.join(".env"), false)]
     } else {
-        named.into_iter().map(|f| (f, true)).collect()
+        named.iter().map(|file| (file.clone(), true)).collect()
     };
     for (file, is_named) in files {
         match (input.read)(&file) {
@@ -117,10 +142,7 @@ fn variables(input: &ComposeInput<'_>, dir: &Path) -> Result<ComposeVariables, C
             Err(_) => {}
         }
     }
-    let of_files = values.into_iter().map(|(name, value)| (name, value.expose().to_owned()));
-    let mut all: ComposeVariables = of_files.collect();
-    all.extend(input.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
-    Ok(all)
+    Ok(values.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect())
 }
 
 /// Compose's rule: the option, the variable, the file, the folder.
@@ -141,7 +163,7 @@ fn rooted_files(mut section: Node, dir: &Path) -> Node {
         if let Some(file) = declared.get_mut("file")
             && let Some(path) = file.text()
         {
-            *file = Node::of_text(file.line, cleaned(&dir.join(path)).display().to_string());
+            *file = file.with_text(cleaned(&dir.join(path)).display().to_string());
         }
     }
     section
@@ -150,8 +172,10 @@ fn rooted_files(mut section: Node, dir: &Path) -> Node {
 struct Loader<'a> {
     input: &'a ComposeInput<'a>,
     variables: ComposeVariables,
-    required: Vec<Required>,
+    unset: UnsetVariables,
     home: Option<PathBuf>,
+    /// The variables of files that an `include` names.
+    included: ComposeVariables,
 }
 
 impl Loader<'_> {
@@ -161,16 +185,20 @@ impl Loader<'_> {
         let wrong = |line, what: &str| ComposeError(format!("{}:{line}: {what}", path.display()));
         let mut all = Node::new(1, YamlKind::Map(Vec::new()));
         for include in root.get("include").cloned().iter().flat_map(Node::one_or_many) {
-            let paths = include.get("path").unwrap_or(include).clone();
-            let folder = include.get_text("project_directory").map(|folder| dir.join(folder));
-            for included in paths.one_or_many() {
-                let included =
-                    included.text().ok_or_else(|| wrong(include.line, "`include` names no file"))?;
-                let file = cleaned(&dir.join(included));
-                let own =
-                    folder.clone().unwrap_or_else(|| file.parent().map(Path::to_owned).unwrap_or_default());
-                all = merge(all, self.file(&file, &own, depth + 1)?, "");
+            let paths = include.get("path").unwrap_or(include).one_or_many();
+            let files: Option<Vec<PathBuf>> =
+                paths.into_iter().map(|path| Some(cleaned(&dir.join(path.text()?)))).collect();
+            let files = files.filter(|files| !files.is_empty());
+            let files = files.ok_or_else(|| wrong(include.line, "`include` names no file"))?;
+            // Several files are one project, whose folder is that of the first one.
+            let folder = include.get_text("project_directory").map(|folder| cleaned(&dir.join(folder)));
+            let folder = folder.or_else(|| files.first()?.parent().map(Path::to_owned)).unwrap_or_default();
+            let outer = self.variables.clone();
+            self.include_variables(include, dir, &folder)?;
+            for file in files {
+                all = merge(all, self.file(&file, &folder, depth + 1)?, "");
             }
+            self.variables = outer;
         }
         let names: Vec<String> = root
             .get("services")
@@ -184,6 +212,29 @@ impl Loader<'_> {
             node.kind = YamlKind::Map(services);
         }
         Ok(merge(all, root, ""))
+    }
+
+    /// Adds the variables of an `include`: of the files that it names, or of `.env` in its folder. The variables of
+    /// the project go before them.
+    fn include_variables(&mut self, include: &Node, dir: &Path, folder: &Path) -> Result<(), ComposeError> {
+        let named = include.get("env_file").map(Node::one_or_many).unwrap_or_default();
+        let named = named.into_iter().filter_map(Node::text).filter(|path| *path != "/dev/null");
+        let named: Vec<PathBuf> = named.map(|path| cleaned(&dir.join(path))).collect();
+        for (name, value) in of_files(self.input, &named, folder)? {
+            if self.variables.contains_key(&name) {
+                continue;
+            }
+            // One name stands for a secret in the whole manifest.
+            let is_other = self.included.get(&name).is_some_and(|known| *known != value);
+            if is_other && is_secret(&name, &value) {
+                let words =
+                    format!("two included projects have different values of {name}: give one another name");
+                return Err(ComposeError(words));
+            }
+            self.included.insert(name.clone(), value.clone());
+            self.variables.insert(name, value);
+        }
+        Ok(())
     }
 
     /// Reads one file, with its variables replaced.
@@ -203,7 +254,7 @@ impl Loader<'_> {
         for (key, value) in root.entries_mut().iter_mut().filter(|(key, _)| SECTIONS.contains(&key.as_str()))
         {
             value.each_text(&mut |scalar, line| {
-                if let Err(problem) = expand(scalar, &self.variables, &mut self.required) {
+                if let Err(problem) = expand(scalar, line, &self.variables, &mut self.unset) {
                     wrong.get_or_insert((line, format!("a value of `{key}` {problem}")));
                 }
             });

@@ -1,99 +1,23 @@
-//! Which variables hold secrets, by their names, and the rule that their values reach no manifest.
+//! The rule that values of secrets reach no manifest.
 //!
-//! A variable of `.env` or the shell whose name looks like a secret never becomes its value: [`marked`] stands for it
-//! in every text of the project. `environment` turns such a text into a reference, and [`settle`] deals with all others
-//! before they are written.
+//! A variable of `.env` or the shell that is a secret never becomes its value: [`marked`] stands for it in every text
+//! of the project. `literals` does the same with the secrets that the file holds as text. `environment` turns a text
+//! with a mark into a reference, and [`settle`] deals with all others before they are written.
 
 use serde_json::{Value, json};
 
 use super::draft::EnvironmentDraft;
-use super::service::Context;
+use super::secret_names::names_secret;
+use super::secret_parts::secret_parts;
+use super::service::{Context, reference};
 
 /// Begin and end the name of a variable that stands for its value. No compose file has a reason to hold these
 /// characters, which mean nothing in Unicode.
-const MARK: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
+pub(super) const MARK: [char; 2] = ['\u{f8f0}', '\u{f8f1}'];
 
-/// Parts of names that mark a secret.
-const MARKS: &[&str] = &[
-    "PASSWORD",
-    "PASSWD",
-    "PASSPHRASE",
-    "SECRET",
-    "TOKEN",
-    "APIKEY",
-    "API_KEY",
-    "ACCESS_KEY",
-    "PRIVATE_KEY",
-    "ENCRYPTION_KEY",
-    "SIGNING_KEY",
-    "MASTER_KEY",
-    "APP_KEY",
-    "CREDENTIAL",
-    "SALT",
-    "JWT_KEY",
-    "LICENSE_KEY",
-];
-/// Ends of names that mark a secret.
-const ENDS: &[&str] = &["_PASS", "_PWD", "_DSN", "_KEY_BASE", "_AUTH", "DBPASS"];
-/// Ends of names whose values only describe a secret.
-const HARMLESS_ENDS: &[&str] = &[
-    "_FILE",
-    "_PATH",
-    "_DIR",
-    "_EXPIRY",
-    "_EXPIRES",
-    "_EXPIRATION",
-    "_EXPIRE",
-    "_TTL",
-    "_LENGTH",
-    "_ENABLED",
-    "_ENABLE",
-    "_DISABLED",
-    "_TIMEOUT",
-    "_LIFETIME",
-    "_ALGORITHM",
-    "_NAME",
-    "_HEADER",
-    "_ISSUER",
-    "_AUDIENCE",
-    "_MINUTES",
-    "_SECONDS",
-    "_DAYS",
-    "_PORT",
-    "_HOST",
-    "_VERSION",
-    "_TAG",
-    "_IMAGE",
-    "_ROOT",
-    "_FOLDER",
-];
-
-/// Whether a variable of this name and value is a secret. Its value decides only if its name does not.
+/// Whether a variable of this name and value is a secret: its name marks one, or its value has the form of one.
 pub(super) fn is_secret(name: &str, value: &str) -> bool {
-    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
-    if value.is_empty()
-        || ["true", "false", "yes", "no", "0", "1"].contains(&value.to_ascii_lowercase().as_str())
-    {
-        return false;
-    }
-    if has_login(value) {
-        return true;
-    }
-    let is_harmless =
-        HARMLESS_ENDS.iter().any(|end| name.ends_with(end)) || value.starts_with("/run/secrets/");
-    let is_marked = MARKS.iter().any(|mark| name.contains(mark))
-        || ENDS.iter().any(|end| name.ends_with(end))
-        || name == "PASS";
-    is_marked && !is_harmless
-}
-
-/// Whether a URL has a password in it.
-fn has_login(value: &str) -> bool {
-    let Some((_, rest)) = value.split_once("://") else { return false };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    // A password may hold a slash.
-    let login = authority.rsplit_once('@').or_else(|| rest.rsplit_once('@')).map(|(login, _)| login);
-    login.and_then(|login| login.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+    names_secret(name, value) || !secret_parts(value).is_empty()
 }
 
 /// The text that stands for the value of a secret variable.
@@ -105,6 +29,12 @@ pub(super) fn marked(variable: &str) -> String {
 /// Whether a secret became part of a text.
 pub(super) fn is_marked(text: &str) -> bool {
     text.contains(MARK)
+}
+
+/// The name in a text that is one mark and nothing else.
+pub(super) fn sole_mark(text: &str) -> Option<&str> {
+    let [begin, end] = MARK;
+    text.strip_prefix(begin)?.strip_suffix(end).filter(|name| !is_marked(name))
 }
 
 /// The text as users may see it: with the names of secret variables in place of their values.
@@ -154,7 +84,8 @@ pub(super) fn settle(draft: &mut EnvironmentDraft, context: &mut Context<'_>) {
         lost.extend((!names.is_empty()).then(|| ("url".to_owned(), names)));
     }
     for (key, names) in lost {
-        draft.lose(refusal(&key, &names));
+        let shown = names.iter().map(|name| context.project.literals.described(name));
+        draft.lose(refusal(&key, &shown.collect::<Vec<_>>().join(", "), &names));
     }
     for (service, _) in &mut draft.needs {
         *service = shown(service);
@@ -165,8 +96,7 @@ pub(super) fn settle(draft: &mut EnvironmentDraft, context: &mut Context<'_>) {
 }
 
 /// Says that a key would hold secrets, and what to change in the compose file.
-pub(super) fn refusal(key: &str, variables: &[String]) -> String {
-    let names = variables.join(", ");
+fn refusal(key: &str, shown: &str, variables: &[String]) -> String {
     let first = variables.first().map_or("", String::as_str);
     let advice = match key {
         "command" | "entrypoint" | "health" => format!(
@@ -176,10 +106,11 @@ pub(super) fn refusal(key: &str, variables: &[String]) -> String {
         "build.args" => "use a secret of the build, because arguments stay readable in the image".to_owned(),
         "labels" => "every user of the engine reads labels: use `site` of the manifest, or let the program read a file"
             .to_owned(),
+        "logging" => "set the options of the log driver in the engine's `daemon.json`, or write to `json-file`".to_owned(),
         "url" => "write the URL without it, and declare `username` and `password` of the repository".to_owned(),
         _ => "put it into `environment` or into a file of `secrets`, and run this again".to_owned(),
     };
-    format!("`{key}` would show {names}, and a manifest holds no secret: {advice}")
+    format!("`{key}` would show {shown}, and a manifest holds no secret: {advice}")
 }
 
 /// Lets the shell that runs a command read its secrets from variables of the container.
@@ -245,7 +176,7 @@ fn reading(script: &str) -> Option<String> {
 
 /// Gives the container a variable that holds a secret. Returns `false` if it has another one of that name.
 fn declare(draft: &mut EnvironmentDraft, context: &mut Context<'_>, variable: &str) -> bool {
-    let reference = json!({ "secret_env": variable });
+    let reference = reference(context, variable);
     let at = draft.keys.iter().position(|(key, _)| key == "env");
     let at = at.unwrap_or_else(|| {
         draft.set("env", json!({}));
@@ -253,11 +184,7 @@ fn declare(draft: &mut EnvironmentDraft, context: &mut Context<'_>, variable: &s
     });
     let Some(env) = draft.keys[at].1.as_object_mut() else { return false };
     let there = env.entry(variable).or_insert_with(|| reference.clone());
-    if *there != reference {
-        return false;
-    }
-    context.secrets.entry(variable.to_owned()).or_insert_with(|| "`.env` or your shell".to_owned());
-    true
+    *there == reference
 }
 
 #[cfg(test)]
@@ -281,34 +208,5 @@ mod tests {
             assert_eq!(reading(&script.replace('@', &secret)).as_deref(), expected, "{script}");
         }
         assert_eq!(shown(&format!("a {secret} b")), "a ${PW} b");
-    }
-
-    #[test]
-    fn secrets_are_detected_by_name_and_url() {
-        for (name, value) in [
-            ("POSTGRES_PASSWORD", "x"),
-            ("db-password", "x"),
-            ("SECRET_KEY_BASE", "x"),
-            ("GITHUB_TOKEN", "x"),
-            ("DATABASE_URL", "postgres://u:p@db/x"),
-            ("REDIS", "redis://:pw@redis:6379"),
-            ("SMTP_PASS", "x"),
-            ("SENTRY_DSN", "https://a@b/1"),
-            ("AWS_SECRET_ACCESS_KEY", "x"),
-            ("MYSQL_PWD", "x"),
-        ] {
-            assert!(is_secret(name, value), "{name}");
-        }
-        for (name, value) in [
-            ("POSTGRES_USER", "x"),
-            ("POSTGRES_PASSWORD_FILE", "/run/secrets/db"),
-            ("TOKEN_EXPIRY", "3600"),
-            ("MYSQL_ALLOW_EMPTY_PASSWORD", "yes"),
-            ("DATABASE_URL", "postgres://db/x"),
-            ("REDIS_URL", "redis://redis:6379/0"),
-            ("SECRET_KEY", ""),
-        ] {
-            assert!(!is_secret(name, value), "{name}");
-        }
     }
 }

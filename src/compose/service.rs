@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::draft::EnvironmentDraft;
 use super::interpolate::is_variable;
+use super::literals::place_of_variable;
 use super::project::ComposeProject;
 use super::secrets::{self, is_marked, is_secret};
 use super::time::{duration, whole_seconds, written};
@@ -102,25 +103,38 @@ pub(super) fn convert(context: &mut Context<'_>, name: &str, service: &Node) -> 
     lifecycle(&mut draft, service);
     order(&mut draft, service);
     rest(&mut draft, service);
-    unset(&mut draft, service);
+    unset(&mut draft, context.project, service);
     secrets::settle(&mut draft, context);
     draft
 }
 
 /// Notes the variables without a value, of which compose warns: they are empty texts in the manifest.
-fn unset(draft: &mut EnvironmentDraft, service: &Node) {
+fn unset(draft: &mut EnvironmentDraft, project: &ComposeProject, service: &Node) {
     let mut names = Vec::new();
-    // Variables of secrets become references, which need no value here.
-    for (_, value) in service.entries().iter().filter(|(key, _)| key != "environment") {
-        value.clone().each_text(&mut |scalar, _| names.append(&mut scalar.unset));
+    for (key, value) in service.entries() {
+        if key != "environment" {
+            value.each_scalar(&mut |scalar| names.extend(scalar.unset.iter().cloned()));
+            continue;
+        }
+        for (name, value) in value.entries() {
+            // A reference to a secret needs no value here.
+            let is_text = draft.get("env").and_then(|env| env.get(name)).is_some_and(Value::is_string);
+            names.extend(
+                value.scalar().filter(|_| is_text).into_iter().flat_map(|it| it.unset.iter().cloned()),
+            );
+        }
+    }
+    for declared in storage::declarations(project, service).chain(network::declarations(project, service)) {
+        declared.each_scalar(&mut |scalar| names.extend(scalar.unset.iter().cloned()));
     }
     names.sort();
     names.dedup();
-    for name in names {
+    for name in &names {
         draft.change(format!(
             "`{name}` has no value, so it is empty here: set it in `.env` and run this again"
         ));
     }
+    draft.unset = names;
 }
 
 /// A name that is unique among projects. A service of the same name as its project has the name of the group that
@@ -310,11 +324,14 @@ fn variable(
     value: &Node,
 ) -> Option<Value> {
     let line = value.line;
+    let project = context.project;
     let Some(scalar) = value.scalar() else {
         // Compose passes on a variable of its own environment, if there is one.
-        return match context.project.variables.get(name).cloned() {
-            Some(text) if is_secret(name, &text) => Some(reference(context, name, "`.env` or your shell")),
-            Some(text) => Some(Value::from(text)),
+        return match project.variables.get(name) {
+            Some(text) if is_secret(name, text) || project.literals.found_in(text).is_some() => {
+                Some(reference(context, name))
+            }
+            Some(text) => Some(Value::from(text.as_str())),
             None => {
                 draft.change(format!("`{name}` is left out: it has no value"));
                 None
@@ -322,57 +339,67 @@ fn variable(
         };
     };
     let is_of_secret = |variable: &String| {
-        let text = context.project.variables.get(variable).map_or("", String::as_str);
+        let text = project.variables.get(variable).map_or("", String::as_str);
         is_secret(variable, if text.is_empty() { "x" } else { text }) && !scalar.text.is_empty()
     };
-    let of_variables = is_marked(&scalar.text) || scalar.variables.iter().any(is_of_secret);
+    let own = secret_name(project, &draft.service, name);
     if let [unset, ..] = scalar.unset.as_slice() {
-        let is_needed = context.project.required.iter().any(|required| required.name == *unset);
+        let is_needed = project.unset.required.iter().any(|required| required.name == *unset);
         if is_variable(&scalar.raw) && (is_needed || is_secret(name, "x")) {
-            return Some(reference(context, unset, "nowhere yet: choose it"));
+            return Some(reference(context, unset));
         }
         if is_needed {
-            let variable = secret_name(context.project, &draft.service, name);
-            let what = format!("line {line} of the compose file, with a value for {unset}");
-            return Some(reference(context, &variable, &what));
+            let place = format!("line {line} of the compose file, with a value for {unset}");
+            return Some(stored(context, &own, &place));
         }
     }
-    if !of_variables && !is_secret(name, &scalar.text) {
+    if let Some(mark) = secrets::sole_mark(&scalar.text) {
+        return Some(reference(context, mark));
+    }
+    if !is_marked(&scalar.text) && !scalar.variables.iter().any(is_of_secret) {
         return Some(Value::from(scalar.text.as_str()));
     }
-    match scalar.variables.as_slice() {
-        [variable] if is_variable(&scalar.raw) => {
-            let is_set = context.project.variables.contains_key(variable);
-            let place = if is_set {
-                "`.env` or your shell".to_owned()
-            } else {
-                format!("line {line} of the compose file")
-            };
-            Some(reference(context, variable, &place))
-        }
-        _ => {
-            let variable = secret_name(context.project, &draft.service, name);
-            let mut parts: Vec<String> = secrets::variables_of(&scalar.text).collect();
-            parts.dedup();
-            let with = if parts.is_empty() {
-                String::new()
-            } else {
-                format!(", with the value of {}", parts.join(", "))
-            };
-            Some(reference(context, &variable, &format!("line {line} of the compose file{with}")))
-        }
-    }
+    // What the file itself holds needs no name.
+    let parts = secrets::variables_of(&scalar.text).filter(|name| project.literals.line(name).is_none());
+    let mut parts: Vec<String> = parts.collect();
+    parts.dedup();
+    let with =
+        if parts.is_empty() { String::new() } else { format!(", with the value of {}", parts.join(", ")) };
+    Some(stored(context, &own, &format!("line {line} of the compose file{with}")))
 }
 
-fn reference(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
-    context.secrets.entry(variable.to_owned()).or_insert_with(|| place.to_owned());
-    json!({ "secret_env": variable })
+/// A reference to the secret that a name stands for: that of a variable, or of a value that the file holds. All
+/// projects share the daemon's environment, so the project's name is in front.
+pub(super) fn reference(context: &mut Context<'_>, name: &str) -> Value {
+    let project = context.project;
+    let place = match project.literals.place(name) {
+        Some(place) => place.to_owned(),
+        None if project.variables.contains_key(name) => place_of_variable(name),
+        None => "nowhere yet: choose it".to_owned(),
+    };
+    stored(context, &daemon_variable(&[&project.name, name]), &place)
+}
+
+/// A reference to a variable of the daemon. If another secret has its name, it gets a number.
+fn stored(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
+    let mut name = variable.to_owned();
+    let mut number = 2;
+    while context.secrets.get(&name).is_some_and(|known| known != place) {
+        name = format!("{variable}_{number}");
+        number += 1;
+    }
+    context.secrets.insert(name.clone(), place.to_owned());
+    json!({ "secret_env": name })
 }
 
 /// The name of the daemon's variable for a secret that has no name of its own.
-pub(super) fn secret_name(project: &ComposeProject, service: &str, name: &str) -> String {
+fn secret_name(project: &ComposeProject, service: &str, name: &str) -> String {
+    daemon_variable(&[&project.name, service, name])
+}
+
+fn daemon_variable(parts: &[&str]) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    let name: String = format!("{}_{service}_{name}", project.name).chars().map(plain).collect();
+    let name: String = parts.join("_").chars().map(plain).collect();
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
 
@@ -471,6 +498,14 @@ fn order(draft: &mut EnvironmentDraft, service: &Node) {
             _ => "started",
         };
         draft.needs.push((needed.clone(), condition.to_owned()));
+    }
+    // A link to a service and its volumes imply that it starts first.
+    let implied = ["links", "volumes_from"].into_iter().flat_map(|key| service.get(key).map(Node::items));
+    for text in implied.flatten().filter_map(Node::text).filter(|text| !text.starts_with("container:")) {
+        let needed = text.split(':').next().unwrap_or_default();
+        if draft.needs.iter().all(|(known, _)| known != needed) {
+            draft.needs.push((needed.to_owned(), "started".to_owned()));
+        }
     }
 }
 

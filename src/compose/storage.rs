@@ -5,9 +5,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::draft::EnvironmentDraft;
+use super::interpolate::leading_variable;
 use super::project::ComposeProject;
 use super::secrets::{is_secret, variables_of as secrets_in};
-use super::service::Context;
+use super::service::{Context, reference};
 use super::yaml::{Node, YamlKind};
 use crate::model::secret_file::FOLDER;
 
@@ -72,6 +73,21 @@ fn foreign_mounts(draft: &mut EnvironmentDraft, project: &ComposeProject, servic
     }
 }
 
+/// What the file declares outside of a service for its volumes, configs and secrets.
+pub(super) fn declarations<'a>(
+    project: &'a ComposeProject,
+    service: &'a Node,
+) -> impl Iterator<Item = &'a Node> {
+    let volumes = service.get("volumes").map(Node::items).unwrap_or_default().iter();
+    let volumes = volumes.filter_map(|mount| Some((&project.volumes, mount.get_text("source")?)));
+    let files = [("configs", &project.configs), ("secrets", &project.secrets)].into_iter();
+    let files = files.flat_map(|(key, section)| {
+        let items = service.get(key).map(Node::items).unwrap_or_default().iter();
+        items.filter_map(move |item| Some((section, item.text().or_else(|| item.get_text("source"))?)))
+    });
+    volumes.chain(files).filter_map(|(section, name)| project.declared(section, name))
+}
+
 /// The source of a mount as the engine knows it; `None`: an anonymous volume.
 pub(super) fn source(project: &ComposeProject, mount: &Node) -> Option<String> {
     let source = mount.get_text("source")?;
@@ -116,6 +132,11 @@ fn written(
         draft.lose("a mount without a target");
         return None;
     };
+    if let Some(variable) = mount.get("source").and_then(unset_beginning) {
+        // The rest would be another place: `/data` instead of `/srv/shop/data`.
+        draft.lose(format!("the mount at {target} needs {variable}: set it in `.env`, and run this again"));
+        return None;
+    }
     if mount.get("subpath").is_some() {
         draft.lose(format!("the `subpath` of the volume at {target}"));
     }
@@ -154,6 +175,12 @@ fn written(
             Value::from(options)
         }
     })
+}
+
+/// The variable with which a text begins, if it has no value.
+fn unset_beginning(node: &Node) -> Option<&str> {
+    let scalar = node.scalar()?;
+    leading_variable(&scalar.raw).filter(|name| scalar.unset.iter().any(|unset| unset == name))
 }
 
 fn bound(
@@ -217,9 +244,12 @@ fn configs(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
         // The file is beside the manifest, so it holds no secret either.
         let secret = content.as_deref().and_then(|text| secrets_in(text).next());
         let value = of_env.and_then(|name| Some((name, context.project.variables.get(name)?)));
-        let secret =
-            secret.or(value.filter(|(name, text)| is_secret(name, text)).map(|(name, _)| name.to_owned()));
+        let shows = |(name, text): &(&str, &String)| {
+            is_secret(name, text) || context.project.literals.found_in(text).is_some()
+        };
+        let secret = secret.or(value.filter(shows).map(|(name, _)| name.to_owned()));
         if let Some(variable) = secret {
+            let variable = context.project.literals.described(&variable);
             draft.lose(format!(
                 "the config `{name}` would show {variable}, and abide writes no secret into a file beside the manifest: \
                  write the file yourself and name it as its `file`, or make it one of `secrets`"
@@ -234,7 +264,12 @@ fn configs(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
                 context.files.insert(file.clone(), content);
                 mounts.push(Value::from(format!("./{file}:{target}:ro")));
             }
-            (None, None) => draft.lose(format!("the config `{name}`, which Swarm keeps")),
+            (None, None) => draft.lose(match of_env {
+                Some(variable) => {
+                    format!("the config `{name}` needs {variable}: set it in `.env`, and run this again")
+                }
+                None => format!("the config `{name}`, which Swarm keeps"),
+            }),
         }
     }
 }
@@ -322,11 +357,7 @@ pub(super) fn declared_secret(context: &mut Context<'_>, name: &str) -> Option<M
     let declared = context.project.declared(&context.project.secrets, name)?;
     let reference = match (declared.get_text("file"), declared.get_text("environment")) {
         (Some(file), _) => json!({ "secret_file": file }),
-        (None, Some(variable)) => {
-            let place = "`.env` or your shell".to_owned();
-            context.secrets.entry(variable.to_owned()).or_insert(place);
-            json!({ "secret_env": variable })
-        }
+        (None, Some(variable)) => reference(context, variable),
         (None, None) => return None,
     };
     reference.as_object().cloned()

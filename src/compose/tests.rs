@@ -120,14 +120,14 @@ fn environment_variables_take_precedence_over_the_env_file() {
     holds(&converted.manifest, &["image = \"app:2\""]);
     for part in [
         "LEVEL = \"info\"",
-        "KEY = { secret_env = \"API_TOKEN\" }",
+        "KEY = { secret_env = \"SHOP_API_TOKEN\" }",
         "URL = { secret_env = \"SHOP_A_URL\" }",
         "NAMED = \"yes-it-is\"",
     ] {
         assert!(converted.manifest.contains(part), "{part}: {}", converted.manifest);
     }
     assert!(!converted.manifest.contains("t0k3n") && !converted.manifest.contains("GONE ="));
-    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["API_TOKEN", "SHOP_A_URL"]);
+    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["SHOP_API_TOKEN", "SHOP_A_URL"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn profiles_builds_secrets_and_configs_are_converted() {
             "dockerfile = \"Dockerfile.prod\"",
             "target = \"run\"",
             "[environment.shop-worker.build]",
-            "secrets = { db = { secret_file = \"/srv/shop/db.txt\" }, key = { mode = \"0400\", secret_env = \"KEY\", target = \"/k\" } }",
+            "secrets = { db = { secret_file = \"/srv/shop/db.txt\" }, key = { mode = \"0400\", secret_env = \"SHOP_KEY\", target = \"/k\" } }",
             "volumes = [\"./shop.files/app:/app.conf:ro\"]",
         ],
     );
@@ -291,6 +291,22 @@ const PLACES: &[&str] = &[
     "extends: {service: a, file: '${DB_PASSWORD}.yaml'}",
 ];
 
+/// Everything of a conversion that users or files get.
+fn everything(converted: &Converted) -> String {
+    let json = serde_json::to_string(converted).unwrap();
+    format!("{}{:?}{json}", converted.manifest, converted.files)
+}
+
+#[track_caller]
+fn shows_no_secret(place: &str, converted: &Converted) {
+    let all = everything(converted);
+    assert!(!all.contains("hunter2") && !secrets::is_marked(&all), "{place}: {all}");
+    if !converted.manifest.is_empty() {
+        let file = SourceFile { name: "m.toml".to_owned(), text: converted.manifest.clone() };
+        manifest::parse_with_places(&[file], None).unwrap();
+    }
+}
+
 #[test]
 fn no_value_of_a_secret_reaches_the_manifest_from_any_place_of_the_file() {
     for place in PLACES {
@@ -300,30 +316,264 @@ fn no_value_of_a_secret_reaches_the_manifest_from_any_place_of_the_file() {
             "image: a:1\n    "
         };
         let text = format!(
-            "services:\n  web:\n    {image}{place}\n  other:\n    image: a:1\nvolumes: {{x: {{name: '${{DB_PASSWORD}}'}}}}\n\
+            "services:\n  web:\n    {image}{place}\n  other:\n    image: a:1\n    environment: {{DB_PASSWORD: '${{DB_PASSWORD}}'}}\n\
+             volumes: {{x: {{name: '${{DB_PASSWORD}}'}}}}\n\
              networks: {{named: {{name: '${{DB_PASSWORD}}'}}}}\nsecrets: {{s: {{file: ./s}}}}\n\
              configs: {{s: {{file: ./s}}, text: {{content: 'a ${{DB_PASSWORD}}'}}, env: {{environment: DB_PASSWORD}}}}\n"
         );
+        // The same file with the value itself: one place shows that it is a secret.
+        let literal = text.replace("${DB_PASSWORD}", "hunter2");
+        if !literal.contains("extends") {
+            shows_no_secret(place, &case(Box::leak(literal.into_boxed_str())).converted().unwrap());
+        }
         let case = case(Box::leak(text.into_boxed_str())).with("/srv/shop/.env", "DB_PASSWORD=hunter2\n");
-        let converted = match case.converted() {
-            Ok(converted) => converted,
-            Err(error) => {
-                assert!(!error.contains("hunter2"), "{place}: {error}");
-                continue;
-            }
-        };
-        let all = format!(
-            "{}{:?}{}",
-            converted.manifest,
-            converted.files,
-            serde_json::to_string(&converted).unwrap()
-        );
-        assert!(!all.contains("hunter2") && !secrets::is_marked(&all), "{place}: {all}");
-        if !converted.manifest.is_empty() {
-            let file = SourceFile { name: "m.toml".to_owned(), text: converted.manifest.clone() };
-            manifest::parse_with_places(&[file], None).unwrap();
+        match case.converted() {
+            Ok(converted) => shows_no_secret(place, &converted),
+            Err(error) => assert!(!error.contains("hunter2"), "{place}: {error}"),
         }
     }
+}
+
+/// Services whose secrets only their own places reveal. Each holds `hunter2`.
+const REVEALING: &[&str] = &[
+    "command: [serve, '--database-url=postgres://app:hunter2@db/app']",
+    "command: [serve, --token, hunter2]",
+    "command: serve --admin-password=hunter2",
+    "command: redis-server --requirepass ${REDIS_PASSWORD:-hunter2}",
+    "entrypoint: [sh, -c, 'export PASSWORD=hunter2; exec app']",
+    "labels: {app.password: hunter2}",
+    "labels: ['x.url=postgres://app:hunter2@db/app']",
+    "healthcheck: {test: [CMD, psql, 'postgres://app:hunter2@db/app']}",
+    "healthcheck: {test: 'mysqladmin ping -uroot -phunter2'}",
+    "logging: {driver: splunk, options: {splunk-token: hunter2}}",
+    "build: {context: ., args: {NPM_TOKEN: hunter2}}",
+    "build: {context: 'https://me:hunter2@example.com/a.git'}",
+    "volumes: ['cifs:/data']",
+    "configs: [conf]",
+    "environment: {DATABASE: 'host=db user=app password=hunter2'}",
+    "environment: {CONNECTION: 'Server=db;User Id=sa;Password=hunter2;'}",
+    "environment: {OMNIBUS: \"a = 1\\ngitlab_rails['initial_root_password'] = 'hunter2'\\n\"}",
+    "environment: {SERVICE_ROLE_KEY: hunter2, ANON_KEY: hunter2-b, SESSION_KEY: hunter2-c}",
+    "environment: {RABBITMQ_ERLANG_COOKIE: hunter2, PGPASS: hunter2-b, JWT: hunter2-c}",
+    "environment: {HOOK: 'https://hooks.slack.com/services/T000/B000/hunter2'}",
+    "environment: {KEYS: \"-----BEGIN RSA PRIVATE KEY-----\\nhunter2\\n-----END RSA PRIVATE KEY-----\"}",
+];
+
+#[test]
+fn secrets_are_found_by_their_names_and_forms_in_each_place() {
+    for place in REVEALING {
+        let image = if place.starts_with("build") { "" } else { "image: a:1\n    " };
+        let text = format!(
+            "services:\n  web:\n    {image}{place}\n\
+             volumes: {{cifs: {{driver_opts: {{type: cifs, o: 'username=me,password=hunter2,uid=1'}}}}}}\n\
+             configs: {{conf: {{content: \"a: 1\\npassword: hunter2\\n\"}}}}\n"
+        );
+        let converted = case(Box::leak(text.into_boxed_str())).converted().unwrap();
+        shows_no_secret(place, &converted);
+        let is_reported = !converted.services[0].lost.is_empty() || !converted.secrets.is_empty();
+        assert!(is_reported || everything(&converted).contains("password=${"), "{place}: {converted:?}");
+    }
+}
+
+#[test]
+fn a_secret_of_one_place_is_hidden_in_all_others_under_one_name() {
+    let shop = case(
+        "services:\n  redis:\n    image: redis:7\n    command: redis-server --requirepass hunter2\n\
+         \x20 db:\n    image: db:1\n    environment: {DB_PASSWORD: pw-9-of-db}\n\
+         \x20 web:\n    image: web:1\n    environment: {REDIS_HOST_PASSWORD: hunter2, ADMINS: 'admin:pw-9-of-db', DB_PASSWORD: pw-9-of-db}\n\
+         \x20   entrypoint: sh -c \"serve --pass 'pw-9-of-db'\"\n",
+    );
+    let converted = shop.converted().unwrap();
+    holds(
+        &converted.manifest,
+        &[
+            "env = { ADMINS = { secret_env = \"SHOP_WEB_ADMINS\" }, DB_DB_PASSWORD = { secret_env = \"SHOP_DB_DB_PASSWORD\" }, DB_PASSWORD = { secret_env = \"SHOP_DB_DB_PASSWORD\" }, REDIS_HOST_PASSWORD = { secret_env = \"SHOP_REDIS_REQUIREPASS\" } }",
+            "entrypoint = [\"sh\", \"-c\", \"serve --pass ''\\\"${DB_DB_PASSWORD}\\\"''\"]",
+        ],
+    );
+    let lost = &converted.services.iter().find(|service| service.service == "redis").unwrap().lost;
+    assert!(lost.join("; ").contains("`command` would show REDIS_REQUIREPASS (line 4)"), "{lost:?}");
+    assert_eq!(converted.secrets["SHOP_DB_DB_PASSWORD"], "line 7 of the compose file");
+    assert!(!everything(&converted).contains("hunter2") && !everything(&converted).contains("pw-9"));
+}
+
+#[test]
+fn the_value_of_a_variable_is_hidden_however_the_file_names_the_variable() {
+    for (service, section) in [
+        ("environment: [DB_PASSWORD]", ""),
+        ("environment: {A: '${DB_PASSWORD}'}", ""),
+        ("secrets: [s]", "secrets: {s: {environment: DB_PASSWORD}}\n"),
+    ] {
+        let text = format!(
+            "services:\n  web:\n    image: a:1\n    labels: {{a: 'x hunter2'}}\n    {service}\n{section}"
+        );
+        let case =
+            case(Box::leak(text.into_boxed_str())).with("/srv/shop/.env", "DB_PASSWORD=hunter2\nOTHER=x\n");
+        let converted = case.converted().unwrap();
+        let lost = converted.services[0].lost.join("; ");
+        assert!(lost.contains("`labels` would show DB_PASSWORD"), "{service}: {lost}");
+        shows_no_secret(service, &converted);
+    }
+}
+
+#[test]
+fn a_password_that_is_a_usual_word_hides_no_other_text() {
+    let manifest = case(
+        "services:\n  nextcloud:\n    image: nextcloud:28\n    working_dir: /var/www/nextcloud\n\
+         \x20   environment: {MYSQL_PASSWORD: nextcloud, MYSQL_USER: nextcloud, NODE_ENV: production, MODE: supersecrets}\n\
+         \x20 db:\n    image: postgres:16\n    environment: {POSTGRES_USER: joiner, POSTGRES_PASSWORD: joiner, ROOT_PASSWORD: production, A_PASSWORD: supersecret}\n",
+    )
+    .manifest();
+    for part in [
+        "image = \"nextcloud:28\"",
+        "working_dir = \"/var/www/nextcloud\"",
+        "MODE = \"supersecrets\"",
+        "MYSQL_USER = \"nextcloud\"",
+        "NODE_ENV = \"production\"",
+        "POSTGRES_USER = \"joiner\"",
+        "MYSQL_PASSWORD = { secret_env",
+        "POSTGRES_PASSWORD = { secret_env",
+    ] {
+        assert!(manifest.contains(part), "{part} is not in\n{manifest}");
+    }
+}
+
+#[test]
+fn secrets_of_two_projects_have_different_names() {
+    let text = "services: {web: {image: 'a:1', environment: {A: '${API_TOKEN}'}}}\n";
+    let names = ["a", "b"].map(|project| {
+        let text = format!("name: {project}\n{text}");
+        let case = case(Box::leak(text.into_boxed_str())).with("/srv/shop/.env", "API_TOKEN=x\n");
+        case.converted().unwrap().secrets
+    });
+    assert_eq!(names[0]["A_API_TOKEN"], "`.env` or your shell, as API_TOKEN");
+    assert!(names[1].contains_key("B_API_TOKEN") && names[1].len() == 1, "{names:?}");
+}
+
+#[test]
+fn two_secrets_whose_names_would_be_equal_get_different_ones() {
+    let shop = case("services:\n  a: {image: 'a:1', environment: {X: 'x ${B_TOKEN}', Y: '${A_X}'}}\n")
+        .with("/srv/shop/.env", "B_TOKEN=t\nA_X=redis://:pw@r\n");
+    let converted = shop.converted().unwrap();
+    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["SHOP_A_X", "SHOP_A_X_2"]);
+}
+
+#[test]
+fn a_source_that_begins_with_an_unset_variable_is_lost() {
+    for mount in [
+        "'$HOME_OF_IT/data:/data'",
+        "'${HOME_OF_IT}:/data'",
+        "{type: bind, source: '${HOME_OF_IT}/data', target: /data}",
+    ] {
+        let text = format!("services:\n  git:\n    image: a:1\n    volumes: [{mount}]\n");
+        let converted = case(Box::leak(text.into_boxed_str())).converted().unwrap();
+        let git = &converted.services[0];
+        assert!(git.lost.join("; ").contains("the mount at /data needs HOME_OF_IT"), "{mount}: {git:?}");
+        assert!(converted.empty.contains("HOME_OF_IT"), "{converted:?}");
+    }
+    let default = case("services: {git: {image: 'a:1', volumes: ['${NONE:-/srv}/data:/data']}}\n").manifest();
+    assert!(default.contains("/srv/data"), "{default}");
+}
+
+#[test]
+fn a_variable_without_a_value_is_noted_in_each_place() {
+    for place in [
+        "environment: {X: '${NONE}'}",
+        "environment: ['X=a ${NONE}']",
+        "volumes: ['/srv/${NONE}/data:/data']",
+        "volumes: ['data:/data${NONE}']",
+        "volumes: [{type: bind, source: './a${NONE}', target: /a}]",
+        "volumes: ['named:/data']",
+        "networks: [named]",
+        "configs: [named]",
+        "labels: {a: '${NONE}'}",
+        "env_file: ['a${NONE}.env']",
+    ] {
+        let text = format!(
+            "services:\n  web:\n    image: a:1\n    {place}\nvolumes: {{named: {{name: 'v${{NONE}}'}}}}\n\
+             networks: {{named: {{name: 'n${{NONE}}'}}}}\nconfigs: {{named: {{content: 'c${{NONE}}'}}}}\n"
+        );
+        let converted = case(Box::leak(text.into_boxed_str())).converted().unwrap();
+        let notes = converted.services[0].notes.join("; ");
+        assert!(notes.contains("`NONE` has no value"), "{place}: {converted:?}");
+        assert!(converted.empty.contains("NONE"), "{place}");
+    }
+    let secret = case("services: {web: {image: 'a:1', environment: {DB_PASSWORD: '${NONE}'}}}\n");
+    let converted = secret.converted().unwrap();
+    assert!(converted.empty.is_empty() && converted.secrets.contains_key("SHOP_NONE"), "{converted:?}");
+}
+
+#[test]
+fn an_include_has_variables_of_its_own() {
+    let text = "include:\n  - tools/compose.yaml\n  - {path: [more/compose.yaml], project_directory: ., env_file: more.env}\n\
+                services: {web: {image: 'web:${TAG:-0}'}}\n";
+    let shop = case(text)
+        .with(
+            "/srv/shop/tools/compose.yaml",
+            "services: {tool: {image: 'tool:${TAG:-0}', labels: {own: '${OWN}'}}}\n",
+        )
+        .with("/srv/shop/tools/.env", "TAG=5\nOWN=tools\n")
+        .with(
+            "/srv/shop/more/compose.yaml",
+            "services: {more: {image: 'more:${TAG:-0}', labels: {own: '${OWN}'}, env_file: a.env}}\n",
+        )
+        .with("/srv/shop/more/.env", "TAG=6\n")
+        .with("/srv/shop/more.env", "TAG=7\nOWN=more\n");
+    let manifest = shop.manifest();
+    holds(
+        &manifest,
+        &[
+            "image = \"tool:5\"",
+            "image = \"more:7\"",
+            "image = \"web:0\"",
+            "labels = { own = \"tools\" }",
+            "labels = { own = \"more\" }",
+            "env_file = [\"../a.env\"]",
+        ],
+    );
+    let shop = shop.with("/srv/shop/.env", "OWN=shop\n");
+    assert_eq!(shop.manifest().matches("own = \"shop\"").count(), 2);
+    let error = case("include: [{path: a.yaml, env_file: none.env}]\nservices: {web: {image: 'a:1'}}\n")
+        .with("/srv/shop/a.yaml", "services: {}\n")
+        .converted()
+        .unwrap_err();
+    assert!(error.contains("cannot read /srv/shop/none.env"), "{error}");
+}
+
+#[test]
+fn one_secret_with_two_values_in_included_projects_is_rejected() {
+    let shop = case("include: [a/compose.yaml, b/compose.yaml]\nservices: {web: {image: 'a:1'}}\n")
+        .with(
+            "/srv/shop/a/compose.yaml",
+            "services: {a: {image: 'a:1', environment: {P: '${DB_PASSWORD}'}}}\n",
+        )
+        .with("/srv/shop/a/.env", "DB_PASSWORD=hunter2\n")
+        .with(
+            "/srv/shop/b/compose.yaml",
+            "services: {b: {image: 'a:1', environment: {P: '${DB_PASSWORD}'}}}\n",
+        )
+        .with("/srv/shop/b/.env", "DB_PASSWORD=other\n");
+    let error = shop.converted().unwrap_err();
+    assert!(error.contains("different values of DB_PASSWORD") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn links_and_borrowed_volumes_are_needs() {
+    let shop = case(
+        "services:\n  app: {image: 'a:1', links: [db, 'redis:cache'], depends_on: {db: {condition: service_healthy}}}\n\
+         \x20 db: {image: 'a:1'}\n  redis: {image: 'a:1'}\n  cron: {image: 'a:1', volumes_from: ['app:ro']}\n",
+    );
+    holds(
+        &shop.manifest(),
+        &["needs = { db = \"healthy\", redis = \"started\" }", "needs = { app = \"started\" }"],
+    );
+}
+
+#[test]
+fn a_config_of_an_unset_variable_names_it() {
+    let text = "services: {web: {image: 'a:1', configs: [c]}}\nconfigs: {c: {environment: NONE}}\n";
+    let lost = case(text).converted().unwrap().services[0].lost.join("; ");
+    assert!(lost.contains("the config `c` needs NONE"), "{lost}");
 }
 
 #[test]
@@ -337,7 +587,7 @@ fn a_secret_outside_of_environment_is_read_by_a_shell_or_reported_with_a_remedy(
         &converted.manifest,
         &[
             "command = [\"sh\", \"-c\", \"redis-server --requirepass \\\"${REDIS_PASSWORD}\\\"\"]",
-            "env = { REDIS_PASSWORD = { secret_env = \"REDIS_PASSWORD\" } }",
+            "env = { REDIS_PASSWORD = { secret_env = \"SHOP_REDIS_PASSWORD\" } }",
         ],
     );
     assert!(
@@ -345,7 +595,7 @@ fn a_secret_outside_of_environment_is_read_by_a_shell_or_reported_with_a_remedy(
         "{}",
         converted.manifest
     );
-    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["REDIS_PASSWORD"]);
+    assert_eq!(converted.secrets.keys().collect::<Vec<_>>(), ["SHOP_REDIS_PASSWORD"]);
     let lost = |name: &str| {
         let service = converted.services.iter().find(|service| service.service == name).unwrap();
         (service.environment.clone(), service.lost.join("; "))

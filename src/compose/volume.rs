@@ -30,9 +30,12 @@ pub(super) fn long_form(item: &Node, dir: &Path, home: Option<&Path>) -> Option<
     let mut entries = vec![("type".to_owned(), Node::of_text(line, kind))];
     if let Some(source) = source {
         let source = if kind == "bind" { host_path(source, dir, home) } else { source.to_owned() };
-        entries.push(("source".to_owned(), Node::of_text(line, source)));
+        // The notes on its variables need to be there once.
+        entries.push(("source".to_owned(), item.with_text(source)));
+        entries.push(("target".to_owned(), Node::of_text(line, target)));
+    } else {
+        entries.push(("target".to_owned(), item.with_text(target)));
     }
-    entries.push(("target".to_owned(), Node::of_text(line, target)));
     // The short form makes missing folders.
     entries.push(("create".to_owned(), Node::of_text(line, "true")));
     for option in options.split(',').filter(|option| !MEANINGLESS.contains(option)) {
@@ -77,7 +80,7 @@ fn rooted(mut item: Node, dir: &Path, home: Option<&Path>) -> Node {
                 _ => {}
             }
             if let (true, "source", Some(text)) = (kind == "bind", key.as_str(), value.text()) {
-                *value = Node::of_text(value.line, host_path(text, dir, home));
+                *value = value.with_text(host_path(text, dir, home));
             }
         }
         entries.extend(more);

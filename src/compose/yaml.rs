@@ -62,6 +62,12 @@ impl Node {
         Self::new(line, YamlKind::Text(Scalar { text: text.into(), ..Scalar::default() }))
     }
 
+    /// The value with another text, which the same variables are part of.
+    pub(super) fn with_text(&self, text: impl Into<String>) -> Self {
+        let scalar = Scalar { text: text.into(), plain: false, ..self.scalar().cloned().unwrap_or_default() };
+        Self { kind: YamlKind::Text(scalar), ..self.clone() }
+    }
+
     pub(super) fn is_null(&self) -> bool {
         self.kind == YamlKind::Null
     }
@@ -114,6 +120,16 @@ impl Node {
 
     pub(super) fn get_text(&self, key: &str) -> Option<&str> {
         self.get(key)?.text()
+    }
+
+    /// Calls `look` with every text in it.
+    pub(super) fn each_scalar(&self, look: &mut impl FnMut(&Scalar)) {
+        match &self.kind {
+            YamlKind::Null => {}
+            YamlKind::Text(scalar) => look(scalar),
+            YamlKind::List(items) => items.iter().for_each(|item| item.each_scalar(look)),
+            YamlKind::Map(entries) => entries.iter().for_each(|(_, value)| value.each_scalar(look)),
+        }
     }
 
     /// Calls `change` with every text in it.

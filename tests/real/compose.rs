@@ -144,7 +144,9 @@ fn every_command_of_the_guide_works_as_written() {
         &format!("127.0.0.1:{port}:{SITE_PORT}"),
         &tag,
     ]);
-    let secret = [("API_TOKEN", "a-secret-of-the-guide")];
+    // The second one is the daemon's: projects share its environment.
+    let variable = format!("{project}_API_TOKEN").to_uppercase().replace('-', "_");
+    let secret = [("API_TOKEN", "a-secret-of-the-guide"), (variable.as_str(), "a-secret-of-the-guide")];
     let mut daemon = None;
     for line in commands() {
         let state = folder.join("desired-state");
