@@ -250,7 +250,8 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
     out.push_str(GENERAL);
     out.push_str(&forwarded(layout));
     for_sites(&mut out, layout, sites);
-    replicas(&mut out, &site::pools(sites));
+    let pools = site::pools(sites);
+    replicas(&mut out, &pools);
     tls(&mut out, layout);
     if let Some(control) = control {
         ask_about_itself(&mut out, control, layout);
@@ -258,7 +259,6 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
     let has_proxy_header = layout.proxy_protocol;
     let by_name = Listens { plain: http_listens(layout), tls: tls_listens(layout), has_proxy_header };
     server::unknown_host(&mut out, &by_name, layout);
-    let pools = site::pools(sites);
     for (environment, pool) in &pools {
         let plain = open(layout, pool.site.listens(layout.has_ipv6));
         let own = Listens { plain, tls: Vec::new(), has_proxy_header: false };
@@ -382,10 +382,10 @@ fn replicas(out: &mut String, pools: &SitePools<'_>) {
         out.push_str(STICKY);
     }
     for pool in pools.values() {
-        let Some((name, addresses)) = pool.upstream() else { continue };
+        let Some(name) = pool.upstream() else { continue };
         let choice = if pool.site.settings.sticky { "hash $abide_replica consistent" } else { "least_conn" };
         let _ = write!(out, "    upstream {name} {{\n        zone {name} 64k;\n        {choice};\n");
-        for address in addresses {
+        for address in pool.routes.iter().flat_map(|route| route.addresses()) {
             let _ = writeln!(out, "        server {address} max_fails=0;");
         }
         out.push_str("    }\n");

@@ -137,8 +137,8 @@ impl Site {
 pub(crate) struct SitePool<'a> {
     /// The site of the first of them. All are declared alike.
     pub(crate) site: &'a Site,
-    /// Where their programs are.
-    routes: Vec<&'a Route>,
+    /// The routes to the ready ones.
+    pub(crate) routes: Vec<&'a Route>,
     /// The declared name, if there may be several.
     replicas: Option<&'a str>,
 }
@@ -168,14 +168,13 @@ impl SitePool<'_> {
     /// site is closed.
     pub(crate) fn passes_to(&self) -> Option<String> {
         let first = self.routes.first().filter(|_| !self.site.is_closed())?;
-        Some(self.upstream().map_or_else(|| first.address.to_string(), |(name, _)| name))
+        Some(self.upstream().unwrap_or_else(|| first.address.to_string()))
     }
 
-    /// The name and the addresses of the containers among which nginx chooses; `None`: there are no replicas.
-    pub(crate) fn upstream(&self) -> Option<(String, Vec<SocketAddr>)> {
+    /// The name of the group of containers among which nginx chooses; `None`: there are no replicas, or none is ready.
+    pub(crate) fn upstream(&self) -> Option<String> {
         let declared = self.replicas.filter(|_| !self.routes.is_empty())?;
-        let addresses = self.routes.iter().flat_map(|route| route.addresses()).collect();
-        Some((format!("abide-{declared}"), addresses))
+        Some(format!("abide-{declared}"))
     }
 }
 
@@ -196,23 +195,19 @@ pub(crate) fn listens(publish: Publish, has_ipv6: bool) -> Vec<SocketAddr> {
 /// serves until the first declared one does.
 pub(crate) fn keep_orphans(sites: &mut Sites, before: &Sites, is_there: impl Fn(&EnvironmentName) -> bool) {
     let ports: BTreeSet<u16> = sites.values().filter_map(|site| Some(site.publish?.port)).collect();
-    let own = |(name, path): (&SiteName, Option<&SitePath>)| (name.clone(), path.cloned());
-    let addresses: BTreeSet<(SiteName, Option<SitePath>)> =
-        sites.values().flat_map(|site| site.addresses().map(own)).collect();
-    let declared_sites = sites.clone();
-    for (environment, site) in before {
+    let addresses: BTreeSet<_> = sites.values().flat_map(Site::addresses).collect();
+    let is_kept = |(environment, site): &(&EnvironmentName, &Site)| {
         let in_the_way = site.publish.is_some_and(|publish| ports.contains(&publish.port))
-            || site.addresses().map(own).any(|address| addresses.contains(&address));
+            || site.addresses().any(|address| addresses.contains(&address));
         let is_replaced = || {
             let declared = site.declared(environment);
-            let mut same =
-                declared_sites.iter().filter(|(name, other)| other.declared(name) == declared).peekable();
+            let mut same = sites.iter().filter(|(name, other)| other.declared(name) == declared).peekable();
             same.peek().is_some() && same.all(|(_, other)| other.route.is_none())
         };
-        if !sites.contains_key(environment) && (!in_the_way || is_replaced()) && is_there(environment) {
-            sites.insert(environment.clone(), site.clone());
-        }
-    }
+        !sites.contains_key(*environment) && (!in_the_way || is_replaced()) && is_there(environment)
+    };
+    let kept: Vec<_> = before.iter().filter(is_kept).collect();
+    sites.extend(kept.into_iter().map(|(environment, site)| (environment.clone(), site.clone())));
 }
 
 #[cfg(test)]
