@@ -115,15 +115,12 @@ impl FromRequestParts<ApiState> for CommandTarget {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let name = named(parts, state).await?;
-        match state.target(&name) {
-            Err(_) => state.reread().await.target(&name),
-            found => found,
-        }
+        state.find_after_edits(parts, ApiState::target).await
     }
 }
 
-/// An environment by its own name, not by that of a declaration with replicas.
+/// An environment by its own name, not by that of a declaration with replicas. The manifest is always read again: its
+/// command depends on the declaration being removed.
 pub(super) struct ExactEnvironment(pub(super) FoundEnvironment);
 
 impl FromRequestParts<ApiState> for ExactEnvironment {
@@ -131,7 +128,8 @@ impl FromRequestParts<ApiState> for ExactEnvironment {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let name = named(parts, state).await?;
-        state.reread().await.find_exactly(&name).map(Self)
+        state.fresh_manifest().await;
+        state.find_exactly(&name).map(Self)
     }
 }
 
@@ -145,11 +143,7 @@ impl FromRequestParts<ApiState> for FoundEnvironment {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let name = named(parts, state).await?;
-        match state.find(&name) {
-            Err(_) => state.reread().await.find(&name),
-            found => found,
-        }
+        state.find_after_edits(parts, ApiState::find).await
     }
 }
 
@@ -161,10 +155,19 @@ async fn named(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> 
 }
 
 impl ApiState {
-    /// The same with the manifest as it is now: a user may have just added the environment that a command names.
-    async fn reread(&self) -> &Self {
+    /// Finds what the URL names by `find`. If that fails, it reads the manifest again, because a user may have just
+    /// added what the command names.
+    async fn find_after_edits<T>(
+        &self,
+        parts: &mut Parts,
+        find: impl Fn(&Self, &str) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let name = named(parts, self).await?;
+        if let Ok(found) = find(self, &name) {
+            return Ok(found);
+        }
         self.fresh_manifest().await;
-        self
+        find(self, &name)
     }
 
     /// Finds the environment called `text`; of one that is declared with replicas, the first slot.
