@@ -171,6 +171,16 @@ impl Desired {
         }
     }
 
+    /// Whether this slot of replicas lacks the image of `first`, the entry of their first slot, and may have it. An
+    /// image that failed here is given again only if an operator named it.
+    pub fn lacks_image_of(&self, first: &Entry) -> bool {
+        let Some(image) = &first.image else { return false };
+        let is_on_purpose = first.origin.is_some_and(Origin::is_on_purpose);
+        let is_bad = self.bad.iter().any(|bad| bad.image.is_same(image));
+        let has_it = self.entry.image.as_ref().is_some_and(|own| own.is_same(image));
+        !has_it && (is_on_purpose || !is_bad)
+    }
+
     /// Removes `image` from the bad images, because an operator wants it all the same.
     pub fn lift(&mut self, image: &Image) {
         self.bad.retain(|bad| !bad.image.is_same(image));

@@ -76,13 +76,10 @@ pub(super) fn follow(
     let (mut updated, mut alone) = (vec![first.clone()], Vec::new());
     for follower in followers {
         let mut desired = draft.desired(follower)?;
-        if first.entry.origin.is_some_and(Origin::is_on_purpose) {
-            desired.lift(&image);
-        }
-        let has_it = desired.entry.image.as_ref().is_some_and(|own| own.is_same(&image));
-        if has_it || desired.bad.iter().any(|bad| bad.image.is_same(&image)) {
+        if !desired.lacks_image_of(&first.entry) {
             continue;
         }
+        desired.lift(&image);
         let is_update =
             desired.entry.image.as_ref().zip(before.as_ref()).is_some_and(|(own, old)| own.is_same(old));
         let note = format!("as {} generation {}", first.environment, first.entry.generation);

@@ -23,12 +23,10 @@ impl Promoter {
             if let Some(before) = self.before_replicas(manifest, first)? {
                 self.give(&before, vec![first.clone()]).await?;
             }
-            let image = self.input.desired.get(first)?.entry.image;
-            let Some(image) = image else { continue };
+            let of_first = self.input.desired.get(first)?.entry;
             let mut late = Vec::new();
             for follower in manifest.followers(first) {
-                let own = self.input.desired.get(follower)?.entry.image;
-                if own.is_none_or(|own| !own.is_same(&image)) {
+                if self.input.desired.get(follower)?.lacks_image_of(&of_first) {
                     late.push(follower.clone());
                 }
             }
