@@ -5,12 +5,13 @@ use std::future::ready;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as BollardError;
-use bollard::query_parameters::LogsOptionsBuilder;
+use bollard::query_parameters::{LogsOptions, LogsOptionsBuilder};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::piece::LogPiece;
 use super::{Engine, EngineError, QUICK, Result};
 use crate::model::logs::LogOptions;
+use crate::model::time::Timestamp;
 
 /// The longest output that is read at once. A line may be of any length.
 const LONGEST_OUTPUT: usize = 1024 * 1024;
@@ -60,24 +61,28 @@ impl Engine {
         options: &LogOptions,
     ) -> Result<impl Stream<Item = Result<LogPiece>> + Send + use<>> {
         let docker = self.docker().await?;
-        let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
         let since = options.since;
-        let seconds = since.map_or(0, |since| i32::try_from(since.as_millis() / 1000).unwrap_or(i32::MAX));
-        // The engine takes zero for no limit.
-        let until =
-            options.until.map_or(0, |until| i32::try_from(until.as_millis() / 1000).unwrap_or(i32::MAX));
-        let query = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .follow(options.follow)
-            .timestamps(true)
-            .since(seconds)
-            .until(until)
-            .tail(&tail)
-            .build();
-        let pieces = stamped(docker.logs(id, Some(query)));
+        let pieces = stamped(docker.logs(id, Some(log_query(options))));
         Ok(pieces.try_skip_while(move |piece| ready(Ok(since.is_some_and(|since| piece.is_before(since))))))
     }
+}
+
+/// The engine's query for output, in whole seconds.
+pub(super) fn log_query(options: &LogOptions) -> LogsOptions {
+    let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
+    // The engine takes zero for no limit.
+    let seconds = |at: Option<Timestamp>| {
+        at.map_or(0, |at| i32::try_from(at.as_millis() / 1000).unwrap_or(i32::MAX))
+    };
+    LogsOptionsBuilder::default()
+        .stdout(true)
+        .stderr(true)
+        .follow(options.follow)
+        .timestamps(true)
+        .since(seconds(options.since))
+        .until(seconds(options.until))
+        .tail(&tail)
+        .build()
 }
 
 /// Converts the engine's frames of output to pieces.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bollard::models::{ConfigSpec, Service, TaskSpecContainerSpecConfigs, TaskSpecContainerSpecFile1};
 use bollard::query_parameters::{
     InspectServiceOptions, ListConfigsOptionsBuilder, ListNodesOptions, ListServicesOptionsBuilder,
-    ListTasksOptionsBuilder, LogsOptionsBuilder, UpdateServiceOptionsBuilder,
+    ListTasksOptionsBuilder, UpdateServiceOptionsBuilder,
 };
 use futures::{Stream, StreamExt as _};
 
-use super::output::stamped;
+use super::output::{log_query, stamped};
 use super::piece::LogPiece;
 use super::service_probe::PROGRAM;
 use super::service_spec::ServiceFiles;
@@ -63,7 +63,20 @@ impl Engine {
         settle: Duration,
         now: Timestamp,
     ) -> Result<WorkloadSight> {
-        match self.observe_service(record, environment, name, settle, now).await {
+        let sight = async {
+            let mut ours = self.services_of(record, environment).await?;
+            let named = |service: &Service| {
+                service.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name.as_str())
+            };
+            match ours.iter().position(named) {
+                Some(at) => {
+                    let service = ours.swap_remove(at);
+                    self.observe_service(service, ours, settle, now).await
+                }
+                None => self.service_by_name(name).await,
+            }
+        };
+        match sight.await {
             Err(EngineError::Deadline { .. }) => Ok(WorkloadSight::Unknown(SILENT.to_owned())),
             Err(error) => match no_swarm(&error) {
                 Some(why) => Ok(WorkloadSight::Unknown(why.to_owned())),
@@ -73,27 +86,21 @@ impl Engine {
         }
     }
 
+    /// Observes the tasks of a service. `others` are services of the same environment with earlier names.
     async fn observe_service(
         &self,
-        record: &str,
-        environment: &EnvironmentName,
-        name: &ContainerName,
+        service: Service,
+        others: Vec<Service>,
         settle: Duration,
         now: Timestamp,
     ) -> Result<WorkloadSight> {
-        let mut ours = self.services_of(record, environment).await?;
-        let named = |service: &Service| {
-            service.spec.as_ref().and_then(|spec| spec.name.as_deref()) == Some(name.as_str())
-        };
-        let Some(at) = ours.iter().position(named) else { return self.service_by_name(name).await };
-        let service = ours.swap_remove(at);
         let id = service.id.clone().unwrap_or_default();
         let docker = self.docker().await?;
         let filters = HashMap::from([("service", vec![id.as_str()])]);
         let options = ListTasksOptionsBuilder::default().filters(&filters).build();
         let tasks = within("list the tasks of a service", QUICK, docker.list_tasks(Some(options))).await?;
         let nodes = within("list nodes", QUICK, docker.list_nodes(None::<ListNodesOptions>)).await?;
-        let leftovers = ours.into_iter().filter_map(|service| service.id).collect();
+        let leftovers = others.into_iter().filter_map(|service| service.id).collect();
         let seen = service_seen::seen(service, tasks, &nodes, leftovers, settle, now);
         Ok(WorkloadSight::Seen(Box::new(seen)))
     }
@@ -191,17 +198,7 @@ impl Engine {
         options: &LogOptions,
     ) -> Result<impl Stream<Item = Result<LogPiece>> + Send + use<>> {
         let docker = self.docker().await?;
-        let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
-        let seconds = |at: Timestamp| i32::try_from(at.as_millis() / 1000).unwrap_or(i32::MAX);
-        let query = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .follow(options.follow)
-            .timestamps(true)
-            .since(options.since.map_or(0, seconds))
-            .tail(&tail)
-            .build();
-        Ok(stamped(docker.service_logs(id, Some(query)).boxed()))
+        Ok(stamped(docker.service_logs(id, Some(log_query(options))).boxed()))
     }
 
     /// The reference to the config with abide's probe, which is created if it does not exist.
