@@ -83,7 +83,10 @@ async fn remove_all(
         return Ok(());
     }
     let containers = reconciler.cache.all_of(environment);
-    let services = reconciler.engine.workloads(&reconciler.record, environment).await?;
+    let services = match reconciler.status.memory(environment)?.workload {
+        Some(_) => reconciler.engine.workloads(&reconciler.record, environment).await?,
+        None => Vec::new(),
+    };
     let names = names(&containers, &services);
     let is_there = !containers.is_empty() || !services.is_empty();
     if is_there && !request.stop {

@@ -20,7 +20,7 @@ use crate::model::workload::{
 };
 use crate::plan::{
     DeclaredWorkload, Intent, Plan, RecordStep, Step, StepFailure, SupplyKind, WorkloadIntent, after_failure,
-    plan,
+    must_be_stored, plan,
 };
 
 /// How long replicas of the cluster take until they are ready.
@@ -314,6 +314,16 @@ fn the_recorded_image_becomes_a_service_and_is_ready_once_its_replicas_are() {
         "{}",
         cluster.plan().verdict.message
     );
+}
+
+/// A request to forget the environment looks for services only if this is remembered.
+#[test]
+fn a_service_is_remembered_before_it_is_created() {
+    let mut cluster = Cluster::new();
+    cluster.set(1);
+    let plan = cluster.plan();
+    assert!(matches!(plan.steps[0].step, Step::ApplyWorkload { .. }));
+    assert!(plan.memory.workload.is_some() && must_be_stored(&cluster.memory, &plan.memory));
 }
 
 #[test]

@@ -157,7 +157,8 @@ impl WorkloadContext<'_> {
         let mut partial = PartialPlan::default();
         partial.differences.push(format!("the service {name} does not exist"));
         let step = Step::ApplyWorkload { workload: Box::new(goal.workload.clone()), over: None };
-        let was_ready = memory.workload.as_ref().is_some_and(|of| of.ready.is_some());
+        // Remembered even if it never becomes ready, so that a request to forget the environment removes it.
+        let was_ready = memory.workload.get_or_insert_default().ready.is_some();
         let partial = if was_ready {
             let what = format!("the service {name} was removed");
             self.overwrite(partial, step, &what, &mut memory)
