@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::controller::{self, ControllerInput, MountPolicy, StateDirs};
-use crate::daemon::systemd::{self, StopSignals};
+use crate::daemon::systemd::StopSignals;
 use crate::metrics::Metrics;
 use crate::model::container::Secret;
 use crate::model::link::LeftThere;
@@ -81,21 +81,9 @@ pub struct AgentOptions {
 /// Returns an error with a message for users if the agent cannot be started.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // This comes first, so that a signal during the start still ends the agent in order.
-    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let signals = StopSignals::listen().context("cannot listen for signals")?;
     let agent = Agent::start(options).await?;
-    systemd::ready();
-    let watchdog = tokio::spawn(systemd::keep_alive(agent.handles.desired.clone()));
-    let signal = signals.next().await;
-    info!(signal, "stopping; the containers keep running");
-    systemd::stopping();
-    watchdog.abort();
-    tokio::select! {
-        stopped = agent.stop() => stopped,
-        again = signals.next() => {
-            warn!(signal = again, "stopped immediately");
-            Ok(())
-        }
-    }
+    signals.run_until_stopped(agent.handles.desired.clone(), agent.stop()).await
 }
 
 /// A running agent.

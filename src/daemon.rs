@@ -101,21 +101,9 @@ fn listed(error: LoadError) -> anyhow::Error {
 /// It cannot be started; the error is a sentence for users.
 pub async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     // First, so that a signal during the start still stops the daemon in order.
-    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let signals = StopSignals::listen().context("cannot listen for signals")?;
     let daemon = Daemon::start(options).await?;
-    systemd::ready();
-    let watchdog = tokio::spawn(systemd::keep_alive(daemon.handles.desired.clone()));
-    let signal = signals.next().await;
-    info!(signal, "stopping; the containers keep running");
-    systemd::stopping();
-    watchdog.abort();
-    tokio::select! {
-        stopped = daemon.stop() => stopped,
-        again = signals.next() => {
-            warn!(signal = again, "stopped immediately");
-            Ok(())
-        }
-    }
+    signals.run_until_stopped(daemon.handles.desired.clone(), daemon.stop()).await
 }
 
 /// A running controller.

@@ -27,12 +27,7 @@ pub(crate) struct DiffArgs {
 pub(crate) async fn run(args: &DiffArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Daemon("diff")).await?;
     let plans = plans(&client, args.environment.as_ref()).await?;
-    if session.console.is_json() {
-        session.console.json(&plans)?;
-    } else {
-        let text: String = plans.iter().map(render).collect();
-        session.console.data(&text)?;
-    }
+    session.show(&plans, |plans, _, _| plans.iter().map(render).collect())?;
     Ok(if plans.iter().all(is_as_recorded) { CliExit::Done } else { CliExit::No })
 }
 

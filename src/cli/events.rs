@@ -47,12 +47,7 @@ pub(crate) async fn run(args: &EventsArgs, session: &mut CliSession) -> Result<C
         return follow(&mut session.console, &client, only, args.limit).await;
     }
     let events = client.events(only, None, args.limit).await?;
-    if session.console.is_json() {
-        session.console.json(&events)?;
-    } else {
-        let table = table(&events, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show(events.as_slice(), table)?;
     Ok(CliExit::Done)
 }
 

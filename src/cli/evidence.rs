@@ -28,12 +28,7 @@ pub(crate) struct EvidenceArgs {
 pub(crate) async fn run(args: &EvidenceArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Reading).await?;
     let view = client.evidence(&args.environment).await?;
-    if session.console.is_json() {
-        session.console.json(&view)?;
-    } else {
-        let text = render(&view, session.now(), session.console.screen().width);
-        session.console.data(&text)?;
-    }
+    session.show(&view, render)?;
     Ok(CliExit::Done)
 }
 

@@ -27,14 +27,7 @@ pub(crate) struct HistoryArgs {
 pub(crate) async fn run(args: &HistoryArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Reading).await?;
     let history = client.history(&args.environment).await?;
-    if session.console.is_json() {
-        session.console.json(&history)?;
-    } else if history.is_empty() {
-        session.console.talk(&format!("no history for {}", args.environment));
-    } else {
-        let table = table(&history, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show_list(&history, &format!("no history for {}", args.environment), table)?;
     Ok(CliExit::Done)
 }
 

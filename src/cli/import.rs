@@ -40,11 +40,7 @@ pub(crate) async fn run(args: &ImportArgs, session: &mut CliSession) -> Result<C
     }
     let export = ReaderStream::with_capacity(tokio::fs::File::from_std(export), PART);
     let answer = client.import(Body::from_stream(export)).await?;
-    if session.console.is_json() {
-        session.console.json(&answer)?;
-    } else {
-        session.console.data(&sentence(&answer))?;
-    }
+    session.show(&answer, |answer, _, _| sentence(answer))?;
     Ok(CliExit::Done)
 }
 

@@ -77,14 +77,7 @@ pub(crate) async fn run(args: &JobsArgs, session: &mut CliSession) -> Result<Cli
 
 async fn list(session: &mut CliSession) -> Result<CliExit, CliError> {
     let jobs = session.client(Requirement::Reading).await?.jobs().await?;
-    if session.console.is_json() {
-        session.console.json(&jobs)?;
-    } else if jobs.is_empty() {
-        session.console.talk("the manifest declares no job, such as `[job.nightly]`");
-    } else {
-        let table = table(&jobs, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show_list(&jobs, "the manifest declares no job, such as `[job.nightly]`", table)?;
     Ok(CliExit::Done)
 }
 
@@ -96,14 +89,7 @@ async fn run_now(job: &JobName, session: &mut CliSession) -> Result<CliExit, Cli
 
 async fn history(job: &JobName, session: &mut CliSession) -> Result<CliExit, CliError> {
     let view = session.client(Requirement::Reading).await?.job(job).await?;
-    if session.console.is_json() {
-        session.console.json(&view.runs)?;
-    } else if view.runs.is_empty() {
-        session.console.talk(&format!("{job} has not run yet"));
-    } else {
-        let table = runs(&view.runs, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show_list(&view.runs, &format!("{job} has not run yet"), runs)?;
     Ok(CliExit::Done)
 }
 

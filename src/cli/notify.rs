@@ -41,10 +41,6 @@ pub(crate) async fn run(args: &NotifyArgs, session: &mut CliSession) -> Result<C
     let NotifyVerb::Test(args) = &args.verb;
     let client = session.client(Requirement::Daemon("notify test")).await?;
     let sent = client.test_channel(&args.channel, &json!({ "print": args.print })).await?;
-    if session.console.is_json() {
-        session.console.json(&sent)?;
-    } else {
-        session.console.data(&sent.text)?;
-    }
+    session.show(&sent, |sent, _, _| sent.text.clone())?;
     Ok(CliExit::Done)
 }

@@ -51,25 +51,14 @@ pub(crate) async fn run(args: &OutboxArgs, session: &mut CliSession) -> Result<C
 async fn list(session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Reading).await?;
     let items = client.outbox().await?;
-    if session.console.is_json() {
-        session.console.json(&items)?;
-    } else if items.is_empty() {
-        session.console.talk("everything is delivered");
-    } else {
-        let table = table(&items, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show_list(&items, "everything is delivered", table)?;
     Ok(CliExit::Done)
 }
 
 async fn retry(args: &RetryArgs, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Record).await?;
     let retried = client.retry_outbox(&json!({ "target": args.target })).await?;
-    if session.console.is_json() {
-        session.console.json(&retried)?;
-    } else {
-        session.console.data(&retried.message)?;
-    }
+    session.show(&retried, |retried, _, _| retried.message.clone())?;
     Ok(CliExit::Done)
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::args::Globals;
@@ -85,6 +86,34 @@ impl CliSession {
     /// The current time.
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Prints `value` as JSON, or as the text that `render` makes for the current time and the width of the terminal.
+    pub(crate) fn show<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        render: impl FnOnce(&T, Timestamp, Option<usize>) -> String,
+    ) -> io::Result<()> {
+        if self.console.is_json() {
+            return self.console.json(&value);
+        }
+        let text = render(value, self.now(), self.console.screen().width);
+        self.console.data(&text)
+    }
+
+    /// Prints a list as JSON, or as the table that `render` makes. Instead of an empty table, the message `none` is
+    /// printed.
+    pub(crate) fn show_list<T: Serialize>(
+        &mut self,
+        list: &[T],
+        none: &str,
+        render: impl FnOnce(&[T], Timestamp, Option<usize>) -> String,
+    ) -> io::Result<()> {
+        if list.is_empty() && !self.console.is_json() {
+            self.console.talk(none);
+            return Ok(());
+        }
+        self.show(list, render)
     }
 
     /// Returns a client of the daemon, or of the record itself if no daemon runs and `need` allows

@@ -79,11 +79,7 @@ async fn show_stats(
     overview: Overview,
 ) -> Result<CliExit, CliError> {
     let all = stats::measured(client, overview.environments).await;
-    if session.console.is_json() {
-        session.console.json(&all)?;
-    } else {
-        session.console.data(&stats::table(&all, session.console.screen().width))?;
-    }
+    session.show(all.as_slice(), |all, _, width| stats::table(all, width))?;
     for environment in &all {
         if let Some(problem) = &environment.problem {
             let name = &environment.view.environment;

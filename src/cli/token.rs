@@ -173,25 +173,14 @@ fn summary(issued: &IssuedToken) -> String {
 async fn list(session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Reading).await?;
     let tokens = client.tokens().await?;
-    if session.console.is_json() {
-        session.console.json(&tokens)?;
-    } else if tokens.is_empty() {
-        session.console.talk("there are no tokens: `abide token create` creates one");
-    } else {
-        let table = table(&tokens, session.now(), session.console.screen().width);
-        session.console.data(&table)?;
-    }
+    session.show_list(&tokens, "there are no tokens: `abide token create` creates one", table)?;
     Ok(CliExit::Done)
 }
 
 async fn revoke(which: &str, session: &mut CliSession) -> Result<CliExit, CliError> {
     let client = session.client(Requirement::Record).await?;
     let token = client.revoke_token(which).await?;
-    if session.console.is_json() {
-        session.console.json(&token)?;
-    } else {
-        session.console.data(&format!("token {} ({}) is revoked", token.name, token.id))?;
-    }
+    session.show(&token, |token, _, _| format!("token {} ({}) is revoked", token.name, token.id))?;
     Ok(CliExit::Done)
 }
 

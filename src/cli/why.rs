@@ -37,12 +37,7 @@ pub(crate) async fn run(args: &WhyArgs, session: &mut CliSession) -> Result<CliE
     if let Some(group) = &group {
         session.console.talk(&wait::group_headline(group));
     }
-    if session.console.is_json() {
-        session.console.json(&evidence)?;
-    } else {
-        let text = render(&evidence, session.now());
-        session.console.data(&text)?;
-    }
+    session.show(&evidence, |evidence, now, _| render(evidence, now))?;
     Ok(CliExit::Done)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::record::DesiredReader;
 
@@ -22,28 +22,40 @@ impl StopSignals {
     }
 
     /// Waits for the next SIGTERM or SIGINT and returns its name.
-    pub(crate) async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
 
-/// Reports that the daemon runs. Without systemd this does nothing.
-pub(crate) fn ready() {
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-}
-
-/// Reports that the daemon is stopping.
-pub(crate) fn stopping() {
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    /// Lets a process that has started run until a signal, then runs `stop`; a second signal ends it at once. Reports
+    /// the state to systemd, if that started the process.
+    pub(crate) async fn run_until_stopped(
+        mut self,
+        desired: DesiredReader,
+        stop: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        let watchdog = tokio::spawn(keep_alive(desired));
+        let signal = self.next().await;
+        info!(signal, "stopping; the containers keep running");
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        watchdog.abort();
+        tokio::select! {
+            stopped = stop => stopped,
+            again = self.next() => {
+                warn!(signal = again, "stopped immediately");
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Notifies the watchdog, twice as often as required, that the daemon lives: tasks run, and the
 /// record is readable and writable. A full disk does not count as a failure, because a restart
 /// would not help. Returns immediately without a watchdog.
-pub(crate) async fn keep_alive(desired: DesiredReader) {
+async fn keep_alive(desired: DesiredReader) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval(patience.max(Duration::from_millis(2)) / 2);
     loop {

@@ -148,6 +148,24 @@ impl ContainerOptions {
         own.into_iter().chain(self.run.ports.iter().cloned())
     }
 
+    /// The labels of an object with these options: owner, generation, commit, and the `fingerprint` of its
+    /// specification.
+    pub(super) fn labels(
+        &self,
+        generation: Generation,
+        revision: Option<&CommitId>,
+        fingerprint: String,
+    ) -> BTreeMap<String, String> {
+        let own = [
+            (label::ENVIRONMENT, self.environment.to_string()),
+            (label::RECORD, self.record.clone()),
+            (label::GENERATION, generation.to_string()),
+            (label::SPEC, fingerprint),
+        ];
+        let revision = revision.map(|revision| (label::REVISION, revision.to_string()));
+        own.into_iter().chain(revision).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// The engine's own network that it uses, `host` or `none`; `None`: it has one of its own.
     pub fn network_mode(&self) -> Option<&str> {
         self.run.settings.network_mode()
@@ -225,16 +243,7 @@ impl ContainerSpec {
 
     /// The labels: owner, generation and options.
     pub fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::from([
-            (label::ENVIRONMENT.to_owned(), self.options.environment.to_string()),
-            (label::RECORD.to_owned(), self.options.record.clone()),
-            (label::GENERATION.to_owned(), self.generation.to_string()),
-            (label::SPEC.to_owned(), self.fingerprint()),
-        ]);
-        if let Some(revision) = &self.revision {
-            labels.insert(label::REVISION.to_owned(), revision.to_string());
-        }
-        labels
+        self.options.labels(self.generation, self.revision.as_ref(), self.fingerprint())
     }
 }
 

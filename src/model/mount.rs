@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::name::text_form;
+
 /// The start of the engine's error for a host path that it cannot mount.
 pub const REFUSED_SOURCE: &str = "invalid mount config for type \"bind\"";
 
@@ -481,23 +483,11 @@ impl TryFrom<String> for AbsolutePath {
     }
 }
 
-impl TryFrom<String> for VolumeName {
-    type Error = InvalidMount;
-
-    fn try_from(text: String) -> Result<Self, InvalidMount> {
-        text.parse()
-    }
-}
+text_form!(VolumeName);
 
 impl From<AbsolutePath> for String {
     fn from(path: AbsolutePath) -> Self {
         path.0
-    }
-}
-
-impl From<VolumeName> for String {
-    fn from(name: VolumeName) -> Self {
-        name.0
     }
 }
 

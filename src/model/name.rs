@@ -92,6 +92,27 @@ macro_rules! name {
 
 pub(crate) use name;
 
+/// The text form of a type in JSON: it is read by its [`FromStr`](std::str::FromStr) and written by its
+/// [`Display`](fmt::Display).
+macro_rules! text_form {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = <$name as std::str::FromStr>::Err;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+
+pub(crate) use text_form;
+
 fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes.first(), Some(b) if b.is_ascii_alphanumeric())
@@ -99,18 +120,22 @@ fn is_plain(text: &str, longest: usize, also: &[u8]) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || also.contains(b))
 }
 
+fn is_plain_lowercase(text: &str, longest: usize) -> bool {
+    is_plain(text, longest, b"-_") && !text.bytes().any(|b| b.is_ascii_uppercase())
+}
+
 name!(
     /// A named place where one image runs, such as `dev`.
     EnvironmentName, "environment name",
     "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
-    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+    |t| is_plain_lowercase(t, 63)
 );
 
 name!(
     /// A group of environments, such as `shop-prod`. Users name it in place of an environment.
     GroupName, "group name",
     "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
-    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+    |t| is_plain_lowercase(t, 63)
 );
 
 name!(
@@ -123,15 +148,15 @@ name!(
 name!(
     /// The name of a notification channel in the manifest.
     ChannelName, "channel name",
-    "1 to 63 of a-z 0-9 - _, beginning with a letter or digit",
-    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+    "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
+    |t| is_plain_lowercase(t, 63)
 );
 
 name!(
     /// The name of a job in the manifest.
     JobName, "job name",
     "1 to 32 characters of a-z 0-9 - _, beginning with a letter or digit",
-    |t| is_plain(t, 32, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+    |t| is_plain_lowercase(t, 32)
 );
 
 name!(
@@ -204,7 +229,7 @@ name!(
     /// The name of another host, in the manifest's `host` and in the token of its agent.
     AgentName, "agent name",
     "1 to 63 characters of a-z 0-9 - _, beginning with a letter or digit",
-    |t| is_plain(t, 63, b"-_") && !t.bytes().any(|b| b.is_ascii_uppercase())
+    |t| is_plain_lowercase(t, 63)
 );
 
 name!(

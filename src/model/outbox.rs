@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::desired::{Image, Origin};
 use super::name::{
     AgentName, ChannelName, CommitId, EnvironmentName, Generation, InvalidName, JobName, RepositoryName,
+    text_form,
 };
 use super::status::Reason;
 use super::time::Timestamp;
@@ -41,19 +42,7 @@ impl fmt::Display for OutboxTarget {
     }
 }
 
-impl From<OutboxTarget> for String {
-    fn from(target: OutboxTarget) -> Self {
-        target.to_string()
-    }
-}
-
-impl TryFrom<String> for OutboxTarget {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
+text_form!(OutboxTarget);
 
 impl std::str::FromStr for OutboxTarget {
     type Err = InvalidName;

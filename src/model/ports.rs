@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::text_form;
+
 /// A host port, on one address or on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawPublish")]
@@ -243,19 +245,7 @@ impl fmt::Display for PortMapping {
     }
 }
 
-impl TryFrom<String> for PortMapping {
-    type Error = InvalidPorts;
-
-    fn try_from(text: String) -> Result<Self, InvalidPorts> {
-        text.parse()
-    }
-}
-
-impl From<PortMapping> for String {
-    fn from(mapping: PortMapping) -> Self {
-        mapping.to_string()
-    }
-}
+text_form!(PortMapping);
 
 impl PortMapping {
     /// Whether one host cannot publish both.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::text_form;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The shortest interval of `every_...`.
@@ -77,19 +79,7 @@ impl FromStr for PullPolicy {
     }
 }
 
-impl TryFrom<String> for PullPolicy {
-    type Error = InvalidPullPolicy;
-
-    fn try_from(text: String) -> Result<Self, InvalidPullPolicy> {
-        text.parse()
-    }
-}
-
-impl From<PullPolicy> for String {
-    fn from(policy: PullPolicy) -> Self {
-        policy.to_string()
-    }
-}
+text_form!(PullPolicy);
 
 impl fmt::Display for PullPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{Digest, EnvironmentName, InvalidName};
+use super::name::{Digest, EnvironmentName, InvalidName, text_form};
 
 /// The registry of image names without a host, as in Docker.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -29,23 +29,6 @@ pub fn check_reference(text: &str) -> Result<(), InvalidName> {
         return Ok(());
     }
     Err(InvalidName::new("image", text, "a name such as registry.example.com:5000/keepwork/prod"))
-}
-
-macro_rules! text_form {
-    ($name:ident) => {
-        impl TryFrom<String> for $name {
-            type Error = InvalidName;
-            fn try_from(text: String) -> Result<Self, InvalidName> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.to_string()
-            }
-        }
-    };
 }
 
 /// The address of a registry: `host` or `host:port`, in lower case.

@@ -182,16 +182,8 @@ impl Workload {
 
     /// The labels of the object that the target keeps: owner, generation and fingerprint.
     pub fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::from([
-            (label::ENVIRONMENT.to_owned(), self.options.environment.to_string()),
-            (label::RECORD.to_owned(), self.options.record.clone()),
-            (label::GENERATION.to_owned(), self.generation.to_string()),
-            (label::SPEC.to_owned(), self.fingerprint()),
-            (label::VERSION.to_owned(), self.version()),
-        ]);
-        if let Some(revision) = &self.revision {
-            labels.insert(label::REVISION.to_owned(), revision.to_string());
-        }
+        let mut labels = self.options.labels(self.generation, self.revision.as_ref(), self.fingerprint());
+        labels.insert(label::VERSION.to_owned(), self.version());
         labels
     }
 

@@ -57,7 +57,12 @@ pub(super) async fn shown_cloud(
 ) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
     let repository = &forge.spec.repository;
     let path = format!("/repositories/{repository}/commit/{}/statuses/build/{}", row.revision, key(row));
-    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
+    shown(forge, &path).await
+}
+
+/// The status at a path of the API.
+async fn shown(forge: &ForgeConnection, path: &str) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
+    let answer = forge.send(ServiceRequest::get(forge.url(path))).await?;
     // No status of this key, or no such repository: the write shows which.
     if answer.status == 404 {
         return Ok(None);
@@ -94,12 +99,7 @@ pub(super) async fn shown_server(
     row: &Projection,
 ) -> Result<Option<RemoteStatus>, DeliveryRefusal> {
     let path = format!("{}?key={}", builds(forge, row), key(row));
-    let answer = forge.send(ServiceRequest::get(forge.url(&path))).await?;
-    if answer.status == 404 {
-        return Ok(None);
-    }
-    judge(forge, &answer)?;
-    Ok(Some(RemoteStatus::of(&answer.json()?, "state")))
+    shown(forge, &path).await
 }
 
 pub(super) async fn show_server(

@@ -10,7 +10,7 @@ use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 use crate::plan::restart::{backoff, how};
-use crate::plan::{PartialPlan, TRANSIT, generation_words};
+use crate::plan::{PartialPlan, TRANSIT};
 
 /// The number of signals of unknown origin in a row after which the program itself is held responsible.
 const SIGNALS: u32 = 3;
@@ -75,16 +75,8 @@ impl<'a> RolloutContext<'a> {
         due: Timestamp,
         memory: Memory,
     ) -> (PartialPlan, Memory) {
-        let who = generation_words(spec.generation, spec.revision.as_ref());
-        let refused = RefusedOptions {
-            fingerprint: spec.fingerprint(),
-            generation: self.intent.entry.generation,
-            reason: Reason::Interrupted,
-            message: format!("the container of {who} {how}; abide retries it"),
-            of_the_host: true,
-            retry_at: Some(due),
-            at: self.now,
-        };
+        let refused = self.refused(spec, Reason::Interrupted, &format!("{how}; abide retries it"));
+        let refused = RefusedOptions { of_the_host: true, retry_at: Some(due), ..refused };
         self.roll_back_from(refused, how, memory)
     }
 }

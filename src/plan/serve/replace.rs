@@ -174,17 +174,22 @@ impl<'a> RolloutContext<'a> {
         what: &str,
         memory: Memory,
     ) -> (PartialPlan, Memory) {
+        let failed = format!("{what}{}", last_output(&spec.options, new));
+        self.roll_back_from(self.refused(spec, reason, &failed), what, memory)
+    }
+
+    /// The refusal of these options, because their container `failed`.
+    pub(super) fn refused(&self, spec: &ContainerSpec, reason: Reason, failed: &str) -> RefusedOptions {
         let who = generation_words(spec.generation, spec.revision.as_ref());
-        let refused = RefusedOptions {
+        RefusedOptions {
             fingerprint: spec.fingerprint(),
             generation: self.intent.entry.generation,
             reason,
-            message: format!("the container of {who} {what}{}", last_output(&spec.options, new)),
+            message: format!("the container of {who} {failed}"),
             of_the_host: false,
             retry_at: None,
             at: self.now,
-        };
-        self.roll_back_from(refused, what, memory)
+        }
     }
 
     /// Plans again with these options refused.
