@@ -345,7 +345,11 @@ async fn a_proposed_rollback_must_name_a_recorded_image() {
 
 fn rolling_back(sequence: u64, back: RollbackRequest) -> AgentReport {
     let status = status(2, Reason::RolledBack);
-    let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) };
+    hostile(sequence, Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: Some(back) })
+}
+
+/// A report that no agent of ours sends.
+fn hostile(sequence: u64, reported: Reported) -> AgentReport {
     AgentReport {
         instance: "evil".into(),
         epoch: 1,
@@ -364,16 +368,7 @@ async fn a_report_far_ahead_of_the_record_is_rejected() {
     let of = |sequence, observed| {
         let observed_generation = Generation(observed);
         let status = Status { observed_generation, ..status(0, Reason::RecordBehind) };
-        let reported = Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None };
-        AgentReport {
-            instance: "evil".into(),
-            epoch: 1,
-            sequence,
-            environments: vec![reported],
-            left: None,
-            left_volumes: None,
-            requests: Vec::new(),
-        }
+        hostile(sequence, Reported { status, outcomes: Vec::new(), events: Vec::new(), rollback: None })
     };
     for (sequence, observed) in [(1, u64::MAX), (2, u64::MAX / 2)] {
         assert_eq!(deliver(&controller.handles, of(sequence, observed)).await, None);

@@ -5,16 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{eventually, eventually_some, free_ports};
+use super::{eventually, eventually_some, free_ports, teardown};
 
 /// How long a daemon may take to start and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The number of log lines shown when a test fails.
-const TAIL: usize = 60;
 
 /// The result of running `abide`.
 #[derive(Debug)]
@@ -96,7 +94,7 @@ impl Daemon {
     fn or_doomed(mut self) -> Self {
         let socket = self.desired_state.join("abide.sock");
         eventually("the daemon's socket answers, or it has ended", PATIENCE, || {
-            UnixStream::connect(&socket).is_ok() || !self.is_running()
+            UnixStream::connect(&socket).is_ok() || !teardown::is_running(&mut self.child)
         });
         self
     }
@@ -200,7 +198,7 @@ impl Daemon {
 
     /// Sends SIGTERM and returns the exit status.
     pub(crate) fn terminate(mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         eventually_some("the daemon ends", PATIENCE, || self.child.try_wait().unwrap())
     }
 
@@ -219,33 +217,11 @@ impl Daemon {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if self.is_running() {
-            self.signal(Signal::TERM);
-            // Without an assertion, because a second panic would hide the first.
-            let asked = Instant::now();
-            while self.is_running() && asked.elapsed() < PATIENCE {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            eprintln!("--- the end of the daemon's log\n{}\n---", tail.join("\n"));
-        }
+        teardown::stop(&mut self.child);
+        teardown::show_log_of_a_failure("the daemon", &self.log());
     }
 }

@@ -34,6 +34,7 @@ mod solo;
 mod spot;
 mod standard;
 mod swarm;
+mod teardown;
 mod watcher;
 mod workshop;
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::daemon::{Daemon, Ran};
@@ -16,7 +15,7 @@ use super::host::Host;
 use super::image::{SITE_PORT, made_image};
 use super::ports::free_ports;
 use super::registry::Registry;
-use super::{PATIENCE, eventually, eventually_some};
+use super::{PATIENCE, eventually, eventually_some, teardown};
 
 /// The port of prod on the other host.
 pub(crate) const PORT: u16 = 8088;
@@ -299,23 +298,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let is_running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
-        if is_running(&mut self.child) {
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-            let asked = Instant::now();
-            while is_running(&mut self.child) && asked.elapsed() < Duration::from_secs(10) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!(
-                "--- the end of the agent's log\n{}\n---",
-                lines[lines.len().saturating_sub(40)..].join("\n")
-            );
-        }
+        teardown::stop(&mut self.child);
+        teardown::show_log_of_a_failure("the agent", &self.log());
     }
 }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::docker::{Space, load_image};
 use super::host::{enter, kill_containers};
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, teardown};
 
 /// Nodes that are removed when it is dropped. The first is the manager.
 pub(crate) struct Swarm {
@@ -262,12 +262,8 @@ impl Drop for Node {
         let _ = kill_process(Pid::from_child(&self.engine), Signal::TERM);
         let _ = self.engine.wait();
         self.kill_containers();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(10)..];
-            eprintln!("--- the end of the log of {}'s engine\n{}\n---", self.name, tail.join("\n"));
-        }
+        let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        teardown::show_log_of_a_failure(&format!("{}'s engine", self.name), &log);
         let _ = Command::new("ip").args(["netns", "delete", &self.namespace]).status();
     }
 }

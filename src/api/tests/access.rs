@@ -111,6 +111,11 @@ impl GatedApi {
         self.api.handles.token_writer.create(new, stamp).await.unwrap()
     }
 
+    async fn revoke(&self, token: &Token) {
+        let stamp = AuditStamp { at: at(1), by: "alice".into() };
+        self.api.handles.token_writer.revoke(&token.id, stamp).await.unwrap();
+    }
+
     /// Sends a request from `192.0.2.<last>`, with the given `Authorization` headers.
     async fn ask(&self, method: Method, uri: &str, from: u8, authorization: &[String]) -> Response {
         let address = SocketAddr::from(([192, 0, 2, from], 40_000));
@@ -227,13 +232,7 @@ async fn every_invalid_token_gets_the_same_response() {
     let gated = gated();
     let (good, credential) = gated.token("good", Role::Admin).await;
     let (revoked, of_revoked) = gated.token("revoked", Role::Admin).await;
-    gated
-        .api
-        .handles
-        .token_writer
-        .revoke(&revoked.id, AuditStamp { at: at(1), by: "alice".into() })
-        .await
-        .unwrap();
+    gated.revoke(&revoked).await;
     let of_expired = gated.token_until("expired", Role::Admin, Some(at(1_000))).await.1;
     let bearer_token = credential.bearer().expose().to_owned();
     let wrong: Vec<Vec<String>> = vec![
@@ -356,13 +355,7 @@ async fn revoking_a_token_ends_only_its_own_streams() {
     let open = async |credential| gated.ask(Method::GET, "/api/v1/watch", 7, &[bearer(credential)]).await;
     let (stream, others) = (open(&viewer).await, open(&other).await);
     let others = tokio::spawn(breaks_off(others));
-    gated
-        .api
-        .handles
-        .token_writer
-        .revoke(&token.id, AuditStamp { at: at(1), by: "alice".into() })
-        .await
-        .unwrap();
+    gated.revoke(&token).await;
     assert!(breaks_off(stream).await);
     assert!(!others.is_finished());
     assert_eq!(gated.status("GET", "/api/v1/watch", Some(&viewer)).await, 401);

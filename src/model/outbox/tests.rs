@@ -81,17 +81,20 @@ impl World {
     }
 
     fn announcements(&mut self) -> Vec<Announcement> {
-        let facts = AnnouncedFacts {
-            desired: &self.desired,
-            status: self.status.as_ref(),
-            outcome: self.outcome.as_ref(),
-        };
-        let ids = &mut self.ids;
+        let Self { desired, status, outcome, ids, standing } = self;
+        let facts = AnnouncedFacts { desired, status: status.as_ref(), outcome: outcome.as_ref() };
         let mut new_id = || {
             *ids += 1;
             format!("incident-{ids}")
         };
-        announce(&mut self.standing, facts, at(999), &mut new_id)
+        announce(standing, facts, at(999), &mut new_id)
+    }
+
+    /// Treats everything so far as announced.
+    fn fall_silent(&mut self) {
+        let Self { desired, status, outcome, .. } = self;
+        let facts = AnnouncedFacts { desired, status: status.as_ref(), outcome: outcome.as_ref() };
+        self.standing = AnnouncedState::silent(facts);
     }
 
     fn kinds(&mut self) -> Vec<&'static str> {
@@ -196,20 +199,10 @@ fn an_older_record_is_announced_silently() {
     let mut world = World::new();
     world.push(1);
     world.is(Condition::Ready, Reason::AsRecorded, 1);
-    let facts = AnnouncedFacts {
-        desired: &world.desired,
-        status: world.status.as_ref(),
-        outcome: world.outcome.as_ref(),
-    };
-    world.standing = AnnouncedState::silent(facts);
+    world.fall_silent();
     assert!(world.kinds().is_empty());
     world.is(Condition::Degraded, Reason::CrashLoop, 2);
-    let facts = AnnouncedFacts {
-        desired: &world.desired,
-        status: world.status.as_ref(),
-        outcome: world.outcome.as_ref(),
-    };
-    world.standing = AnnouncedState::silent(facts);
+    world.fall_silent();
     assert!(world.kinds().is_empty());
     world.is(Condition::Ready, Reason::AsRecorded, 3);
     assert_eq!(world.kinds(), ["environment.recovered",]);

@@ -62,8 +62,8 @@ fn a_repeatedly_hanging_container_is_restarted_with_backoff() {
     assert!((250..=301).contains(&restarts[13]), "{restarts:?}");
 }
 
-#[test]
-fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
+/// A container that hangs for the ninth time, and is not restarted at once any more.
+fn hanging_again_and_again() -> World {
     let mut world = World::running(1);
     for _ in 0..8 {
         world.hang();
@@ -71,6 +71,12 @@ fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
     }
     world.done.clear();
     world.hang();
+    world
+}
+
+#[test]
+fn a_container_that_recovers_before_its_restart_is_due_is_left_alone() {
+    let mut world = hanging_again_and_again();
     world.wait(1);
     assert_eq!(status(&world), (Condition::Degraded, Reason::Unhealthy));
     world.hung.clear();
@@ -93,13 +99,7 @@ fn an_unreachable_container_is_reconnected_instead_of_restarted() {
 
 #[test]
 fn sync_restarts_a_hung_container_immediately_and_only_once() {
-    let mut world = World::running(1);
-    for _ in 0..8 {
-        world.hang();
-        world.wait(60);
-    }
-    world.done.clear();
-    world.hang();
+    let mut world = hanging_again_and_again();
     world.wait(0);
     assert!(world.done.is_empty());
     world.sync();

@@ -13,6 +13,13 @@ fn verdict(world: &World) -> (Condition, Reason) {
     (condition, reason)
 }
 
+/// Ends the running command well, and expects image `version` to serve.
+fn finish(world: &mut World, version: u8) {
+    world.end_command(0);
+    world.rest();
+    assert!(world.is_ready_with(version), "{world:?}");
+}
+
 /// Image 1 was released, and image 2 is recorded; its command runs.
 fn releasing() -> World {
     let mut world = World::empty();
@@ -20,9 +27,7 @@ fn releasing() -> World {
     world.set(1);
     world.wait(1);
     assert!(world.is_command_running());
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(1), "{world:?}");
+    finish(&mut world, 1);
     world.set(2);
     world.done.clear();
     world.wait(1);
@@ -38,9 +43,7 @@ fn a_version_gets_its_container_only_after_its_release_command() {
     let message = world.plan().verdict.message;
     assert!(message.contains("the release command of generation 2 is running"), "{message}");
     assert!(message.contains("generation 1 keeps serving"), "{message}");
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(2), "{world:?}");
+    finish(&mut world, 2);
     assert_eq!(world.commands_run, [digest(1), digest(2)]);
 }
 
@@ -62,9 +65,7 @@ fn a_failed_release_command_gives_up_the_version_until_it_is_set() {
     world.set(2);
     world.wait(1);
     assert_eq!(world.commands_run.len(), 3);
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(2), "{world:?}");
+    finish(&mut world, 2);
 }
 
 #[test]
@@ -83,9 +84,7 @@ fn the_first_version_does_not_start_if_its_release_command_fails() {
     world.sync();
     world.wait(1);
     assert_eq!(world.commands_run.len(), 2);
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(1), "{world:?}");
+    finish(&mut world, 1);
 }
 
 #[test]
@@ -170,9 +169,7 @@ fn an_interrupted_release_command_is_retried_unless_its_result_is_lost() {
     assert!(world.intent.bad.is_empty());
     world.sync();
     world.wait(1);
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(2), "{world:?}");
+    finish(&mut world, 2);
 }
 
 #[test]
@@ -215,9 +212,7 @@ fn a_failing_after_command_leaves_the_version_serving() {
     assert_eq!((world.only().name.as_str(), &world.only().image), (NAME, &Some(digest(2))));
     world.sync();
     world.wait(1);
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(2), "{world:?}");
+    finish(&mut world, 2);
 }
 
 #[test]
@@ -229,7 +224,5 @@ fn release_commands_of_two_versions_never_overlap() {
     world.end_command(0);
     world.wait(1);
     assert_eq!(world.commands_run.len(), 3);
-    world.end_command(0);
-    world.rest();
-    assert!(world.is_ready_with(3), "{world:?}");
+    finish(&mut world, 3);
 }

@@ -178,7 +178,7 @@ fn a_failed_build_causes_no_rollback() {
 }
 
 #[test]
-fn a_failing_option_edit_causes_no_rollback() {
+fn a_failing_option_edit_causes_no_rollback_and_changes_no_outcome() {
     let mut world = World::running(1);
     world.foreign_has_port = true;
     world.edit(|options| options.init = false);
@@ -187,6 +187,7 @@ fn a_failing_option_edit_causes_no_rollback() {
     world.wait(60);
     assert_eq!(status(&world), (Condition::Degraded, Reason::StartFailed));
     assert_eq!((rollbacks(&world), world.intent.bad.len()), (0, 0));
+    assert_eq!((world.plan().outcome, world.serving().len()), (None, 1));
 }
 
 #[test]

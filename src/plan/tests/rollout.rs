@@ -142,20 +142,6 @@ fn a_new_generation_of_the_same_image_retries_a_failed_update() {
 }
 
 #[test]
-fn failing_options_do_not_change_the_outcome_of_a_ready_generation() {
-    let mut world = World::running(1);
-    world.foreign_has_port = true;
-    world.edit(|options| options.init = false);
-    world.pass();
-    world.foreign_has_port = false;
-    world.wait(60);
-    let plan = world.plan();
-    assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Degraded, Reason::StartFailed));
-    assert_eq!(plan.outcome, None);
-    assert_eq!(world.serving().len(), 1);
-}
-
-#[test]
 fn a_rollback_survives_removal_of_the_old_container() {
     let mut world = fails_and_rolls_back(Program::NeverAnswers);
     world.observed.containers.clear();

@@ -1,7 +1,7 @@
 //! The record of image builds: recipes of generations, builds by content, and ignored heads.
 
 use super::*;
-use crate::model::build::{BuildKey, BuildRecord, BuildResult, RecipeKey};
+use crate::model::build::RecipeKey;
 use crate::model::desired::Desired;
 
 fn recipe(name: &str) -> RecipeKey {
@@ -70,20 +70,12 @@ async fn a_skipped_head_creates_a_generation_only_on_request() {
     assert_eq!(resolver.advance_head(&dev, &commit(2), at(4)).await.unwrap(), None);
 }
 
-fn build(number: u64, content: &str, reused: Option<u64>) -> BuildRecord {
+fn build_of(number: u64, content: &str, reused: Option<u64>) -> BuildRecord {
     BuildRecord {
-        key: BuildKey(format!("commit {number}")),
         content: Some(BuildKey(content.to_owned())),
         reused,
-        number,
-        environment: name("dev"),
-        revision: commit(number),
-        checkouts: vec![],
-        started: at(number),
-        finished: at(number + 1),
         result: BuildResult::Built(image(1)),
-        warnings: vec![],
-        pushed: std::collections::BTreeMap::new(),
+        ..build(&format!("commit {number}"), number)
     }
 }
 
@@ -91,10 +83,10 @@ fn build(number: u64, content: &str, reused: Option<u64>) -> BuildRecord {
 async fn a_build_is_found_by_commit_and_content_while_in_use() {
     let record = fixture();
     let writer = &record.handles.status_writer;
-    writer.build(&build(1, "content", None)).await.unwrap();
+    writer.build(&build_of(1, "content", None)).await.unwrap();
     let kept = crate::record::status::BUILDS_KEPT as u64;
     for number in 2..=kept + 1 {
-        writer.build(&build(number, "content", Some(1))).await.unwrap();
+        writer.build(&build_of(number, "content", Some(1))).await.unwrap();
     }
     let record = record.reopen();
     let known = |key: &str| record.handles.status.build(&BuildKey(key.to_owned())).unwrap();

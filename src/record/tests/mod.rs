@@ -15,9 +15,12 @@ mod together;
 mod token;
 mod writer;
 
+use std::collections::BTreeMap;
+
 use tempfile::TempDir;
 
 use super::{Change, Handles, Push, open};
+use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::{Hint, Hold, Image, Origin};
 use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, RepositoryName};
 use crate::model::time::Timestamp;
@@ -82,6 +85,23 @@ fn set(number: u64) -> Change {
         note: None,
         at: at(number),
         hold: None,
+    }
+}
+
+fn build(key: &str, number: u64) -> BuildRecord {
+    BuildRecord {
+        key: BuildKey(key.into()),
+        content: None,
+        reused: None,
+        warnings: vec![],
+        number,
+        environment: name("dev"),
+        revision: commit(number),
+        checkouts: vec![],
+        started: at(number),
+        finished: at(number + 1),
+        result: BuildResult::Built(image(number)),
+        pushed: BTreeMap::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the loop writes.
 
 use super::super::{BuildCounts, Wakeup};
-use super::{at, commit, fixture, image, name, set};
+use super::{at, build, fixture, name, set};
 use crate::model::build::{BuildKey, BuildRecord, BuildResult};
 use crate::model::desired::Outcome;
 use crate::model::event::EventKind;
@@ -12,23 +12,6 @@ use crate::record::status::{BUILDS_KEPT, EVENTS_KEPT};
 
 fn status(message: &str) -> Status {
     Status::new(name("dev"), Generation(1), (Condition::Ready, Reason::AsRecorded), message, at(1))
-}
-
-fn build(key: &str, number: u64) -> BuildRecord {
-    BuildRecord {
-        key: BuildKey(key.into()),
-        content: None,
-        reused: None,
-        warnings: vec![],
-        number,
-        environment: name("dev"),
-        revision: commit(number),
-        checkouts: vec![],
-        started: at(number),
-        finished: at(number + 1),
-        result: BuildResult::Built(image(number)),
-        pushed: std::collections::BTreeMap::new(),
-    }
 }
 
 #[tokio::test]
