@@ -1,11 +1,12 @@
 //! The checked values of a manifest.
 
+mod build;
+mod front;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +26,6 @@ use super::name::{
 use super::one_off::HookSpec;
 pub use super::options::RunOptions;
 use super::outbox::{ForgeRule, OutboxRules};
-use super::platform::Platform;
 pub use super::ports::{PortMapping, Publish};
 use super::public_url::PublicUrl;
 use super::pull::PullPolicy;
@@ -35,6 +35,11 @@ use super::replicas::ReplicaSlot;
 use super::site::SiteSettings;
 use super::wire;
 use super::workload::SwarmSpec;
+pub use build::{
+    BUILD_NUMBER, Bounds, BuildOptions, BuildSpec, BuildStep, ExtraCheckout, Overlay, Recipe,
+    default_build_timeout, default_idle_timeout,
+};
+pub use front::{AcmeSpec, CertificateFiles, DnsSpec, FrontSpec, HttpsMode, HttpsSpec, NamedCertificate};
 
 /// The declarations of all files of a desired-state folder.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -187,15 +192,6 @@ pub struct PageSpec {
     pub on_front: bool,
 }
 
-/// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate chain, PEM, an absolute path of this host.
-    pub certificate: PathBuf,
-    /// Its key, PEM, an absolute path of this host.
-    pub key: PathBuf,
-}
-
 /// A name and the reference to its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
@@ -216,101 +212,6 @@ pub enum HolderImage {
     Named(String),
     /// No sandbox: each container has its own namespace.
     Off,
-}
-
-/// The managed nginx proxy. It serves host names and published ports, and forwards requests to ready
-/// containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrontSpec {
-    /// The name of its image.
-    pub image: String,
-    /// The HTTP port of host names.
-    pub http: u16,
-    /// TLS for host names; `None`: no TLS.
-    pub https: Option<HttpsSpec>,
-    /// Certificates for some names, each with its key.
-    pub certificates: Vec<NamedCertificate>,
-    /// Certificates from an ACME authority; `None`: none.
-    pub acme: Option<AcmeSpec>,
-    /// The maximum time for the last requests to a replaced container (default 30 s).
-    pub drain: Duration,
-    /// Proxies outside of the front whose `X-Forwarded-*` headers are passed on (default none).
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether they send the address of the client by the PROXY protocol, on the ports of host names (default
-    /// false).
-    pub proxy_protocol: bool,
-}
-
-impl FrontSpec {
-    /// The certificates that users named, each with the dotted path of the keys that name its files.
-    pub fn certificate_files(&self) -> Vec<(String, &'static str, &CertificateFiles)> {
-        let default = self.https.iter().filter_map(|https| https.default.as_ref());
-        let default = default.map(|files| ("front".to_owned(), "certificate", files));
-        let named = self.certificates.iter().enumerate();
-        let named = named.map(|(index, one)| (format!("front.certificates[{index}]"), "cert", &one.files));
-        default.chain(named).collect()
-    }
-}
-
-/// TLS at the proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpsSpec {
-    /// The port.
-    pub port: u16,
-    /// The certificate of every name that has no certificate of its own; `None`: unknown names are rejected in
-    /// the handshake.
-    pub default: Option<CertificateFiles>,
-}
-
-/// A certificate for some names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedCertificate {
-    /// The names that it is used for.
-    pub names: Vec<SiteName>,
-    /// Its files.
-    pub files: CertificateFiles,
-}
-
-/// Certificates from an ACME authority, such as Let's Encrypt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcmeSpec {
-    /// The address that the authority may write to.
-    pub email: Option<String>,
-    /// The URL of the authority's directory (default Let's Encrypt).
-    pub directory: String,
-    /// The URL of a directory to try first after a failure; `None`: there is none.
-    pub staging: Option<String>,
-    /// The root certificate of a private authority, PEM, an absolute path of this host.
-    pub ca_file: Option<PathBuf>,
-    /// The authority's profile for certificates; `None`: its default.
-    pub profile: Option<String>,
-    /// How to prove names by DNS; `None`: only HTTP.
-    pub dns: Option<DnsSpec>,
-    /// The name server to ask for the addresses of names; `None`: this host's resolver.
-    pub resolver: Option<SocketAddr>,
-}
-
-/// How to prove names by DNS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsSpec {
-    /// The program that adds and removes TXT records, and its first arguments.
-    pub command: Vec<String>,
-    /// Its environment variables.
-    pub env: BTreeMap<String, EnvValue>,
-    /// The time limit of one call (default 2 min).
-    pub timeout: Duration,
-    /// How long to wait for the records at the zone's name servers (default 5 min).
-    pub propagation: Duration,
-}
-
-/// Whether clients must use HTTPS for the host names of an environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HttpsMode {
-    /// HTTP is redirected as soon as there is a certificate, whichever it is.
-    Required,
-    /// Nothing is redirected.
-    Optional,
 }
 
 /// One repository and its webhook.
@@ -550,193 +451,4 @@ pub enum EnvValue {
     Plain(#[serde(deserialize_with = "wire::text")] String),
     /// A reference to a secret.
     Secret(SecretRef),
-}
-
-/// The build of an image from a checkout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildSpec {
-    /// The kind of build.
-    pub recipe: Recipe,
-    /// The platform that the image must be made for; `None`: the builder's choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub platform: Option<Platform>,
-    /// Paths to remove from the checkout first, relative to it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<String>,
-    /// Files of this host to copy into the checkout.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub overlay: Vec<Overlay>,
-    /// Other repositories to copy into the checkout.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub checkout: Vec<ExtraCheckout>,
-    /// Whether the checkout contains a `.git` folder, for tools that read its history.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub git: bool,
-    /// Whether submodules are checked out.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub submodules: bool,
-    /// Whether files in Git LFS are fetched.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lfs: bool,
-    /// Patterns of the paths that affect the environment; empty: all paths. Not an input of the build.
-    #[serde(skip)]
-    pub paths: Vec<String>,
-    /// The maximum duration of a build. Not an input of the build.
-    #[serde(skip, default = "default_build_timeout")]
-    pub timeout: Duration,
-    /// The maximum time without output of a build. Not an input of the build.
-    #[serde(skip, default = "default_idle_timeout")]
-    pub idle_timeout: Duration,
-    /// What its steps and its script may use and see. No part of a build's inputs.
-    #[serde(skip)]
-    pub bounds: Bounds,
-}
-
-/// What the programs of a build may use and see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The most memory of a step or the script, in bytes; `None`: three quarters of the host's.
-    pub memory: Option<u64>,
-    /// The most processes and threads of a step or the script.
-    pub pids: u32,
-    /// The longest output of a step, in bytes.
-    pub max_output: u64,
-    /// Whether the script runs in namespaces of its own.
-    pub isolation: bool,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { memory: None, pids: 4096, max_output: 8 << 30, isolation: true }
-    }
-}
-
-/// The default of `build.timeout`.
-pub fn default_build_timeout() -> Duration {
-    Duration::from_secs(2 * 60 * 60)
-}
-
-/// The default of `build.idle_timeout`.
-pub fn default_idle_timeout() -> Duration {
-    Duration::from_secs(30 * 60)
-}
-
-/// The two kinds of builds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Recipe {
-    /// Steps, then a final Dockerfile.
-    Dockerfile {
-        /// The final image's context, relative to the checkout.
-        context: String,
-        /// The final Dockerfile, relative to the context.
-        dockerfile: String,
-        /// The stage to build; `None`: the last one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        target: Option<String>,
-        /// Build arguments.
-        args: BTreeMap<String, String>,
-        /// The steps before the final image, in order. Each adds one file to the final context.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        steps: Vec<BuildStep>,
-        /// BuildKit secrets by id (`RUN --mount=type=secret,id=...`).
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        secrets: BTreeMap<String, SecretRef>,
-        /// Further options of the final image's build.
-        #[serde(default, skip_serializing_if = "BuildOptions::is_default")]
-        options: BuildOptions,
-    },
-    /// A team's own script, run in the checkout.
-    Script {
-        /// Program and arguments.
-        command: Vec<String>,
-        /// The image that the script builds; `{build_number}` stands for the number.
-        image: String,
-        /// Environment variables of the script.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        env: BTreeMap<String, EnvValue>,
-    },
-}
-
-/// Options of a build, by compose's names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BuildOptions {
-    /// Images whose layers the builder may reuse. They do not change an image, so they are not input.
-    #[serde(skip)]
-    pub cache_from: Vec<String>,
-    /// The network of `RUN` commands; `None`: the engine's default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
-    /// Labels of the image.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// The size of `/dev/shm` of `RUN` commands, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shm_size: Option<u64>,
-    /// `host:address` lines of `RUN` commands.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub extra_hosts: Vec<String>,
-    /// Whether the builder ignores its cache.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub no_cache: bool,
-    /// Whether the builder asks registries for newer base images.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub pull: bool,
-}
-
-impl BuildOptions {
-    /// Whether none that changes the image is declared.
-    pub fn is_default(&self) -> bool {
-        *self == Self { cache_from: self.cache_from.clone(), ..Self::default() }
-    }
-}
-
-/// Stands for the number of the build in the words of a script and in its image.
-pub const BUILD_NUMBER: &str = "{build_number}";
-
-/// A step before the final image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BuildStep {
-    /// The packed checkout itself (`.tar.gz`/`.tgz`: compressed, `.tar`: plain).
-    Archive {
-        /// The file, relative to the final context.
-        output: String,
-    },
-    /// An image that is built and run once. Its standard output becomes the file.
-    Dockerfile {
-        /// The step's context, relative to the checkout.
-        context: String,
-        /// Its Dockerfile, relative to that context.
-        dockerfile: String,
-        /// The stage to build and run; `None`: the last one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        target: Option<String>,
-        /// Build arguments.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        args: BTreeMap<String, String>,
-        /// The file, relative to the final context.
-        output: String,
-    },
-}
-
-/// A file of this host to copy into the checkout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overlay {
-    /// An absolute path of this host.
-    pub from: PathBuf,
-    /// A path relative to the checkout.
-    pub to: String,
-}
-
-/// Another repository to copy into the checkout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtraCheckout {
-    /// Its URL.
-    pub url: String,
-    /// A branch or a full commit id.
-    pub revision: String,
-    /// A path relative to the checkout.
-    pub to: String,
 }

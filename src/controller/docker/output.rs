@@ -71,9 +71,8 @@ impl Engine {
 pub(super) fn log_query(options: &LogOptions) -> LogsOptions {
     let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
     // The engine takes zero for no limit.
-    let seconds = |at: Option<Timestamp>| {
-        at.map_or(0, |at| i32::try_from(at.as_millis() / 1000).unwrap_or(i32::MAX))
-    };
+    let seconds =
+        |at: Option<Timestamp>| at.map_or(0, |at| i32::try_from(at.as_millis() / 1000).unwrap_or(i32::MAX));
     LogsOptionsBuilder::default()
         .stdout(true)
         .stderr(true)

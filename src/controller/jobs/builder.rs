@@ -7,6 +7,7 @@
 mod activity;
 mod args;
 mod attempts;
+mod error;
 mod image;
 mod inputs;
 mod limits;
@@ -26,14 +27,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::push::Pusher;
-use super::registries::{RATE_LIMITED, Registries, TransferError};
+use super::registries::{RATE_LIMITED, Registries};
 use super::remote::{login_at, remote};
 use crate::context::ContextError;
 use crate::controller::clock::now;
-use crate::controller::docker::{Engine, EngineError};
+use crate::controller::docker::Engine;
 use crate::controller::jobs::{BuildLimits, JobEnd, JobProgress};
 use crate::failpoint::{self, Point};
 use crate::metrics::{MeasuredResult, Metrics};
@@ -41,7 +41,6 @@ use crate::model::build::{BuildKey, BuildRecord, BuildResult, heading_of_log};
 use crate::model::cause::{self, Cause};
 use crate::model::commits::{CommitLine, Comparison};
 use crate::model::desired::{Desired, Image};
-use crate::model::error::chain;
 use crate::model::name::{BranchName, CommitId, Digest, EnvironmentName};
 use crate::model::reference::{ImageRepository, local_path};
 use crate::model::spec::{BuildSpec, Manifest};
@@ -49,6 +48,7 @@ use crate::model::status::Reason;
 use crate::record::{DesiredReader, RecordError, StatusReader, StatusWriter};
 use crate::source::{GitMirror, Remote, SourceError};
 pub(crate) use attempts::BuildAttempts;
+use error::BuildError;
 pub(crate) use inputs::Inputs;
 use log::BuildLog;
 use outputs::Outputs;
@@ -103,123 +103,12 @@ pub(crate) struct Task {
     pub(crate) push: Option<ImageRepository>,
 }
 
-/// The reason why a build made no image.
-enum BuildError {
-    /// Permanent: these inputs cannot be built.
-    Verdict(Reason, String),
-    /// Temporary: the build could not be attempted.
-    Unavailable(Reason, String),
-    /// Git exceeded the time limit of this step, without waiting for any other party.
-    TimedOut(&'static str, String),
-}
-
-impl BuildError {
-    fn failed(message: impl Into<String>) -> Self {
-        Self::Verdict(Reason::BuildFailed, message.into())
-    }
-
-    /// A problem of this host, which does not depend on the inputs.
-    fn not_tried(message: impl Into<String>) -> Self {
-        Self::Unavailable(Reason::BuildFailed, message.into())
-    }
-}
-
-impl BuildError {
-    /// Converts an error that ended the container of a step early.
-    fn of_run(error: EngineError) -> Self {
-        match error.cause() {
-            Cause::Hand | Cause::Host | Cause::Port => Self::not_tried(error.to_string()),
-            _ => Self::from(error),
-        }
-    }
-
-    /// Adds the step in which the error occurred.
-    fn during(self, step: &str) -> Self {
-        let named = |message: String| format!("{step}: {message}");
-        match self {
-            Self::Verdict(reason, message) => Self::Verdict(reason, named(message)),
-            Self::Unavailable(reason, message) => Self::Unavailable(reason, named(message)),
-            Self::TimedOut(step, message) => Self::TimedOut(step, named(message)),
-        }
-    }
-
-    fn log_failure(&self, task: &Task, number: u64) {
-        let environment = &task.environment;
-        match self {
-            Self::Verdict(_, message) => warn!(%environment, build = number, %message, "build failed"),
-            Self::Unavailable(_, message) | Self::TimedOut(_, message) => {
-                warn!(%environment, build = number, %message, "cannot attempt the build");
-            }
-        }
-    }
-}
-
-impl From<SourceError> for BuildError {
-    fn from(error: SourceError) -> Self {
-        let message = chain(&error);
-        if let Some(step) = error.timed_out_alone() {
-            return Self::TimedOut(step, message);
-        }
-        match error {
-            error if error.is_transient() => Self::Unavailable(Reason::SourceUnavailable, message),
-            SourceError::NoSuchCommit { .. } => Self::Verdict(Reason::RevisionNotFound, message),
-            // Both may return in a moment, and the commit is then the same.
-            SourceError::NoSuchBranch { .. } | SourceError::NotARepository { .. } => {
-                Self::Unavailable(Reason::SourceUnavailable, message)
-            }
-            _ => Self::failed(message),
-        }
-    }
-}
-
-impl From<ContextError> for BuildError {
-    fn from(error: ContextError) -> Self {
-        let message = chain(&error);
-        if error.is_full_disk() { Self::not_tried(message) } else { Self::failed(message) }
-    }
-}
-
-impl From<EngineError> for BuildError {
-    fn from(error: EngineError) -> Self {
-        let message = error.to_string();
-        if error.is_no_answer() {
-            return Self::Unavailable(Reason::EngineUnavailable, message);
-        }
-        let cause = cause::of_build(&message);
-        let message = cause::build_words(&message);
-        match cause {
-            Cause::Host | Cause::Engine => Self::Unavailable(Reason::EngineUnavailable, message),
-            Cause::Network | Cause::RateLimit => Self::Unavailable(Reason::RegistryUnavailable, message),
-            Cause::Denied => Self::Unavailable(Reason::RegistryDenied, message),
-            Cause::Hand => Self::not_tried(message),
-            _ => Self::failed(message),
-        }
-    }
-}
-
 /// Returns how long to pause requests to the registries of a build: the push destination and the registries
 /// of the base images. For the latter, the engine does not report the pause that they request.
 fn pause_after(task: &Task, message: &str, registries: &Registries) -> Duration {
     let of_push = task.push.as_ref().and_then(|repository| registries.quiet_for(repository.host()));
     let of_bases = (cause::of_build(message) == Cause::RateLimit).then_some(RATE_LIMITED);
     of_push.max(of_bases).unwrap_or_default()
-}
-
-impl From<RecordError> for BuildError {
-    fn from(error: RecordError) -> Self {
-        Self::not_tried(chain(&error))
-    }
-}
-
-impl From<TransferError> for BuildError {
-    fn from(trouble: TransferError) -> Self {
-        match trouble {
-            TransferError::NotThere(message) | TransferError::NoPlatform(message) => {
-                Self::Unavailable(Reason::RegistryUnavailable, message)
-            }
-            TransferError::Unavailable(reason, message) => Self::Unavailable(reason, message),
-        }
-    }
 }
 
 /// Runs blocking file operations outside the async threads.
@@ -548,79 +437,6 @@ fn verdict(
             let message = log.redacted(&message);
             log.line(&format!("cannot be attempted: {message}"));
             Err(BuildError::TimedOut(step, message))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unreachable_registry_is_a_temporary_build_failure() {
-        for message in [
-            "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do request: \
-             Head \"http://localhost:1/v2/x/manifests/latest\": dial tcp 127.0.0.1:1: connect: connection refused",
-            "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
-            "toomanyrequests: You have reached your pull rate limit",
-        ] {
-            let error = BuildError::from(EngineError::Refused(message.to_owned()));
-            assert!(matches!(error, BuildError::Unavailable(Reason::RegistryUnavailable, _)), "{message}");
-        }
-    }
-
-    #[test]
-    fn only_a_local_git_step_can_time_out_permanently() {
-        let timed_out = |step| {
-            let (remote, after) = ("/srv/site.git".to_owned(), Duration::from_secs(600));
-            BuildError::from(SourceError::TimedOut { step, remote, after })
-        };
-        assert!(matches!(timed_out("list a tree"), BuildError::TimedOut("list a tree", _)));
-        assert!(matches!(timed_out("fetch"), BuildError::Unavailable(Reason::SourceUnavailable, _)));
-    }
-
-    #[test]
-    fn a_full_disk_or_a_missing_branch_is_a_temporary_build_failure() {
-        let full = || std::io::Error::from_raw_os_error(28);
-        let packing = ContextError::Output { source: full() };
-        let step = EngineError::Refused(format!("cannot write the step's output: {}", full()));
-        let (remote, branch) = ("/srv/site.git".to_owned(), BranchName::new("dev").unwrap());
-        for error in [
-            BuildError::from(packing),
-            BuildError::from(step),
-            BuildError::from(SourceError::NoSuchBranch { remote: remote.clone(), branch }),
-            BuildError::from(SourceError::NotARepository { remote }),
-        ] {
-            assert!(matches!(error, BuildError::Unavailable(..)));
-        }
-        let refused = ContextError::NotAFile { path: "Dockerfile".into() };
-        assert!(matches!(BuildError::from(refused), BuildError::Verdict(Reason::BuildFailed, _)));
-    }
-
-    #[test]
-    fn a_registry_denial_is_a_temporary_build_failure() {
-        for message in [
-            "failed to load cache key: pulling from host x failed with status code [manifests latest]: 401 Unauthorized",
-            "Head \"http://localhost:5000/v2/x/manifests/latest\": no basic auth credentials",
-            "failed to load cache key: rpc error: code = FailedPrecondition desc = the password for the registry x",
-            "failed to resolve source metadata: unexpected status: 403 Forbidden",
-            "pull access denied for nowhere, repository does not exist or may require 'docker login'",
-        ] {
-            let error = BuildError::from(EngineError::Refused(message.to_owned()));
-            assert!(matches!(error, BuildError::Unavailable(Reason::RegistryDenied, _)), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_failing_build_command_is_a_permanent_failure() {
-        for message in [
-            "executor failed running [/bin/sh -c curl x || echo dial tcp]: exit code: 1",
-            "The command '/bin/sh -c wget i/o timeout' returned a non-zero code: 1",
-            "manifest for nowhere:1 not found: manifest unknown: manifest unknown",
-            "COPY failed: file not found in build context or excluded by .dockerignore: stat absent",
-        ] {
-            let error = BuildError::from(EngineError::Refused(message.to_owned()));
-            assert!(matches!(error, BuildError::Verdict(Reason::BuildFailed, _)), "{message}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The decision what to announce, and how messages are grouped and retried.
 
+use std::time::Duration;
+
 use super::announce::{AnnouncedFacts, AnnouncedState, GRACE, announce, grace};
 use super::commit::{self, Phase};
 use super::group::{FLOOD, group, to_group};
