@@ -1,8 +1,8 @@
 //! Certificates from an ACME authority (RFC 8555), such as Let's Encrypt, for the names of the proxy.
 //!
-//! [`Acme`] keeps a certificate for the names of each environment and of the web page: it proves them, orders, renews, and remembers
-//! failures across restarts, so that a restart never asks for anything that it has. Its user tells it the
-//! names ([`Acme::want`]) and serves the result ([`Acme::pairs`]). Each host has its own account and keys.
+//! [`Acme`] keeps a certificate for the names of each environment and of the web page. It proves the names, orders,
+//! renews, and remembers failures across restarts, so that a restart never asks for anything that it has. Its user
+//! passes the names ([`Acme::want`]) and serves the result ([`Acme::pairs`]). Hosts share neither accounts nor keys.
 //!
 //! - HTTP-01 needs no file for each token: the proxy answers `TOKEN.THUMBPRINT` at one constant location.
 //! - DNS-01 runs the user's command, and is the only way to prove a wildcard.

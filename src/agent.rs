@@ -65,7 +65,7 @@ pub struct AgentOptions {
     pub ca: Option<PathBuf>,
     /// The policy file; `None`: `policy.toml` in the folder, if it exists.
     pub policy: Option<PathBuf>,
-    /// The port of the loopback address where the engine finds the registry; zero: any.
+    /// The port on the loopback address at which the engine reaches the registry; zero: any.
     pub registry_port: u16,
     /// How often every environment is reconciled even without a wakeup.
     pub resync: Duration,

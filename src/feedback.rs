@@ -1,4 +1,4 @@
-//! Tells forges and people what happens: delivers the items of the record's outbox.
+//! Informs forges and people: delivers the items of the record's outbox.
 //!
 //! [`spawn`] starts one lane per target of the manifest. Nothing else waits for a lane, and a lane never changes
 //! the desired state.

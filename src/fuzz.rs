@@ -193,7 +193,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value
     assert_eq!(again.as_ref(), Ok(value));
 }
 
-// --- what other processes say -----------------------------------------------------------------------
+// --- answers of other processes ---------------------------------------------------------------------
 
 /// One line of the link between a controller and an agent, in both directions.
 pub fn link(data: &[u8]) {

@@ -174,7 +174,7 @@ pub fn followed(folder: &Path) -> Result<Option<FollowedManifest>, LoadError> {
     Ok(read_files(folder)?.manifest.followed)
 }
 
-/// Checks the manifest of a commit in a folder of its own.
+/// Checks the manifest of a commit in its folder.
 ///
 /// # Errors
 /// [`LoadError`], with all problems at once.
@@ -190,7 +190,7 @@ pub fn followed_dir(folder: &Path) -> PathBuf {
     folder.join(FOLLOWED)
 }
 
-/// Where the link to the manifest in force leads, relative to [`followed_dir`]; `None`: there is none yet.
+/// The target of the link to the manifest in force, relative to [`followed_dir`]; `None`: there is no link yet.
 pub fn in_force(folder: &Path) -> Option<PathBuf> {
     std::fs::read_link(followed_dir(folder).join(CURRENT)).ok()
 }

@@ -20,7 +20,7 @@ const LONGEST: u64 = 8 * 1024;
 pub(super) enum Leads {
     /// Every address of the name answers with this host's account.
     Here,
-    /// It cannot be told: a host behind a router may not reach its own public address. A sentence.
+    /// Unknown: a host behind a router may not reach its own public address. A sentence.
     Perhaps(String),
     /// It does not; a sentence.
     Elsewhere(String),
@@ -45,7 +45,7 @@ pub(super) async fn leads_here(name: &str, port: u16, thumbprint: &str, server: 
                     "{name} does not lead to this host: DNS has {list}, and {address} {what}"
                 ));
             }
-            // Authorities try IPv6 first, and there is no address translation that could be in the way.
+            // Authorities try IPv6 first, which no address translation can hinder.
             ProbeAnswer::Refused if address.is_ipv6() => {
                 return Leads::Elsewhere(format!(
                     "{name} has the IPv6 address {address}, where nobody listens on port {port}; authorities try \
@@ -105,7 +105,7 @@ fn judge(answer: &str, expected: &str) -> ProbeAnswer {
     match status {
         200 if body.trim_end() == expected => ProbeAnswer::Own,
         200 => ProbeAnswer::Other("answers the challenge with other words".to_owned()),
-        // An authority follows redirects; where to is not for this check.
+        // An authority follows redirects. This check does not follow them.
         301..=308 => ProbeAnswer::Nothing(format!("it redirects ({status})")),
         0 => ProbeAnswer::Other("does not speak HTTP".to_owned()),
         status => ProbeAnswer::Other(format!("answers the challenge with {status}")),

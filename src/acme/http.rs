@@ -90,7 +90,7 @@ impl HttpClient for Http {
     }
 }
 
-/// The authority gave no answer, or none of its own.
+/// The authority gave no answer, or a proxy answered in its place.
 #[derive(Debug)]
 pub(super) struct Unreachable(String);
 

@@ -136,7 +136,7 @@ impl Acme {
         round.run(wanted, &|update| self.update(update, changed)).await
     }
 
-    /// Changes the state, and tells if that changed anything that the proxy serves or somebody reads.
+    /// Changes the state, and calls `changed` if the proxy serves, or somebody reads, any of what changed.
     fn update(&self, update: AcmeState, changed: &(impl Fn() + Send + Sync)) {
         let mut state = self.state();
         let chains =

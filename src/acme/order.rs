@@ -85,7 +85,7 @@ fn short(problem: &Problem) -> &str {
     kind.rsplit(':').next().unwrap_or(kind)
 }
 
-/// What the authority said, without its namespaces and without control characters.
+/// The authority's error, without its namespaces and without control characters.
 pub(super) fn words(problem: &Problem) -> String {
     let mut text = problem.detail.clone().unwrap_or_else(|| "no reason given".to_owned());
     for sub in &problem.subproblems {

@@ -28,7 +28,7 @@ pub(super) async fn addresses(name: &str, server: Option<SocketAddr>) -> Result<
         let found = tokio::time::timeout(DEADLINE * 3, tokio::net::lookup_host((name, PORT))).await;
         return match found {
             Ok(Ok(found)) => Ok(found.map(|socket| socket.ip()).collect()),
-            // The system does not tell "no such name" from other errors.
+            // The system does not distinguish "no such name" from other errors.
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         };

@@ -28,7 +28,7 @@ const NO_ADVICE: Duration = Duration::from_secs(6 * 60 * 60);
 const UNREACHABLE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(30 * 60));
 /// A refusal of the authority that holds for one set of names holds up all others for this long at most.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60 * 60);
-/// Several certificates within this time are told together, because each telling reloads the proxy.
+/// Several certificates within this time are announced together, because each announcement reloads the proxy.
 const GATHER: Duration = Duration::from_secs(5);
 /// No certificate was issued by this version of abide before this time, so an earlier clock is wrong:
 /// 2026-01-01.

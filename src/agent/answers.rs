@@ -37,7 +37,7 @@ impl Answers {
         let answers = self.clone();
         self.tasks.spawn(async move {
             let Ask { id, environment, question } = ask;
-            // Commands of people last long, and have permits of their own.
+            // Commands of people last long, and have separate permits.
             let _permit = match question {
                 Question::Attach { .. } => None,
                 Question::Plan | Question::Usage | Question::Logs(_) => Some(answers.permits.acquire().await),

@@ -64,8 +64,8 @@ pub(super) struct ReporterState {
     changed: BTreeSet<EnvironmentName>,
     /// The leftovers in the last report.
     left: Option<LeftThere>,
-    /// Whether this host runs what the controller assigned in this session. Until then, nobody can tell what
-    /// is left.
+    /// Whether this host runs what the controller assigned in this session. Until then, the leftovers are
+    /// unknown.
     is_settled: bool,
 }
 

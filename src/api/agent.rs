@@ -1,4 +1,4 @@
-//! Requests of agents: processes on other hosts that connect with a token of their own.
+//! Requests of agents: processes on other hosts, each with its token.
 
 mod answers;
 mod attach;

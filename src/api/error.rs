@@ -44,7 +44,7 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
-    /// A page of another site sent the request, or something that is no browser.
+    /// A page of another site sent the request, or a client other than a browser.
     pub(super) fn another_site() -> Self {
         let message = "this request was not sent by a page of abide, so nothing was done: open the page and send its \
                        form again. Behind a proxy, `[page] url` in the manifest has to be the address in the browser";

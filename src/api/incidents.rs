@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The same for a certificate of an authority, which abide renews long before.
 const SOON_IF_RENEWED: Duration = Duration::from_secs(24 * 60 * 60);
-/// The age beyond which a rejection or a failed job is no news, such as after an upgrade.
+/// The age beyond which a rejection or a failed job is not announced, such as after an upgrade.
 const OLD: Duration = Duration::from_secs(60 * 60);
 
 /// Keeps the outbox informed until stopped.

@@ -116,7 +116,7 @@ fn jobs(page: &mut MetricSnapshot, jobs: &[JobView]) {
     }
     page.gauge("abide_job_failed", "1 if the last ended run of a job failed or was missed.");
     for job in jobs {
-        // A skipped run has no result of its own: an earlier run goes on.
+        // A skipped run has no result, because an earlier run continues.
         let ended = |run: &&JobRunView| run.result.is_settled() && run.result != JobResult::Skipped;
         if let Some(run) = job.runs.iter().find(ended) {
             let labels = [("job", job.name.as_str()), ("environment", job.environment.as_str())];

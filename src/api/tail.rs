@@ -23,7 +23,7 @@ const PIECE: usize = 64 * 1024;
 /// The part at the end of the file to search for the last lines, in bytes.
 const TAIL: u64 = 8 << 20;
 
-/// Where to begin.
+/// The position to begin at.
 #[derive(Clone, Copy)]
 pub(super) enum Start {
     /// At this byte.

@@ -29,7 +29,7 @@ const PART_WITHIN: Duration = Duration::from_secs(30);
 
 /// `GET /api/v1/export`
 pub(super) async fn export(State(api): State<ApiState>) -> Result<Response, ApiError> {
-    // An error before the first part has an answer of its own.
+    // An error before the first part gets an ordinary answer.
     api.desired.try_read()?;
     let (parts, body) = mpsc::channel(WAITING_PARTS);
     tokio::task::spawn_blocking(move || {

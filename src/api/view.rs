@@ -258,7 +258,7 @@ impl EnvironmentFacts<'_> {
     }
 
     /// Adjusts the status while a newer commit waits for its checks. A held environment keeps its status, and so
-    /// does one with a problem of its own.
+    /// does one with a problem.
     fn with_checks(&self, settled: StatusView) -> StatusView {
         let Some(unchecked) = self.unchecked().filter(|_| self.desired.hold.is_none()) else {
             return settled;

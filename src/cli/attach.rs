@@ -128,7 +128,7 @@ fn show(messages: Vec<AttachOutput>) -> Result<Option<AttachOutput>, CliError> {
     Ok(None)
 }
 
-/// Reads standard input in a thread of its own, which the process does not wait for: a read that blocks cannot be
+/// Reads standard input in a thread that the process does not wait for: a read that blocks cannot be
 /// ended.
 fn read_input() -> mpsc::Receiver<AttachInput> {
     let (typed, input) = mpsc::channel(4);

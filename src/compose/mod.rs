@@ -127,7 +127,7 @@ pub(crate) struct Converted {
     pub(crate) files: BTreeMap<String, String>,
     /// The services, in order.
     pub(crate) services: Vec<ConvertedService>,
-    /// The daemon's variables that hold secrets, and where their values are now.
+    /// The daemon's variables that hold secrets, and the present places of their values.
     pub(crate) secrets: BTreeMap<String, String>,
     /// Services that are off, with their profiles.
     pub(crate) off: BTreeMap<String, String>,

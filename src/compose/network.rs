@@ -170,7 +170,7 @@ pub(super) fn real_name(project: &ComposeProject, network: &str) -> String {
     }
 }
 
-/// Tells how to create a network that has options. Returns whether it is internal.
+/// Adds the command that creates a network with options. Returns whether it is internal.
 fn prepare(draft: &mut EnvironmentDraft, project: &ComposeProject, network: &str, real: &str) -> bool {
     let Some(declared) = project.declared(&project.networks, network) else { return false };
     if declared.get("external").is_some_and(|it| it.flag() != Some(false)) {

@@ -26,7 +26,7 @@ const OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
 /// The niceness of what runs first.
 const FIRST: i32 = -20;
 
-/// Whether this process may make mounts without a user namespace of its own.
+/// Whether this process may make mounts without a new user namespace.
 pub(super) fn may_mount() -> bool {
     let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
     capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))

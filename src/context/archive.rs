@@ -9,13 +9,13 @@ use tar::{EntryType, Header};
 
 /// The unit of a tar, in bytes.
 const BLOCK: usize = 512;
-/// The longest name or link target of its own entry; Linux takes 4,096 bytes.
+/// The longest name or link target in a separate entry; Linux takes 4,096 bytes.
 const LONGEST_NAME: u64 = 64 << 10;
 /// The most of the extended records of one entry.
 const LONGEST_RECORDS: u64 = 1 << 20;
 /// Headers of names and records for each entry: its name, its link target, its records, those of all.
 const HEADERS_FOR_ENTRY: usize = 4;
-/// Where a block of a sparse file's map says whether another follows.
+/// The offset of the byte in a block of a sparse file's map that announces another block.
 const MORE_OF_FIRST: usize = 482;
 /// The same in the blocks after the first.
 const MORE_OF_NEXT: usize = 504;
@@ -23,7 +23,7 @@ const MORE_OF_NEXT: usize = 504;
 /// Reads the entries of a tar up to its end or the end of `archive`, and counts them.
 ///
 /// # Errors
-/// If it is no tar, is cut off, has more than `most` entries, or a header announces more than any name
+/// Fails if it is not a tar, is cut off, has more than `most` entries, or a header announces more than any name
 /// or record needs.
 pub(super) fn count_entries(archive: &mut impl Read, most: usize) -> io::Result<usize> {
     let (mut entries, mut headers) = (0, 0);
@@ -197,7 +197,7 @@ mod tests {
         archive.extend(padded(&[b'n'; 600]));
         archive.extend(header(EntryType::Regular, 3));
         archive.extend(padded(b"abc"));
-        // The records say a size that the header cannot.
+        // The records contain a size that the header cannot.
         archive.extend(header(EntryType::XHeader, 12));
         archive.extend(padded(b"12 size=700\n"));
         archive.extend(header(EntryType::Regular, 0));

@@ -10,7 +10,7 @@ use crate::model::name::{ContainerName, EnvironmentName};
 /// The labels by which compose knows its containers.
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
-/// Set on containers of `compose run`, which are no services.
+/// Set on containers of `compose run`, which do not belong to a service.
 const ONE_OFF: &str = "com.docker.compose.oneoff";
 
 /// How long a container may take to stop before the engine kills it. It is longer than most programs need.

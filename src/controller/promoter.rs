@@ -200,7 +200,7 @@ impl Promoter {
     }
 }
 
-/// The recorded image, if `status` says that it runs and is ready.
+/// The recorded image, if it runs and is ready according to `status`.
 fn healthy(desired: Desired, status: &Status, is_here: bool) -> Option<Healthy> {
     let is_current = status.observed_generation == desired.entry.generation && desired.hold.is_none();
     let image = desired.entry.image.clone()?;

@@ -181,7 +181,7 @@ impl ServiceResponse {
         let text = Redactor::new(&self.hidden).redacted(&text);
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Pages for browsers say nothing that helps.
+        // Pages for browsers contain nothing that helps.
         if line.is_empty() || line.starts_with('<') {
             String::new()
         } else {

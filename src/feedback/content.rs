@@ -3,7 +3,7 @@
 use crate::model::desired::{Image, Origin};
 use crate::model::outbox::{Announcement, Message, Mood, ReportedVersion, Subject};
 
-/// The longest reason, in bytes: the end of a program's output says most, and a message is not a log.
+/// The longest reason, in bytes: the end of a program's output is its most useful part, and a message is not a log.
 const LONGEST_REASON: usize = 1500;
 
 /// The content of a message. Every text in it may come from a stranger.

@@ -53,7 +53,7 @@ fn refused(error: SendError) -> DeliveryRefusal {
         SendError::NotAllowed(why) => {
             DeliveryRefusal::denied(format!("{why}: add `allow_private = true` if that is intended"))
         }
-        // A long answer says nothing about whether the next one is.
+        // The next answer may be shorter.
         SendError::Failed(_) | SendError::Late(_) | SendError::TooLong(_) => {
             DeliveryRefusal::passing(error.to_string())
         }

@@ -57,7 +57,7 @@ async fn transact(envelope: &MailEnvelope) -> Result<(), DeliveryRefusal> {
     let features = session.hello().await?;
     let offers = |feature: &str| features.iter().any(|line| line.eq_ignore_ascii_case(feature));
     if !offers("STARTTLS") {
-        // Only this host hears what is sent to itself.
+        // Nobody else receives what this host sends to itself.
         if crate::tls::client::is_local(&host) && envelope.login.is_none() {
             return session.mail(envelope, &features).await;
         }

@@ -33,7 +33,7 @@ pub enum AttachedCommand {
         /// Program and arguments.
         command: Vec<String>,
     },
-    /// A container of its own, of the recorded image.
+    /// A new container of the recorded image.
     Run {
         /// The program; `None`: that of the environment.
         #[serde(default)]

@@ -316,7 +316,7 @@ pub enum EndedBy {
     Hand,
     /// It ended while the engine or abide was down.
     Absence,
-    /// The host ran out of memory, although the container has no limit of its own.
+    /// The host ran out of memory, although the container has no limit.
     Host,
     /// A signal that was not sent through the engine: from a process of the host, or from the container
     /// itself.

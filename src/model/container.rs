@@ -166,7 +166,7 @@ impl ContainerOptions {
         own.into_iter().chain(revision).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// The engine's own network that it uses, `host` or `none`; `None`: it has one of its own.
+    /// The engine's own network that it uses, `host` or `none`; `None`: it uses a network of abide.
     pub fn network_mode(&self) -> Option<&str> {
         self.run.settings.network_mode()
     }

@@ -33,7 +33,7 @@ pub struct Desired {
     /// [`Self::UNCHECKED_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<Hint>,
-    /// Announced pushes that made no generation of their own, because another push came first. A later generation
+    /// Announced pushes without a generation, because another push came first. A later generation
     /// contains them. Oldest first, at most [`Self::OVERTAKEN_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overtaken: Vec<OvertakenPush>,
@@ -109,7 +109,7 @@ impl Desired {
     pub const BAD_KEPT: usize = 20;
     /// The maximum number of announced pushes that wait for their checks.
     pub const UNCHECKED_KEPT: usize = 20;
-    /// The maximum number of pushes that are kept without a generation of their own.
+    /// The maximum number of pushes that are kept without a generation.
     pub const OVERTAKEN_KEPT: usize = 50;
 
     /// The record of an environment without any recorded change.
@@ -159,7 +159,7 @@ impl Desired {
         self.bad.drain(..surplus);
     }
 
-    /// Records a push that makes no generation of its own. Beyond [`Self::OVERTAKEN_KEPT`], the person with the most
+    /// Records a push that makes no generation. Beyond [`Self::OVERTAKEN_KEPT`], the person with the most
     /// of them loses the oldest one, so a burst of one person hides nobody else.
     pub fn overtake(&mut self, by: &str, at: Timestamp) {
         self.overtaken.push(OvertakenPush { by: by.to_owned(), at });
@@ -374,7 +374,7 @@ pub struct Hint {
     pub at: Timestamp,
 }
 
-/// An announced push that made no generation of its own.
+/// An announced push without a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OvertakenPush {
     /// The announcer, as in [`Hint::by`].

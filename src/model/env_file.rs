@@ -34,7 +34,7 @@ pub struct InvalidEnvFile {
 
 /// Adds the variables of a file to `all`: lines of `NAME=value` and comments. A value may be quoted; without
 /// quotes or in double quotes, `$NAME`, `${NAME}` and `${NAME:-default}` stand for earlier variables. A name
-/// without a value is left out: abide passes on no variables of its own.
+/// without a value is left out: abide does not pass on its variables.
 ///
 /// # Errors
 /// Returns [`InvalidEnvFile`], which names the line.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::remote_url::{GitTransport, RemoteUrl};
 use super::spec::SecretRef;
 
-/// Where abide reports the state of commits.
+/// The forge to which abide reports the state of commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgeSpec {
     /// The software.
@@ -73,7 +73,7 @@ impl ForgeKind {
     /// names that can be known.
     pub fn api_of(self, url: &str) -> Option<&'static str> {
         let host = RemoteUrl::parse(url).ok()?.host()?;
-        // The port of ssh says nothing about the API.
+        // The port of ssh is unrelated to the API's.
         match (self, host.split(':').next()?) {
             (Self::Github, "github.com" | "ssh.github.com") => Some("https://api.github.com"),
             (Self::Gitlab, "gitlab.com" | "altssh.gitlab.com") => Some("https://gitlab.com/api/v4"),

@@ -72,7 +72,7 @@ pub struct FrontSeen {
 /// The containers that the front may still send requests to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyTargets {
-    /// It cannot be told which, so it may be any.
+    /// Unknown, so it may be any.
     #[default]
     Any,
     /// These and no others, by id.

@@ -58,7 +58,7 @@ impl MemberState {
         };
         let Some(status) = status.filter(is_current) else { return Self::default() };
         let is_well = matches!(status.condition, Condition::Ready | Condition::Held | Condition::RolledBack);
-        // A hold and a rollback have reasons of their own. Of a container that was seen ready, none runs then.
+        // A hold and a rollback have separate reasons. No container that was seen ready runs then.
         let is_completed = match status.condition {
             Condition::Ready => status.reason == Reason::Completed,
             _ => is_well && status.running.is_none(),
@@ -122,7 +122,7 @@ impl Manifest {
 
 impl EnvironmentSpec {
     /// The network of its containers: that of its group, or the managed network. Replicas stay on the managed one,
-    /// where an environment without replicas would be.
+    /// like an environment without replicas.
     pub fn network(&self, managed: &NetworkName) -> NetworkName {
         let group = self.group.as_ref().filter(|_| self.replica.is_none());
         group.map_or_else(|| managed.clone(), |group| managed.of_group(group))

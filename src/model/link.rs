@@ -340,8 +340,8 @@ impl ReportCursor {
         self.instance == report.instance && (self.epoch, self.sequence) >= (report.epoch, report.sequence)
     }
 
-    /// Whether `event` of the same instance happened after everything that was received, although its number says
-    /// otherwise: its record was replaced by an older copy of itself.
+    /// Whether `event` of the same instance happened after everything that was received, although its number is
+    /// smaller: its record was replaced by an older copy of itself.
     pub fn precedes(&self, event: &Event) -> bool {
         let is_numbered_before =
             event.sequence < self.event || event.sequence == self.event && event.count <= self.count;

@@ -25,8 +25,8 @@ pub struct Memory {
     /// The last good generation with another image than [`Self::good`]: the rollback target if the current
     /// one crashes soon after it became ready.
     pub before: Option<Good>,
-    /// A container that became ready beside the one that serves, and that the front was told to pass
-    /// traffic to. It becomes [`Self::good`] once the front is seen to.
+    /// A container that became ready beside the one that serves, and to which the front was asked to
+    /// pass traffic. It becomes [`Self::good`] once the front does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Good>,
     /// Containers that abide stopped, and when: their end is not their own doing.

@@ -406,7 +406,7 @@ pub struct Projection {
 /// A deployment on a forge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
-    /// The generation that it shows: each generation of a commit is a deployment of its own.
+    /// The generation that it shows: each generation of a commit is a separate deployment.
     pub generation: Generation,
     /// Its id on the forge; `None` while it is being created.
     #[serde(default, skip_serializing_if = "Option::is_none")]

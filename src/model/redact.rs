@@ -14,7 +14,7 @@ const SHORTEST_LINE: usize = 6;
 const SHORTEST_BASE64: usize = 8;
 /// A shorter part of an address occurs in any text by chance.
 const SHORTEST_PART: usize = 8;
-/// A part of an address that is no ordinary word, even without a digit.
+/// A part of an address that is not an ordinary word, even without a digit.
 const LONG_PART: usize = 16;
 /// Replaces a secret.
 const MARK: &str = "[redacted]";

@@ -207,7 +207,7 @@ impl TaggedImage {
         self.digest.as_ref()
     }
 
-    /// The tag that keeps one pushed image in its registry. Each image has its own tag, so that the
+    /// The tag that keeps one pushed image in its registry. No two images share a tag, so that the
     /// registry's garbage collection never removes a deployed image.
     pub fn keeping(repository: ImageRepository, id: &Digest) -> Self {
         Self { repository, tag: pushed_tag(id), digest: None }

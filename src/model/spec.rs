@@ -99,7 +99,7 @@ impl Manifest {
 }
 
 impl Manifest {
-    /// What the record's outbox sends where.
+    /// The receivers of the record's outbox.
     pub fn outbox_rules(&self) -> OutboxRules {
         let channels = self.channels.iter().map(|(name, spec)| (name.clone(), spec.rule()));
         let forges = self.environments.keys().filter_map(|name| {
@@ -225,7 +225,7 @@ pub struct RepositorySpec {
     pub webhook: Option<WebhookSpec>,
     /// The interval of polling branch heads; zero: never. Default 60 s.
     pub poll: Duration,
-    /// Where abide reports the state of commits; `None`: nowhere.
+    /// The forge to which abide reports the state of commits; `None`: none.
     pub forge: Option<ForgeSpec>,
 }
 

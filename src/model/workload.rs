@@ -131,8 +131,8 @@ impl Workload {
         &self.options.name
     }
 
-    /// A hash of everything whose change replaces the replicas. Each replica carries it, so that versions are told
-    /// apart.
+    /// A hash of everything whose change replaces the replicas. Each replica carries it as the mark of its
+    /// version.
     pub fn version(&self) -> String {
         #[derive(Serialize)]
         struct WorkloadVersion<'a> {
@@ -257,7 +257,7 @@ pub struct SeenWorkload {
     pub failures: Vec<TaskFailure>,
     /// When the oldest ready replica was started.
     pub started_at: Option<Timestamp>,
-    /// Where ready replicas are reached, or run.
+    /// The nodes of ready replicas, with the ports that reach them.
     pub endpoints: Vec<Endpoint>,
     /// The addresses at which replicas of any version answer, if each has a port of its own. During an update, both
     /// versions serve.
@@ -355,12 +355,12 @@ impl TaskFailureKind {
     }
 }
 
-/// Where a replica runs.
+/// The place of a replica.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The host name of the node.
     pub node: String,
-    /// The port that the node publishes for it; `None`: none of its own.
+    /// The port that the node publishes for it; `None`: none for this replica.
     pub port: Option<u16>,
 }
 

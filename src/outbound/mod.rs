@@ -143,7 +143,7 @@ impl Client {
     /// Sends a request and reads the whole answer. Follows redirects to the same scheme, host and port.
     ///
     /// # Errors
-    /// Returns [`SendError`] if there is no complete answer. An answer of any status is no error.
+    /// Returns [`SendError`] if there is no complete answer. An answer of any status counts as a success.
     pub async fn send(&self, request: Request) -> Result<FullResponse, SendError> {
         let (deadline, longest) = (request.deadline, request.longest_answer);
         let answer = async { read(self.follow(request).await?.response, longest).await };

@@ -147,7 +147,7 @@ fn mounts(items: &[Mount]) -> String {
     words(&items.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-/// The mounts as `spec` compares them. If the engine mounted a volume of its own at one of the image's
+/// The mounts as `spec` compares them. If the engine mounted a new volume at one of the image's
 /// `VOLUME` lines, as it did for earlier versions of abide, that counts like a requested mount.
 fn seen_mounts(spec: &ContainerSpec, seen: &ObservedMounts) -> Vec<Mount> {
     let is_asked = |path: &AbsolutePath| seen.asked.iter().any(|mount| mount.target() == path);

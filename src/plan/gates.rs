@@ -86,7 +86,7 @@ pub fn series<'a>(history: impl IntoIterator<Item = &'a Entry>, generation: Gene
 pub struct Passage {
     /// Its kept generations, newest first.
     pub history: Vec<Entry>,
-    /// Its pushes without a generation of their own.
+    /// Its pushes without a generation.
     pub overtaken: Vec<OvertakenPush>,
 }
 

@@ -76,7 +76,7 @@ pub struct Intent {
     pub bad: Vec<Bad>,
     /// Whether a rollback from this generation is already proposed to the deciding record.
     pub proposed: bool,
-    /// Where its images come from.
+    /// The source of its images.
     pub supply: SupplyKind,
     /// Whether images may come from a registry.
     pub may_pull: bool,

@@ -141,7 +141,7 @@ pub(super) fn rollback_status(refused: &RefusedOptions, verdict: &PlannedStatus)
 pub(super) fn led_here(intent: &Intent) -> Option<String> {
     let entry = &intent.entry;
     entry.origin.filter(|origin| *origin == Origin::AutomaticRollback)?;
-    // A member that only went back with its group has no failure of its own.
+    // A member that only went back with its group did not fail.
     let is_of_it = |bad: &&Bad| entry.together.is_empty() || bad.at == entry.at;
     let message = intent.bad.last().filter(is_of_it).map(|bad| bad.message.clone());
     let note = || entry.note.clone();

@@ -228,8 +228,8 @@ impl Backup {
         }
     }
 
-    /// Reads the environments, one at a time, each with the length of its text. An unreadable one is an error
-    /// of its own.
+    /// Reads the environments, one at a time, each with the length of its text. Each unreadable one is a
+    /// separate error.
     ///
     /// # Errors
     /// The error of `each`, or of the file.

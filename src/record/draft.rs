@@ -24,9 +24,9 @@ pub(super) struct RecordDraft<'a> {
     pub(super) counters: Counters,
     lines: Vec<BatchLine>,
     wakeups: Vec<Wakeup>,
-    /// What goes where; `None`: nothing is derived.
+    /// The rules of the outbox; `None`: nothing is derived.
     rules: Option<Arc<OutboxRules>>,
-    /// Whether it restores what was written before, so that it is no new write.
+    /// Whether it restores what was written before, so that it does not count as a new write.
     is_repair: bool,
 }
 
@@ -46,7 +46,7 @@ impl<'a> RecordDraft<'a> {
         Self { store, gate, counters, lines: Vec::new(), wakeups: Vec::new(), rules: None, is_repair: false }
     }
 
-    /// A draft that restores what was written before: it gets no number of its own.
+    /// A draft that restores what was written before: it gets no new number.
     pub(super) fn repairing(store: &'a RecordStore) -> Self {
         Self { is_repair: true, ..Self::new(store) }
     }

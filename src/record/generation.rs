@@ -46,7 +46,7 @@ fn highest_seen(draft: &RecordDraft<'_>, environment: &EnvironmentName) -> Resul
     Ok(status.map(|status| status.observed_generation).unwrap_or_default())
 }
 
-/// Writes the current entry into history, where it stays after the next generation.
+/// Writes the current entry into history, which keeps it after the next generation.
 pub(super) fn put(draft: &mut RecordDraft<'_>, desired: &Desired) -> Result<(), RecordError> {
     let key = keys::numbered(&desired.environment, desired.entry.generation.0);
     draft.put(DocumentKind::History, key, &desired.entry)

@@ -1,4 +1,4 @@
-//! Keeps the record's id in a file of its own. abide recognizes its containers, volumes and images by this id,
+//! Keeps the record's id in a separate file. abide recognizes its containers, volumes and images by this id,
 //! so that a daemon that lost the store and its backup file neither duplicates nor abandons them.
 
 use std::fs::{self, File, OpenOptions};

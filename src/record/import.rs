@@ -163,7 +163,7 @@ fn check(backup: &Backup) -> Result<(), WriteError> {
     backup.environments(each)
 }
 
-/// Puts the file of a long import where the next open finds it.
+/// Puts the file of a long import at the path that the next open reads.
 fn begin(shared: &RecordInner, spool: ImportSpool) -> Result<Backup, WriteError> {
     let (home, path) = (shared.store.home(), shared.store.home().join(UNDER_WAY));
     let put = || -> io::Result<()> {

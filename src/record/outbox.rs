@@ -48,7 +48,7 @@ struct Raised {
 }
 
 impl Raised {
-    /// The announcement of its end. An approval that came, or is no longer needed, is no news.
+    /// The announcement of its end. The end of a wait for an approval is not announced.
     fn end(&self, at: Timestamp) -> Option<Announcement> {
         if self.is_silent || self.news == News::WaitingForApproval {
             return None;

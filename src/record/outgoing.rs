@@ -134,7 +134,7 @@ pub(super) fn post(
         let waiting = waiting_for(draft, &target)?;
         let is_pending = withdraw_pending(draft, announcement, &waiting);
         let Some(news) = rule.takes(announcement) else { continue };
-        // A problem that nobody was told about needs no end, but a new version may still be news.
+        // A problem that was not announced needs no end, but a new version may still be news.
         let news = match (is_pending, announcement.also) {
             (false, _) => news,
             (true, Some(also)) if rule.on.contains(&also) => also,

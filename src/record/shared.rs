@@ -51,7 +51,7 @@ pub(super) struct RecordInner {
     pub(super) tokens: watch::Sender<u64>,
     /// Rises with every change of an outgoing item.
     pub(super) outgoing: watch::Sender<u64>,
-    /// What goes where; `None` until the daemon sets it.
+    /// The rules of the outbox; `None` until the daemon sets them.
     pub(super) rules: RwLock<Option<Arc<OutboxRules>>>,
     /// Until when nothing is sent to a target. Not on disk: a restarted daemon tries again.
     pub(super) pauses: RwLock<BTreeMap<OutboxTarget, Timestamp>>,
@@ -108,12 +108,12 @@ impl RecordInner {
         Ok(answer)
     }
 
-    /// What goes where.
+    /// The rules of the outbox.
     pub(super) fn rules(&self) -> Option<Arc<OutboxRules>> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets what goes where, for every later write.
+    /// Sets the rules of the outbox, for every later write.
     pub(super) fn set_rules(&self, rules: Arc<OutboxRules>) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
     }

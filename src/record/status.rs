@@ -66,7 +66,7 @@ impl StatusWriter {
     /// Keeps the loop's notes on an environment alone.
     ///
     /// # Errors
-    /// [`RecordError`] where it could not be written.
+    /// Returns [`RecordError`] if the write failed.
     pub async fn notes(&self, environment: &EnvironmentName, memory: &Memory) -> Result<(), RecordError> {
         let key = environment.as_str().as_bytes().to_vec();
         let line = changed(&self.shared.store, DocumentKind::Memory, &key, encode(memory)?)?;

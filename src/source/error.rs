@@ -203,7 +203,7 @@ impl SourceError {
         }
     }
 
-    /// Wraps a failed file operation; a full disk has its own variant.
+    /// Wraps a failed file operation; a full disk has a separate variant.
     pub(super) fn io(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { step },

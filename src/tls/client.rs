@@ -196,7 +196,7 @@ fn authorities_in(path: &PathBuf) -> Result<RootCertStore, ConnectError> {
     Ok(authorities)
 }
 
-/// This host's authorities and those in `files`. With `files`, the host need not have any of its own.
+/// This host's authorities and those in `files`. With `files`, the host needs none.
 fn authorities_with(files: &[PathBuf]) -> Result<RootCertStore, ConnectError> {
     let mut all = match authorities_of_this_machine() {
         Err(ConnectError::NoAuthorities) if !files.is_empty() => RootCertStore::empty(),

@@ -203,7 +203,7 @@ pub(super) fn notice(query: &Noted, view: &EnvironmentView, history: &[HistoryEn
     Some(Notice { text, at: None, back: None })
 }
 
-/// What a redirect says about the form before.
+/// The part of a redirect that reports the result of the form before.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub(in crate::api) struct Noted {
     /// The generation that a form has recorded.

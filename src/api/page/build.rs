@@ -399,7 +399,7 @@ pub(in crate::api) async fn build_download(
     Ok(attachment(&format!("{}-build-{number}.log", found.name), output))
 }
 
-/// Where to continue.
+/// The position to continue from.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::api) struct BuildFollowQuery {
     q: Option<String>,

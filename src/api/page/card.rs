@@ -33,7 +33,7 @@ pub(super) struct Card {
     pub(super) author: Option<String>,
     /// How far the environment that it is promoted from is ahead.
     pub(super) ahead: Option<String>,
-    /// A further sentence, if the badge does not say enough.
+    /// A further sentence, if the badge is not enough.
     pub(super) message: Option<String>,
     /// The short commit or digest.
     pub(super) version: String,
@@ -42,7 +42,7 @@ pub(super) struct Card {
     pub(super) last: Option<(&'static str, Timestamp)>,
     pub(super) by: Option<String>,
     pub(super) address: Option<CardAddress>,
-    /// Where its versions come from.
+    /// The origin of its versions.
     pub(super) source: String,
     pub(super) host: Option<String>,
 }

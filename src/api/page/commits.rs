@@ -1,4 +1,4 @@
-//! Commits on pages. What git said once stays true, so it is remembered.
+//! Commits on pages. A commit never changes, so git's answer is remembered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -191,7 +191,7 @@ impl KnownCommits {
     }
 }
 
-/// Where a repository is shown by the forge that hosts it.
+/// The page of a repository on the forge that hosts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ForgeWeb {
     base: String,

@@ -37,7 +37,7 @@ impl LaneStage {
     }
 }
 
-/// Where the versions of a lane come from.
+/// The origin of a lane's versions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LaneSource {
     Repository(String),
@@ -46,7 +46,7 @@ enum LaneSource {
 }
 
 /// Returns the lanes of `names`, ordered by title: those of repositories first, those of groups last. A unit that
-/// belongs to nothing is a lane of its own.
+/// belongs to nothing is a lane too.
 pub(super) fn lanes<'a>(
     manifest: &Manifest,
     names: impl IntoIterator<Item = &'a EnvironmentName>,

@@ -225,7 +225,7 @@ impl SentForm {
                 let query = match self.act {
                     Act::Hold | Act::Resume | Act::Sync => format!("did={}", self.act.word()),
                     act if act.is_judgement() => format!("did={}", act.word()),
-                    // Each member has a generation of its own.
+                    // The generations of members differ.
                     Act::Promote | Act::Rollback if changed && self.group.is_some() => {
                         format!("did={}", self.act.word())
                     }

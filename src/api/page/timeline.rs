@@ -1,5 +1,5 @@
 //! What ran when, as an inline SVG: one lane for each environment, one segment for each version. Text and shapes only,
-//! without styles of their own, which the policy of the pages forbids. The tables of the pages have the same in words.
+//! without inline styles, which the policy of the pages forbids. The tables of the pages have the same in words.
 
 use askama::Template;
 use askama::filters::Safe;

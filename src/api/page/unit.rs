@@ -55,7 +55,7 @@ pub(super) struct GroupCard {
     /// What is missing for it to be Ready.
     pub(super) message: Option<String>,
     pub(super) members: Vec<MemberCard>,
-    /// Where its versions come from.
+    /// The origin of its versions.
     pub(super) source: Option<String>,
     pub(super) host: Option<String>,
     /// How far the group that it is promoted from is ahead.

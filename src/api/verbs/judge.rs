@@ -75,8 +75,8 @@ pub(in crate::api) async fn approve(
     Ok(Json(target.answer(api.judged_as(words, |_| true)?)))
 }
 
-/// The rest of the sentence about an approval: for which promotions it counts. `own` says for each target whether the
-/// person is an author. An error says why it counts for none of those that ask for approvals.
+/// The rest of the sentence about an approval: for which promotions it counts. `own` holds for each target whether the
+/// person is an author. The error is the reason why it counts for none of those that ask for approvals.
 fn counted(
     person: &Person,
     own: &[bool],

@@ -40,8 +40,8 @@ impl ApiState {
         moved(desired, true, format!("{what} is recorded as generation {generation} of `{name}`{until}"))
     }
 
-    /// The guard for the generation that the client looked at, after a first check whose answer says what is
-    /// true now.
+    /// The guard for the generation that the client looked at, after a first check whose answer reports
+    /// the current state.
     fn seen(&self, name: &EnvironmentName, seen: Option<Generation>) -> Result<Vec<Precondition>, ApiError> {
         let Some(seen) = seen else { return Ok(Vec::new()) };
         let entry = self.desired.get(name)?.entry;

@@ -1,4 +1,4 @@
-//! The program that backs up volumes and restores them. `build.rs` compiles it, and it runs in containers of its own.
+//! The program that backs up volumes and restores them. `build.rs` compiles it, and it runs in separate containers.
 
 // A separate program; here only its tests use parts of it.
 #[cfg(test)]

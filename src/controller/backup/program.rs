@@ -2,7 +2,7 @@
 //! volume into an archive, or puts the content of an archive into the volume.
 //!
 //! An archive is a plain tar file, which `tar` reads too. It has its name only once it is complete. A restore
-//! first writes the present content of the volume into an archive of its own. Then it unpacks beside that
+//! first writes the present content of the volume into another archive. Then it unpacks beside that
 //! content, and exchanges both: if it ends earlier, the volume is as it was.
 //!
 //! `build.rs` compiles this file without any dependency.
@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 const BLOCK: usize = 512;
-/// The longest name in a header; longer ones precede it in an entry of their own.
+/// The longest name in a header; a longer name precedes it in a separate entry.
 const LONGEST_NAME: usize = 100;
 /// The longest name that is read.
 const LONGEST_READ: u64 = 64 * 1024;

@@ -64,7 +64,7 @@ pub(crate) struct AuxiliarySpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum AuxiliaryImage {
-    /// By its name: a tag that changes is no reason to recreate the container.
+    /// By its name, because a moved tag must not recreate the container.
     Named(String),
     /// By its ID.
     Exact(Digest),
@@ -74,7 +74,7 @@ pub(crate) enum AuxiliaryImage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum AuxiliaryNetwork {
-    /// A network of its own, with one published port.
+    /// A separate network, with one published port.
     Published {
         /// The port that it listens on.
         port: u16,

@@ -62,7 +62,7 @@ pub(super) fn seen(
         }
         _ => UpdateProgress::Idle,
     };
-    // The time of the last write is no help: Swarm itself writes the service during an update.
+    // The time of the last write does not help, because Swarm itself writes the service during an update.
     let began_at = update.started_at.map(moment);
     let began_at = began_at.or_else(|| service.created_at.map(moment)).unwrap_or_default();
     summary(bare, &tasks, &SeenUpdate { progress, began_at }, settle, now)

@@ -22,7 +22,7 @@ use crate::model::name::{ContainerName, EnvironmentName};
 use crate::model::time::Timestamp;
 use crate::model::workload::{Workload, WorkloadSight, WriteToken};
 
-/// Part of the engine's message if a service was written since it was read. It has no status of its own.
+/// Part of the engine's message if a service was written since it was read. There is no separate status for it.
 const OUT_OF_SEQUENCE: &str = "update out of sequence";
 /// Part of the engine's message if it manages no swarm.
 const NO_MANAGER: &str = "not a swarm manager";

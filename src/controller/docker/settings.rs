@@ -1,4 +1,4 @@
-//! Settings in the engine's API: the table of the model says where each of them is.
+//! Settings in the engine's API: the table of the model has the place of each.
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Commands that people run: in the running container, or in a container of their own.
+//! Commands that people run: in the running container, or in a new one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::plan;
 pub(in crate::controller) const SESSIONS: usize = 32;
 /// How long a command may neither read nor write before its session ends.
 const IDLE: Duration = Duration::from_secs(30 * 60);
-/// The longest time that a container of its own may run.
+/// The longest time that a container for a command may run.
 const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of messages that wait for a slow reader.
 const WAITING: usize = 16;
@@ -130,7 +130,7 @@ impl Controller {
     }
 }
 
-/// As with `docker run`: arguments follow the entrypoint, and an entrypoint of its own gets no other ones.
+/// As with `docker run`: arguments follow the entrypoint, and a given entrypoint gets no other arguments.
 fn words_of(entrypoint: Option<&String>, arguments: &[String]) -> CommandWords {
     let command = Some(arguments.to_vec()).filter(|words| !words.is_empty());
     CommandWords { command, entrypoint: entrypoint.map(|program| vec![program.clone()]) }

@@ -248,7 +248,7 @@ impl OutputFollower {
         }
     }
 
-    /// Whether to read this container now. A run that has ended already counts too: what it printed may say why.
+    /// Whether to read this container now. A run that has ended already counts too: its output may contain the reason.
     fn is_next(&self, container: &ObservedContainer, is_broken: bool) -> bool {
         let is_running = container.state == ContainerState::Running;
         match &self.run {

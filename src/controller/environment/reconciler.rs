@@ -406,7 +406,8 @@ impl Reconciler {
         }
     }
 
-    /// Whether the recorded image is where the manifest wants it pushed. Only images built here are pushed.
+    /// Whether the recorded image is in the registry to which the manifest wants it pushed. Only images built here
+    /// are pushed.
     fn registry_presence(&self, spec: &EnvironmentSpec, entry: &Entry) -> RegistryPresence {
         let (Some(image), Some(_)) = (&entry.image, &entry.revision) else {
             return RegistryPresence::default();

@@ -41,7 +41,7 @@ impl Stopwatch {
     }
 
     /// Begins an outage if the status changes from well to another one for the same version, and ends it once the
-    /// status is well again. A deployment is no outage.
+    /// status is well again. A deployment does not count as an outage.
     pub(in crate::controller) fn status_changed(
         &self,
         planned: &Planned,

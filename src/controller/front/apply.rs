@@ -381,7 +381,7 @@ fn file(name: &str, content: Vec<u8>) -> PlacedFile {
 }
 
 /// Returns whether the front reports something else than this configuration, and still does a moment later.
-/// No answer is no evidence of a change.
+/// A missing answer does not prove a change.
 async fn is_something_else_served(configuration: &Configuration) -> bool {
     let Some(at) = configuration.asked_at else { return false };
     let began = tokio::time::Instant::now();

@@ -65,7 +65,7 @@ pub(super) fn has_dollar(settings: &SiteSettings) -> bool {
 }
 
 impl ServedPlace<'_> {
-    /// Renders the locations of the environment, and those of its own answers.
+    /// Renders the locations of the environment, and those for answers of the proxy.
     pub(super) fn write(&self, out: &mut String) {
         match self.path {
             None => self.location(out, "/", ""),

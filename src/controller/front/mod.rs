@@ -65,7 +65,7 @@ pub(super) struct FrontHandle {
     guard: Guard,
     /// Certificates from an authority.
     acme: Acme,
-    /// Where the daemon serves the web page; `None`: nowhere.
+    /// The listener of the daemon that serves the web page; `None`: there is none.
     listener: Option<DaemonListener>,
 }
 

@@ -79,8 +79,7 @@ impl Layout {
 pub(crate) struct TlsLayout {
     /// The port.
     pub(crate) port: u16,
-    /// The certificate of all names that have none of their own; `None`: unknown names are rejected in the
-    /// handshake.
+    /// The certificate of all other names; `None`: unknown names are rejected in the handshake.
     pub(crate) default: Option<String>,
     /// Certificates of names.
     pub(crate) by_name: BTreeMap<SiteName, NamedPair>,
@@ -272,7 +271,7 @@ fn body(layout: &Layout, sites: &Sites, control: Option<SocketAddr>) -> String {
     out
 }
 
-/// Settings for every request. The main log, which has its own level, would get a line for each record of a request
+/// Settings for every request. The main log, which has a separate level, would get a line for each record of a request
 /// that nobody receives while the daemon is down. The front passes requests on unchanged, as a published port would.
 const GENERAL: &str = r"    error_log stderr error;
     access_log off;

@@ -64,7 +64,7 @@ async fn read(spec: &CertificateFiles) -> Result<CertificatePair, String> {
 #[derive(Default)]
 pub(super) struct Certificates {
     port: Option<u16>,
-    /// The certificate of names that have none of their own.
+    /// The certificate of all other names.
     default: Option<CertificatePair>,
     /// The last one that nginx accepted.
     good_default: Option<CertificatePair>,

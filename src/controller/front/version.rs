@@ -15,7 +15,7 @@ impl NginxVersion {
         Some(Self(numbers.next()??, numbers.next()??, numbers.next()??))
     }
 
-    /// Whether HTTP/2 is a directive of its own; before, it is a word of `listen`.
+    /// Whether HTTP/2 is a separate directive; before, it is a word of `listen`.
     pub(crate) fn has_http2_directive(self) -> bool {
         self >= Self(1, 25, 1)
     }

@@ -19,7 +19,7 @@ pub(crate) struct ServedPage {
     origin: String,
     /// Whether that URL has HTTPS, so that nothing is served without.
     is_https: bool,
-    /// Where the daemon serves it.
+    /// The daemon's listener for it.
     listener: DaemonListener,
 }
 

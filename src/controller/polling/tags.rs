@@ -137,7 +137,7 @@ async fn record(
     Ok(())
 }
 
-/// Checks whether the recorded image still exists where it was pushed. Registries lose deployed images by
+/// Checks whether the registry still has the recorded image that was pushed to it. Registries lose deployed images by
 /// garbage collection or a lost disk, and nobody notices before the next pull.
 async fn is_present(
     environment: &EnvironmentName,

@@ -78,7 +78,7 @@ impl Promoter {
         Ok(())
     }
 
-    /// Whether the check has run for this generation. A failure counts until somebody says `sync`.
+    /// Whether the check has run for this generation. A failure counts until an operator runs `abide sync`.
     fn is_verified(
         &self,
         name: &EnvironmentName,
@@ -145,7 +145,7 @@ impl Job {
         }
     }
 
-    /// Runs the command once. An error is no verdict on the version.
+    /// Runs the command once. An error does not count against the version.
     async fn check(&self, verify: &VerifySpec) -> Result<VerifyOutcome, EngineError> {
         let input = &self.input;
         let image = match (&verify.image, &self.healthy.image.id) {

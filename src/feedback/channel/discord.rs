@@ -37,7 +37,7 @@ pub(super) fn request(draft: &RequestInput<'_>) -> ServiceRequest {
         .allowing_private(draft.allow_private)
 }
 
-/// The answer has the created message. 429 says in the body how long to wait, as a fraction of seconds.
+/// The answer has the created message. With 429, the body contains the pause, as a fraction of seconds.
 pub(super) fn judge(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     if answer.status == 429 {
         let body: Value = answer.json().unwrap_or_default();

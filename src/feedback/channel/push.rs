@@ -33,7 +33,7 @@ pub(super) fn ntfy(url: &str, topic: &str, draft: &RequestInput<'_>) -> ServiceR
     if draft.secret.expose().is_empty() { call } else { call.bearer(&draft.secret) }
 }
 
-/// ntfy's own codes say more than the status: a daily quota takes hours to recover.
+/// ntfy's own codes are more exact than the status: a daily quota takes hours to recover.
 pub(super) fn judge_ntfy(answer: &ServiceResponse) -> Result<Option<String>, DeliveryRefusal> {
     const DAILY_QUOTA: i64 = 42908;
     const TOO_MANY_AUTH_FAILURES: i64 = 42909;

@@ -79,7 +79,7 @@ pub(super) async fn show_cloud(
     let repository = &forge.spec.repository;
     let mut body =
         body(forge, row, wanted, format!("https://bitbucket.org/{repository}/commits/{}", row.revision));
-    // The cloud has its own name for the branch.
+    // The cloud names the branch differently.
     if let Some(fields) = body.as_object_mut() {
         fields.remove("ref");
         fields.extend(forge.place(row).branch.map(|branch| ("refname".to_owned(), branch.as_str().into())));

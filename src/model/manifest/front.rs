@@ -79,7 +79,7 @@ pub(super) fn read_network(field: &ManifestField<'_>) -> Option<IpNet> {
     })
 }
 
-/// Reads the port, and the certificate of names that have none of their own. `has_more`: there are other
+/// Reads the port, and the certificate of all other names. `has_more`: there are other
 /// certificates, so the port has a default.
 #[allow(clippy::option_option)]
 fn read_https(table: &Table<'_>, has_more: bool) -> Option<Option<HttpsSpec>> {

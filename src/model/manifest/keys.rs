@@ -48,7 +48,7 @@ pub struct Key {
     pub is_required: bool,
     /// What a table without it means; empty if that follows from the other keys.
     pub default: &'static str,
-    /// A value, in TOML; empty for tables with a section of their own.
+    /// A value, in TOML; empty for tables with a separate section.
     pub example: &'static str,
     /// The meaning.
     pub meaning: &'static str,
@@ -81,7 +81,7 @@ pub enum ValueShape {
     List(&'static str),
     /// A table with free keys, whose values are texts, numbers, `true`, `false` or secrets.
     Values,
-    /// A table whose keys have a grammar of their own.
+    /// A table whose keys have another grammar.
     AnyTable,
     /// A table.
     Table(&'static Section),

@@ -120,7 +120,7 @@ impl ValueForm {
     pub(super) fn is_met(self, seen: Option<&Value>, declared: &Value) -> bool {
         match (self, seen) {
             (Self::Map(_) | Self::Ulimits | Self::Logging, Some(seen)) => holds(seen, declared),
-            // The engine adds labels of its own for a privileged container, and with SELinux.
+            // The engine adds labels for a privileged container, and with SELinux.
             (Self::Security, Some(seen)) => {
                 let is_added = |option: &&str| !option.starts_with("label=") || has(declared, option);
                 texts(seen).filter(is_added).eq(texts(declared))

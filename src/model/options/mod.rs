@@ -272,7 +272,7 @@ impl Settings {
             .collect()
     }
 
-    /// The engine's own network that the container uses, `host` or `none`; `None`: it has one of its own.
+    /// The engine's own network that the container uses, `host` or `none`; `None`: it uses a network of abide.
     pub fn network_mode(&self) -> Option<&str> {
         self.0.get("network_mode")?.as_str()
     }

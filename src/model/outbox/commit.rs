@@ -89,8 +89,8 @@ pub fn current(desired: &Desired, status: Option<&Status>, outcome: Option<&Outc
     }
 }
 
-/// The state of a commit that is no longer the recorded one. `serves` names the generation that is Ready now;
-/// `None`: none is. Returns `None` if the state does not change.
+/// The state of a commit after a newer one is recorded; `None` if it does not change. `serves` names the generation
+/// that is Ready now, if any.
 pub fn former(
     generation: Generation,
     before: Phase,

@@ -1,11 +1,11 @@
-//! What the manifest wants to go where.
+//! The rules of the manifest for the outbox: the news of each channel, and the commits that each forge shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Announcement, News, OutboxTarget};
 use crate::model::name::{ChannelName, EnvironmentName, RepositoryName};
 
-/// The manifest's choices of what goes where.
+/// The receivers that the manifest chooses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxRules {
     /// The channels.

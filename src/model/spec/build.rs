@@ -58,7 +58,7 @@ pub struct Bounds {
     pub pids: u32,
     /// The longest output of a step, in bytes.
     pub max_output: u64,
-    /// Whether the script runs in namespaces of its own.
+    /// Whether the script runs in separate namespaces.
     pub isolation: bool,
 }
 

@@ -59,8 +59,7 @@ impl FrontSpec {
 pub struct HttpsSpec {
     /// The port.
     pub port: u16,
-    /// The certificate of every name that has no certificate of its own; `None`: unknown names are rejected in
-    /// the handshake.
+    /// The certificate of all other names; `None`: unknown names are rejected in the handshake.
     pub default: Option<CertificateFiles>,
 }
 

@@ -185,7 +185,7 @@ fn rollout(
     let wanted = || tasks.iter().filter(|task| task.is_wanted);
     let all_are_ready = wanted().all(|task| is_it(task) && task.is_ready(settle, now))
         && u32::try_from(wanted().count()) == Ok(seen.replicas);
-    // Tasks from before the update say nothing about it.
+    // Tasks from before the update are unrelated to it.
     let is_new = |task: &&SeenTask| is_it(task) && task.created_at >= update.began_at;
     let mut failed: Vec<TaskFailure> = tasks.iter().filter(is_new).filter_map(SeenTask::failure).collect();
     // The program's own failure counts before others, and the first before its consequences.

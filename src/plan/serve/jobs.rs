@@ -1,7 +1,7 @@
 //! Jobs: commands that run at scheduled times.
 //!
 //! Each scheduled time is decided once: the decision is stored before anything is done for it. Then the
-//! container is created, the start is noted, and the container is started, each in a reconcile of its own. A
+//! container is created, the start is noted, and the container is started, each in a separate reconcile. A
 //! container carries the run that it is for, so a daemon that was killed anywhere continues with that run: it
 //! never starts a second container for it. The result is read from the container.
 

@@ -63,7 +63,7 @@ impl WorkloadContext<'_> {
         let image = self.intent.entry.image.as_ref();
         let is_here =
             image.and_then(|image| image.id.as_ref()).is_some_and(|id| self.observed.images.contains(id));
-        // The engine of this host pulls the image first: it says why, if that fails.
+        // The engine of this host pulls the image first: it reports the reason if that fails.
         let may_run =
             |workload: &Workload| is_here || seen.is_some_and(|seen| seen.version == workload.version());
         let wanted = self.recorded().filter(may_run);

@@ -104,7 +104,7 @@ impl Style {
             (None, Some(0 | 7 | 15) | None) => {}
             (None, Some(colour)) => classes.push(format!("f{colour}")),
         }
-        // Dim text on a ground of its own could become unreadable.
+        // Dim text on a coloured ground could become unreadable.
         let is_dim = self.is_dim && ground.is_none() && !self.is_inverse;
         let switches = [
             (self.is_bold, "w"),
@@ -118,7 +118,7 @@ impl Style {
     }
 }
 
-/// A colour in parameters of their own, after 38, 48 or 58; `None`: not a colour.
+/// A colour in separate parameters, after 38, 48 or 58; `None`: not a colour.
 fn extended<'a>(parameters: &mut impl Iterator<Item = &'a str>) -> Option<u8> {
     match number(parameters.next()) {
         5 => Some(of_palette(channel(parameters.next()))),

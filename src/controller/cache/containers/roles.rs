@@ -18,7 +18,7 @@ struct ContainersByRole {
 
 impl ContainerCache {
     /// The managed containers of one environment that run its images. Each has the network attachment of its
-    /// sandbox in place of its own.
+    /// sandbox in place of a private one.
     pub(crate) fn containers(&self, environment: &EnvironmentName) -> Vec<ObservedContainer> {
         let ContainersByRole { holders, own, .. } = self.by_role(environment);
         own.into_iter().map(|container| container.with_holder(&holders)).collect()

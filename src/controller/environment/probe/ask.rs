@@ -60,7 +60,7 @@ impl ContainerProbe {
         Self { engine, target, pid: None, own_socket: None, hung: None, needs: Duration::ZERO }
     }
 
-    /// Probes once. With `hints`, a miss names the addresses where the program listens instead, which costs
+    /// Probes once. With `hints`, a miss names the addresses at which the program listens instead, which costs
     /// one engine call.
     pub(super) async fn ask(&mut self, hints: bool) -> ProbeResult {
         match self.target.health.probe.clone() {
@@ -110,8 +110,8 @@ impl ContainerProbe {
         }
     }
 
-    /// Whether the program that answered at an address of the host is the container's. Another program is no
-    /// failure of this one, unless this one answered there before.
+    /// Whether the program that answered at an address of the host is the container's. An answer of another program is not a
+    /// failure, unless the container's answered there before.
     async fn in_network_of_host(&mut self, address: SocketAddr) -> ProbeResult {
         let Some(pid) = self.pid().await else { return ProbeResult::Good };
         let (container, proven) = (self.target.container.clone(), self.own_socket);
@@ -200,7 +200,7 @@ impl ContainerProbe {
         }
     }
 
-    /// The addresses where programs in the container listen, if this host shows them.
+    /// The addresses at which programs in the container listen, if this host shows them.
     async fn listening(&mut self) -> Option<Vec<SocketAddr>> {
         sockets::listening(self.pid().await?, &self.target.container)
     }

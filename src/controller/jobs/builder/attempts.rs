@@ -139,7 +139,7 @@ impl BuildAttempts {
         if let Err(error) = self.make_room() {
             warn!(%error, "cannot record build attempts");
         }
-        // An attempt that ends within this process is no suspect any more.
+        // An attempt that ends within this process did not end the daemon.
         self.forget(key);
         let note = Note { step: String::new(), session: Some(self.session.clone()), ..before };
         let attempt = BuildAttempt { path, note, _turn: turn };

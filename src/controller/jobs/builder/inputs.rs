@@ -66,7 +66,7 @@ pub(super) fn key_of(inputs: &impl Serialize) -> String {
 
 impl Task {
     /// Returns the keys of the build. `overlays` are the hashes of the overlay files. `declared` are the
-    /// repositories in the manifest, which decide where submodules may come from.
+    /// repositories in the manifest, the allowed sources of submodules.
     fn inputs(&self, overlays: &[String], declared: &[String]) -> Inputs {
         let recipe = serde_json::json!({
             "url": self.url, "spec": self.spec, "overlays": overlays, "declared": declared,

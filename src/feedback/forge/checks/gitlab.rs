@@ -25,7 +25,7 @@ pub(super) async fn read(known: &KnownForge, query: &ChecksQuery) -> Result<Comm
     let of = encoded(branch.as_str());
     let path = format!("{project}/pipelines?sha={commit}&ref={of}&per_page=100");
     let pipelines = known.list(path, judge, rows, next).await?;
-    // Statuses from outside, also abide's own, make a pipeline of their own.
+    // Statuses from outside, abide's included, form a separate pipeline.
     let own = pipelines.iter().filter(|pipeline| text(pipeline, "source") != "external");
     let newest = own.max_by_key(|pipeline| pipeline["id"].as_u64());
     let path = format!("{project}/repository/commits/{commit}/statuses?ref={of}&per_page=100");
@@ -53,7 +53,7 @@ pub(super) async fn read(known: &KnownForge, query: &ChecksQuery) -> Result<Comm
     Ok(CommitChecks { found, required: vec![RequiredCheck::named(PIPELINE)] })
 }
 
-/// The newest job of each name that is no status of abide.
+/// The newest job of each name, without statuses of abide.
 fn newest_of_others(jobs: &[Value]) -> Vec<&Value> {
     newest_of_each(jobs.iter().filter(|job| !is_own(text(job, "name"))), "name")
 }
