@@ -33,11 +33,11 @@ pub enum Severity {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, in a word.
+    /// The subject of the check, in a word.
     pub check: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// What was found.
+    /// The finding.
     pub message: String,
     /// What to do about it; `None`: nothing.
     pub remedy: Option<String>,

@@ -75,7 +75,7 @@ pub async fn spawn(settings: FeedbackInput) -> Feedback {
 }
 
 impl Feedback {
-    /// Ends the deliveries. What is not delivered stays in the record.
+    /// Ends the deliveries. Undelivered items stay in the record.
     pub async fn stop(self) {
         self.stop.cancel();
         if tokio::time::timeout(LAST_MOMENTS, self.supervisor).await.is_err() {

@@ -64,7 +64,7 @@ fn halves<'a>(data: &'a [u8], separator: &[u8]) -> (&'a [u8], &'a [u8]) {
     at.map_or((data, &[]), |at| (&data[..at], &data[at + separator.len()..]))
 }
 
-/// Lines `name: value` as headers. What is not a header is left out, as the HTTP parser does it.
+/// Lines `name: value` as headers. Other lines are left out, as in the HTTP parser.
 fn headers(text: &[u8]) -> HeaderMap {
     let mut found = HeaderMap::new();
     for line in text.split(|byte| *byte == b'\n') {

@@ -38,7 +38,7 @@ const SAMPLE_SECRETS: [&str; 12] = [
     "webhook-secret",
 ];
 
-/// The folder, in a desired-state folder, of what a followed branch has.
+/// The folder, in a desired-state folder, of a followed branch's manifest.
 const FOLLOWED: &str = ".manifest";
 /// The link to the manifest in force, in that folder.
 const CURRENT: &str = "current";
@@ -185,7 +185,7 @@ pub fn check_commit(folder: &Path) -> Result<(), LoadError> {
     }
 }
 
-/// The folder of what the followed branch has.
+/// The folder of the followed branch's manifest.
 pub fn followed_dir(folder: &Path) -> PathBuf {
     folder.join(FOLLOWED)
 }

@@ -1,4 +1,4 @@
-//! One order: prove the names, ask for the certificate. What is needed to take it up again after a crash is on
+//! One order: prove the names, ask for the certificate. The state that is needed after a crash is on
 //! disk before each step that counts.
 
 use std::collections::{BTreeMap, BTreeSet};

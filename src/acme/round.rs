@@ -37,7 +37,7 @@ const EARLIEST: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 /// Publishes a state.
 type PublishState<'a> = &'a (dyn Fn(AcmeState) + Send + Sync);
 
-/// What is known between rounds.
+/// The knowledge that is kept between rounds.
 pub(super) struct Round {
     store: CertificateStore,
     accounts: Accounts,
@@ -233,7 +233,7 @@ impl Round {
                 let ask_at = now().after(schedule::ask_again(pause));
                 schedule::advised(before.as_ref(), file, Some(window), ask_at, chance)
             }
-            // What was advised before stays advised.
+            // Earlier advice stays valid.
             Err(_) => {
                 let window = before.as_ref().and_then(|before| before.window);
                 schedule::advised(before.as_ref(), file, window, now().after(NO_ADVICE), chance)

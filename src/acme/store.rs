@@ -1,4 +1,4 @@
-//! What is kept on disk: the account's key, a document for each set of names, certificates and their keys.
+//! The files on disk: the account's key, a document for each set of names, certificates and their keys.
 //!
 //! Keys are written before they are used. A document appears whole or not at all, and it alone names the
 //! current certificate, so that a certificate and a key that do not match are never used together.

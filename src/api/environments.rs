@@ -166,7 +166,7 @@ fn undeclared(environment: EnvironmentName) -> PlanView {
     PlanView { environment, differences, steps: Vec::new(), upkeep: Vec::new(), message, differs: true }
 }
 
-/// Adds what the status knows but no step shows: a failed build, a push that is not processed yet,
+/// Adds the parts of the status that no step shows: a failed build, a push that is not processed yet,
 /// a rejected edit of the manifest.
 fn with_status(mut plan: PlanView, view: &EnvironmentView, problem: Option<String>) -> PlanView {
     if let Some(problem) = problem {
@@ -326,7 +326,7 @@ impl ApiState {
                 let is_named = !containers.is_empty();
                 let container = || spec.map_or_else(|| name.to_string(), |spec| spec.container.to_string());
                 let containers = if is_named { containers } else { vec![container()] };
-                // Until the agent reports what is left, it is what the manifest declares.
+                // Until the agent reports its leftovers, everything declared counts as one.
                 let declared = spec.into_iter().flat_map(|spec| &spec.volumes).filter_map(Mount::volume);
                 let volumes = match is_named {
                     true => volumes,
@@ -346,7 +346,7 @@ impl ApiState {
         self.tokens.all().map_or(true, |tokens| tokens.iter().any(is_its))
     }
 
-    /// Adds what the environment left on other hosts to its view: until it is removed, both may serve and
+    /// Adds the leftovers of the environment on other hosts to its view: until it is removed, both may serve and
     /// write.
     fn with_left(
         &self,

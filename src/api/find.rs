@@ -42,7 +42,7 @@ impl FoundEnvironment {
     }
 }
 
-/// What a command names: an environment, or a group with all its members.
+/// The target of a command: an environment, or a group with all its members.
 pub(super) struct CommandTarget {
     /// The name, of either kind.
     pub(super) name: EnvironmentName,

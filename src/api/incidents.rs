@@ -1,4 +1,4 @@
-//! What a person has to act on although no environment failed: agents that are away, certificates, failed jobs,
+//! Events that need a person although no environment failed: agents that are away, certificates, failed jobs,
 //! promotions that wait for an approval, and rejections. The outbox compares it with what was announced before.
 
 use std::collections::BTreeSet;

@@ -156,7 +156,7 @@ pub trait ControllerApi: Send + Sync {
     /// Returns the current plan of an environment without executing it.
     fn preview(&self, environment: EnvironmentName) -> BoxFuture<'static, Result<PlanView, ControllerError>>;
 
-    /// Returns what the serving container of an environment uses; `None` if nothing runs.
+    /// Returns the resource usage of an environment's serving container; `None` if nothing runs.
     fn usage(
         &self,
         environment: EnvironmentName,

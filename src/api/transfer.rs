@@ -44,7 +44,7 @@ pub(super) async fn export(State(api): State<ApiState>) -> Result<Response, ApiE
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Sends what is written to it.
+/// Sends everything that is written to it.
 struct PartWriter(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for PartWriter {

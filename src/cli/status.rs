@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &mut CliSession) -> Result<C
     Ok(CliExit::Done)
 }
 
-/// Shows what the containers use.
+/// Shows the resource usage of the containers.
 async fn show_stats(
     session: &mut CliSession,
     client: &ApiClient,

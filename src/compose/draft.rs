@@ -19,15 +19,15 @@ pub(super) struct EnvironmentDraft {
     pub(super) build: Option<Vec<(String, Value)>>,
     /// The services that it waits for, each with a condition of `needs`.
     pub(super) needs: Vec<(String, String)>,
-    /// Its group, and what it needs of the other members; `None`: it is alone.
+    /// Its group, and its needs of the other members; `None`: it is alone.
     pub(super) group: Option<GroupDraft>,
     /// The repository that its source names, if that is its own.
     pub(super) repository: Option<Repository>,
     /// What matters at run time and cannot be expressed. Then the environment is not written.
     pub(super) lost: Vec<String>,
-    /// What a user has to do first.
+    /// The actions that a user has to take first.
     pub(super) actions: Vec<String>,
-    /// What is written in another way.
+    /// Settings that are written in another way.
     pub(super) changed: Vec<String>,
     /// Variables without a value, which are empty texts in it.
     pub(super) unset: Vec<String>,

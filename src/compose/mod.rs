@@ -148,7 +148,7 @@ pub(crate) struct ConvertedService {
     pub(crate) lost: Vec<String>,
     /// What has to be done before the start.
     pub(crate) first: Vec<String>,
-    /// What is written in another way.
+    /// Settings that are written in another way.
     pub(crate) notes: Vec<String>,
 }
 
@@ -268,7 +268,7 @@ fn name_apart(drafts: &mut [EnvironmentDraft]) {
     }
 }
 
-/// Makes one group of all services that can be expressed, if there are several, and translates what they wait for.
+/// Makes one group of all services that can be expressed, if there are several, and translates their dependencies.
 fn group(project: &ComposeProject, drafts: &mut [EnvironmentDraft]) {
     let there: BTreeMap<String, String> = drafts
         .iter()

@@ -265,7 +265,7 @@ impl Loader<'_> {
         }
     }
 
-    /// A service of a file, in the long form and with what it extends.
+    /// A service of a file, in the long form, merged with the service that it extends.
     fn service(
         &mut self,
         root: &Node,

@@ -489,7 +489,7 @@ fn lifecycle(draft: &mut EnvironmentDraft, service: &Node) {
     }
 }
 
-/// What it waits for. Whether the others are in the manifest is known once all services are converted.
+/// Its dependencies. Whether they are in the manifest is known once all services are converted.
 fn order(draft: &mut EnvironmentDraft, service: &Node) {
     for (needed, options) in service.get("depends_on").map(Node::entries).unwrap_or_default() {
         let condition = match options.get_text("condition") {

@@ -30,7 +30,7 @@ pub const PROGRAM: &str = "/proc/self/exe";
 /// The arguments of the first stage.
 pub const ARGUMENTS: [&str; 2] = [MARK, ENTER];
 
-/// What to run, and what it may see and use.
+/// The program to run, and the parts of the host that it may see and use.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptOrder {
     /// The program.

@@ -23,7 +23,7 @@ const OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
-/// The niceness of what runs first.
+/// The niceness of the programs that run first.
 const FIRST: i32 = -20;
 
 /// Whether this process may make mounts without a new user namespace.

@@ -47,7 +47,7 @@ pub(super) fn exceeded(order: &ScriptOrder) -> Option<Limit> {
     if used.tasks > u64::from(order.pids) {
         return Some(Limit::Pids);
     }
-    // The quick sum counts twice what a fork shares, so only the slow one is a reason to end it.
+    // The quick sum counts the shared memory of a fork twice, so only the slow one is a reason to end it.
     if used.memory > order.memory && processes.iter().filter_map(|id| share(*id)).sum::<u64>() > order.memory
     {
         return Some(Limit::Memory);

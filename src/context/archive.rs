@@ -1,7 +1,7 @@
 //! The headers of a tar, each bounded before it is read.
 //!
 //! A header may announce a name or records of any length, which most readers take into memory at once.
-//! What a build step writes comes from a stranger, so it is read through with a fixed amount of memory.
+//! The output of a build step is untrusted, so it is read through with a fixed amount of memory.
 
 use std::io::{self, ErrorKind, Read};
 

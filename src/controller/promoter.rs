@@ -43,7 +43,7 @@ use soak::Soaking;
 /// The interval of looking at the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Whether an agent is connected, so that what it reported last is still true.
+/// Whether an agent is connected, so that its last report is still true.
 pub(super) type Connected = Arc<dyn Fn(&AgentName) -> bool + Send + Sync>;
 
 /// The sources of evidence, and the handles that record it.
@@ -75,7 +75,7 @@ pub(super) struct Promoter {
     state: PromoterState,
 }
 
-/// What the task remembers between two looks; all of it can be learned again.
+/// The state between two ticks; all of it can be learned again.
 #[derive(Default)]
 struct PromoterState {
     /// Environments of which something may have changed.

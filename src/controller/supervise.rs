@@ -190,7 +190,7 @@ impl LoopSupervisor {
         }
     }
 
-    /// Removes what a declared environment left on other hosts, if a user asked for that.
+    /// Removes the leftovers of a declared environment on other hosts, if a user requested that.
     fn forget_requested(&mut self, environment: &EnvironmentName, tasks: &TaskTracker) {
         if self.reconciler.desired.get(environment).is_ok_and(|desired| desired.forget.is_some()) {
             self.forget(environment.clone(), tasks);

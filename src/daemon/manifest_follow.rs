@@ -152,7 +152,7 @@ impl ManifestFollower {
         }
     }
 
-    /// Removes the commits that are no longer in force. What is left is removed the next time.
+    /// Removes the commits that are no longer in force. The rest is removed the next time.
     fn remove_others(&self, in_force: &str) {
         let dir = manifest_dir::followed_dir(&self.folder);
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

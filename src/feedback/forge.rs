@@ -32,7 +32,7 @@ use crate::model::outbox::{DeliveryAttempts, Deployment, Message, OutboxTarget, 
 /// The name of the status of the manifest.
 const MANIFEST: &str = "manifest";
 
-/// What a forge shows of an environment.
+/// The status that a forge shows of an environment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForgeEnvironment {
     /// The page of the environment.
@@ -279,7 +279,7 @@ fn newest_of_each<'v>(rows: impl IntoIterator<Item = &'v Value>, key: &str) -> V
     newest
 }
 
-/// The rules that all forges share, with what a redirect and 404 really mean.
+/// The rules that all forges share, with the real meaning of a redirect and of 404.
 fn judged(answer: &ServiceResponse, what: &str) -> Result<(), DeliveryRefusal> {
     match answer.status {
         300..=399 => Err(DeliveryRefusal::denied(format!(

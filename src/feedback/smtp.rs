@@ -66,7 +66,7 @@ async fn transact(envelope: &MailEnvelope) -> Result<(), DeliveryRefusal> {
         ));
     }
     session.command("STARTTLS", 220).await?;
-    // What was sent before the handshake must not be taken for an answer after it.
+    // Bytes from before the handshake must not count as an answer after it.
     let stream = session.into_inner()?;
     let stream = super::http::secure(&host, stream).await?;
     let mut session = SmtpSession::new(stream);

@@ -24,7 +24,7 @@ pub struct AttachRequest {
     pub terminal: Option<TerminalSize>,
 }
 
-/// What runs, and in which container.
+/// The command, and its container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AttachedCommand {

@@ -59,7 +59,7 @@ pub struct Evidence {
     pub image: Image,
     /// The generation of the environment.
     pub generation: Generation,
-    /// What was found.
+    /// The finding.
     #[serde(flatten)]
     pub finding: EvidenceFinding,
     /// The author; `None`: abide itself.
@@ -72,7 +72,7 @@ pub struct Evidence {
     pub note: Option<String>,
 }
 
-/// What was found about an image.
+/// A finding about an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EvidenceFinding {
@@ -185,7 +185,7 @@ impl Evidence {
         matches!(self.finding, EvidenceFinding::Rejected { withdrawn: None })
     }
 
-    /// What was found, as a clause after the kind and the author: `for 1m 1s, restarted once`.
+    /// The finding, as a clause after the kind and the author: `for 1m 1s, restarted once`.
     pub fn describe(&self) -> String {
         let note = self.note.as_deref().unwrap_or_default();
         match &self.finding {

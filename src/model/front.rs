@@ -65,7 +65,7 @@ pub struct FrontSeen {
     pub reach: ProxyTargets,
     /// Whether it answers requests itself, for maintenance.
     pub in_maintenance: bool,
-    /// Whether somebody else changed what it serves, which is not put right yet.
+    /// Whether somebody else changed its configuration, and abide has not restored it yet.
     pub has_drifted: bool,
 }
 

@@ -70,7 +70,7 @@ impl MemberState {
         }
     }
 
-    /// Whether it has reached what is needed.
+    /// Whether it has reached the needed state.
     pub fn meets(&self, condition: NeedCondition) -> bool {
         match condition {
             NeedCondition::Started => self.is_started,

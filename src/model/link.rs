@@ -60,7 +60,7 @@ impl ReportedProxy {
     /// What to assume of a host whose agent does not report it.
     pub const UNKNOWN: Self = Self { http: Some(80), https: None };
 
-    /// What is declared on a host.
+    /// The declarations of a host.
     pub fn of(front: Option<&FrontSpec>) -> Self {
         let https = front.and_then(|front| front.https.as_ref()).map(|https| https.port);
         Self { http: front.map(|front| front.http), https }
@@ -107,7 +107,7 @@ pub struct Assignment {
     pub misread: Vec<Misread>,
 }
 
-/// A request to remove what is left of an environment on an agent's host. Volumes are kept.
+/// A request to remove an environment's leftovers on an agent's host. Volumes are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetThere {
     /// The environment.
@@ -220,7 +220,7 @@ pub struct Ask {
 pub enum Question {
     /// The current plan.
     Plan,
-    /// What the container uses.
+    /// The resource usage of the container.
     Usage,
     /// The output of the container.
     Logs(LogOptions),
@@ -276,7 +276,7 @@ pub struct SimilarRequests {
 /// The names of containers on a host that does not run their environments, by environment.
 pub type Leftovers = BTreeMap<EnvironmentName, Vec<String>>;
 
-/// What is left on an agent's host of environments that it does not run, according to its reports.
+/// The leftovers on an agent's host of environments that it does not run, according to its reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftThere {
     /// The containers.

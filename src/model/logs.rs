@@ -9,16 +9,16 @@ use super::time::Timestamp;
 /// Which part of a container's output is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOptions {
-    /// Whether to go on with what comes.
+    /// Whether to continue with new output.
     pub follow: bool,
     /// Only the last lines; `None`: all.
     pub tail: Option<usize>,
     /// Only output that is not older.
     pub since: Option<Timestamp>,
-    /// The end of what the container before this one printed.
+    /// The end of the previous container's output.
     #[serde(default)]
     pub previous: bool,
-    /// Only what is older.
+    /// Only older output.
     #[serde(default)]
     pub until: Option<Timestamp>,
     /// Whether each line begins with the moment at which the engine got it, in RFC 3339 with nine digits of a second.

@@ -65,7 +65,7 @@ pub struct Memory {
     pub homes: BTreeMap<AbsolutePath, VolumeName>,
 }
 
-/// What is remembered of a workload.
+/// The reconcile state of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkloadMemory {

@@ -116,7 +116,7 @@ pub struct HookKey {
     pub mark: String,
 }
 
-/// What a container that runs once is for, beside the commands of people.
+/// The purpose of a container that runs once, apart from the commands of people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OneOffKey {
     /// A command of a release.

@@ -93,7 +93,7 @@ name!(
 );
 
 name!(
-    /// What a browser shows when it asks for a password.
+    /// The text that a browser shows when it asks for a password.
     AuthRealm, "realm",
     "1 to 64 characters of ASCII text without quotes and backslashes, and not `off`",
     is_realm

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a container uses now.
+/// The resource usage of a container now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResourceUsage {
     /// The container's ID.

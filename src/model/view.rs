@@ -84,7 +84,7 @@ pub struct EnvironmentView {
     /// The hosts that a `forget` still has to clear, as clauses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgetting: Vec<String>,
-    /// What a promotion to it waits for, as a sentence; `null`: nothing waits for a gate.
+    /// The missing conditions of a promotion to it, as a sentence; `null`: nothing waits for a gate.
     #[serde(default)]
     pub waiting: Option<String>,
 }

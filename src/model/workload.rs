@@ -237,7 +237,7 @@ pub enum WorkloadSight {
 pub struct SeenWorkload {
     /// The target's id.
     pub id: String,
-    /// What a write has to name, so that it replaces exactly what was seen.
+    /// The token that a write has to name, so that it replaces exactly the observed version.
     pub token: WriteToken,
     /// The [`Workload::fingerprint`] that was written.
     pub fingerprint: String,
@@ -286,7 +286,7 @@ impl SeenWorkload {
     }
 }
 
-/// What a write has to name.
+/// The token that a write has to name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteToken {
     /// The version of the object.

@@ -13,7 +13,7 @@ pub const QUIET: Duration = Duration::from_secs(60);
 /// How long a check may stay unreported before abide no longer calls the commit waiting.
 pub const REPORTED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
-/// What is known about the checks of a commit.
+/// The known state of a commit's checks.
 #[derive(Clone, Debug)]
 pub struct Reading<'a> {
     /// The commit.

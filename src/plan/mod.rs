@@ -259,7 +259,7 @@ pub enum Step {
     StartOneOff {
         /// Its id.
         id: String,
-        /// What it is for. If the container cannot be started because of its image, the command has failed.
+        /// Its purpose. If the container cannot be started because of its image, the command has failed.
         key: OneOffKey,
     },
     /// Stops a container: SIGTERM, and SIGKILL after its timeout.
@@ -304,7 +304,7 @@ pub enum Step {
     ApplyWorkload {
         /// The workload.
         workload: Box<Workload>,
-        /// What is to be replaced; `None`: it does not exist.
+        /// The service to replace; `None`: it does not exist.
         over: Option<(String, WriteToken)>,
     },
     /// Removes a workload with its replicas.

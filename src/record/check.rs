@@ -203,7 +203,7 @@ fn lost(id: &str) -> String {
     )
 }
 
-/// What the check of every document found. History stays in the store: a long one would fill the memory.
+/// The findings of the check of every document. History stays in the store: a long one would fill the memory.
 #[derive(Default)]
 struct Sound {
     desired: BTreeMap<EnvironmentName, Desired>,

@@ -194,7 +194,7 @@ fn remove_finished(shared: &RecordInner) {
     }
 }
 
-/// Removes what a process that was killed left of imports that it had not read completely.
+/// Removes incomplete imports of a killed process.
 pub(super) fn remove_received(home: &Path) {
     for entry in fs::read_dir(home).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(RECEIVED) {

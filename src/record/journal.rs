@@ -13,7 +13,7 @@ const LONGEST: usize = 4 << 20;
 #[derive(Default)]
 pub(super) struct Journal(Mutex<JournalState>);
 
-/// What the backup file lacks.
+/// The documents that the backup file lacks.
 #[derive(Default)]
 pub(super) struct JournalState {
     /// Lines to append.

@@ -41,7 +41,7 @@ struct Raised {
     since: Timestamp,
     /// Its kind.
     news: News,
-    /// What it is about.
+    /// Its subject.
     subject: Option<Subject>,
     /// Whether it was too old to be announced.
     is_silent: bool,

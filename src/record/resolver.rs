@@ -379,7 +379,7 @@ fn advance_tag(
     Ok(is_new.then_some(desired.entry.generation))
 }
 
-/// Ends what the query settles. Only an answer verifies an announced push, and only once the remote had time
+/// Ends the waits that the query settles. Only an answer verifies an announced push, and only once the remote had time
 /// to show it; a requested query also ends without an answer.
 fn without_head(
     draft: &mut RecordDraft<'_>,

@@ -50,7 +50,7 @@ pub(super) enum DocumentKind {
     Proposed,
     /// environment → how much its agent has reported; on a controller.
     Cursors,
-    /// agent → what it reported to be left on its host; on a controller.
+    /// agent → its report of leftovers on its host; on a controller.
     Left,
     /// environment, number → evidence about an image, except for rejections.
     Evidence,
@@ -64,7 +64,7 @@ pub(super) enum DocumentKind {
     TokenUses,
     /// hash of a session's secret → the session.
     Sessions,
-    /// subject → what was announced of it.
+    /// subject → its last announcements.
     Standings,
     /// channel, sequence → a message.
     Messages,

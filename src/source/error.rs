@@ -42,7 +42,7 @@ pub enum SourceError {
         commit: CommitId,
         /// The limit that it exceeds.
         limit: u64,
-        /// What the limit counts.
+        /// The unit of the limit.
         what: &'static str,
     },
     /// The tree of the commit cannot be written as files of this host.

@@ -1,4 +1,4 @@
-//! The forms that change the record or judge an image, and what is true after one was sent.
+//! The forms that change the record or judge an image, and the notices about their results.
 
 use super::card::{moved, short_name};
 use crate::model::desired::{HistoryEntry, Image, Outcome};
@@ -10,7 +10,7 @@ use crate::model::view::EnvironmentView;
 /// The most generations to choose from.
 const CHOICES: usize = 20;
 
-/// What a form does.
+/// The action of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Promotes an image to the environment.
@@ -177,7 +177,7 @@ pub(super) fn full_image(image: Option<&Image>) -> String {
     image.and_then(Image::shown_digest).map(ToString::to_string).unwrap_or_default()
 }
 
-/// What is true about a notice after a form was sent. It is made from the record, so that the URL shows nothing of
+/// The notice after a form was sent. It is made from the record, so that the URL shows nothing of
 /// anyone's text.
 pub(super) fn notice(query: &Noted, view: &EnvironmentView, history: &[HistoryEntry]) -> Option<Notice> {
     let name = &view.environment;
@@ -208,11 +208,11 @@ pub(super) fn notice(query: &Noted, view: &EnvironmentView, history: &[HistoryEn
 pub(in crate::api) struct Noted {
     /// The generation that a form has recorded.
     moved: Option<u64>,
-    /// What a form did that recorded no generation.
+    /// The result of a form that recorded no generation.
     pub(super) did: Option<String>,
 }
 
-/// What a form did.
+/// The result of a form.
 pub(super) struct Notice {
     pub(super) text: String,
     pub(super) at: Option<Timestamp>,

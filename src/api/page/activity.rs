@@ -52,7 +52,7 @@ pub(in crate::api) struct ActivityQuery {
     environment: Option<String>,
     /// Part of the author's name.
     by: Option<String>,
-    /// Only what is older.
+    /// Only older entries.
     before: Option<Timestamp>,
 }
 
@@ -139,7 +139,7 @@ impl ActivityRow {
         })
     }
 
-    /// What a person found, and its withdrawal.
+    /// The finding of a person, and its withdrawal.
     fn of_evidence(found: Evidence) -> Vec<Self> {
         let row = |what: &str, by: &Person, at: Timestamp, note: Option<&String>| Self {
             environment: found.environment.clone(),

@@ -1,4 +1,4 @@
-//! The board: trouble first, then one lane for each chain of promotions, then what is on its own.
+//! The board: problems first, then one lane for each chain of promotions, then single environments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -213,7 +213,7 @@ fn notices(api: &ApiState, overview: &BoardOverview) -> Vec<String> {
         format!("The edited manifest is not applied, and the last valid one is in use. {}", sentence(problem))
     });
     notices.extend(problem);
-    // The outbox is not what the board is for, so an unreadable one does not hide the board.
+    // An unreadable outbox does not hide the board.
     notices.extend(api.outbox_warnings().unwrap_or_default().iter().map(|warning| sentence(warning)));
     let warnings = api.controller.iter().flat_map(|controller| controller.warnings());
     notices.extend(warnings.map(|warning| sentence(&warning)));

@@ -141,7 +141,7 @@ fn version(view: &EnvironmentView) -> String {
     revision.or(digest).and_then(|text| text.get(..7)).unwrap_or("none").to_owned()
 }
 
-/// What a promotion to it waits for.
+/// The missing conditions of a promotion to it.
 fn waiting(view: &EnvironmentView) -> Option<String> {
     view.waiting.as_ref().map(|message| evidence::waiting(&view.environment, message))
 }

@@ -13,7 +13,7 @@ use crate::model::commits::{CommitLine, Comparison};
 use crate::model::name::{CommitId, EnvironmentName};
 use crate::model::spec::Manifest;
 
-/// How long a page waits for git. What comes later is on the next one.
+/// How long a page waits for git. A later answer is on the next page.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long a comparison may take that is the very content of a page.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub trait CommitHistory: Send + Sync {
     ) -> BoxFuture<'static, Result<Comparison, ControllerError>>;
 }
 
-/// What is known of commits. Cheap to clone.
+/// The known commits. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct KnownCommits {
     source: Option<Arc<dyn CommitHistory>>,
@@ -68,12 +68,12 @@ impl KnownCommits {
         Self { source: Some(source), known: Arc::default() }
     }
 
-    /// What is known of a commit.
+    /// The knowledge of a commit.
     pub(super) fn line(&self, commit: &CommitId) -> Option<CommitLine> {
         self.known().lines.get(commit).cloned()
     }
 
-    /// What is known of the difference between two versions.
+    /// The knowledge of the difference between two versions.
     pub(super) fn compared(&self, old: &CommitId, new: &CommitId) -> Option<Arc<Comparison>> {
         self.known().compared.get(&(old.clone(), new.clone())).cloned()
     }

@@ -1,4 +1,4 @@
-//! One environment: what is wrong, the end of its log, its history, its facts, its events.
+//! One environment: its problems, the end of its log, its history, its facts, its events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +142,7 @@ pub(super) async fn alone(
     Ok([why::why(clock, &causes?)?, part(&Tail { root, name: name.as_str(), tail })?])
 }
 
-/// What the record has about one environment.
+/// The record of one environment.
 pub(super) struct SeenEnvironment {
     pub(super) view: EnvironmentView,
     pub(super) history: Vec<HistoryEntry>,
@@ -410,7 +410,7 @@ struct FactsView<'a> {
     address: Option<CardAddress>,
 }
 
-/// What is declared and what runs.
+/// The declaration and the running container.
 fn facts(
     manifest: &Manifest,
     spec: Option<&EnvironmentSpec>,

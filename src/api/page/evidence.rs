@@ -1,4 +1,4 @@
-//! What is known about an image, what its promotion waits for, and the forms of those who may judge it.
+//! The evidence about an image, the missing conditions of its promotion, and the forms of those who may judge it.
 
 use askama::Template;
 use askama::filters::Safe;
@@ -18,7 +18,7 @@ use crate::plan::gates::shares;
 
 /// The most pieces of evidence about one image.
 const MOST: usize = 20;
-/// The most characters of what a check printed.
+/// The most characters of a check's output.
 const LONGEST_OUTPUT: usize = 4_000;
 
 /// One line with an icon.
@@ -30,7 +30,7 @@ pub(super) struct EvidenceRow {
     pub(super) since: Option<Timestamp>,
     /// The moment of the finding.
     pub(super) at: Option<Timestamp>,
-    /// What a failed check printed.
+    /// The output of a failed check.
     pub(super) output: Option<String>,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn gates(promotion: &PromotionView) -> Vec<EvidenceRow> {
     promotion.gates.iter().map(row).collect()
 }
 
-/// What a promotion waits for, as a sentence that does not name its target.
+/// The missing conditions of a promotion, as a sentence that does not name its target.
 pub(super) fn waiting(to: &EnvironmentName, message: &str) -> String {
     match message.strip_prefix(&format!("{to} is waiting: ")) {
         Some(gates) => format!("Waiting: {gates}."),
@@ -204,7 +204,7 @@ pub(super) fn judgement(
     part(&JudgementForms { heading, name: name.to_string(), forms }).map(Some)
 }
 
-/// What is true after the image of `view` was judged.
+/// The notice after the image of `view` was judged.
 pub(super) fn notice(noted: &Noted, view: &EnvironmentView, seen: &[Evidence]) -> Option<Notice> {
     let (image, judgement) = (view.image.as_ref()?, NotedJudgement::noted(noted, view, seen)?);
     let text = format!("Image {} of {} is {}", shown_image(Some(image)), view.environment, judgement.words());

@@ -1,4 +1,4 @@
-//! One group: its state, its members, what it changed as one, and the forms that change all its members in one write.
+//! One group: its state, its members, its joint changes, and the forms that change all its members in one write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -254,7 +254,7 @@ fn changes(group: &GroupName, members: &MembersWithHistory) -> Vec<GroupChange> 
     by_write.into_values().rev().take(CHANGES).collect()
 }
 
-/// What is true after a form was sent, from the record.
+/// The notice after a form was sent, from the record.
 fn notice(
     noted: &Noted,
     group: &GroupName,

@@ -11,9 +11,9 @@ pub(super) struct GroupForm {
     pub(super) act: Act,
     pub(super) root: String,
     pub(super) name: String,
-    /// What the visitor sees of each member.
+    /// The state of each member on the page.
     pub(super) seen: Vec<SeenMember>,
-    /// What a rollback does to each member, or why it is not possible.
+    /// The effect of a rollback on each member, or why it is not possible.
     pub(super) way_back: Result<Vec<String>, String>,
     /// The members whose images are judged.
     pub(super) judged: Vec<JudgedMember>,
@@ -92,12 +92,12 @@ impl GroupForm {
     }
 }
 
-/// What a visitor sees of these members.
+/// The state of these members on the page.
 pub(super) fn seen<'v>(views: impl Iterator<Item = &'v EnvironmentView>) -> Vec<SeenMember> {
     views.map(|view| SeenMember { name: view.environment.clone(), generation: view.generation }).collect()
 }
 
-/// What a rollback of the group does to each member, in words.
+/// The effect of a rollback of the group on each member, in words.
 fn way_back(group: &GroupName, members: &MembersWithHistory) -> Result<Vec<String>, String> {
     let entry = |(view, history): &(EnvironmentView, Vec<HistoryEntry>)| {
         let current = history.iter().find(|kept| kept.entry.generation == view.generation);

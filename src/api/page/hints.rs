@@ -24,7 +24,7 @@ use crate::record::Wakeup;
 /// Changes within this time are announced together.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// What the page shows.
+/// The environments of the page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct HintsQuery {

@@ -1,4 +1,4 @@
-//! Hosts: this one and those of agents, with what they run.
+//! Hosts: this one and those of agents, with their environments.
 
 use std::collections::BTreeSet;
 

@@ -60,7 +60,7 @@ pub(in crate::api) struct LogQuery {
     before: Option<String>,
     /// In a log with numbers, only lines up to this one.
     to: Option<u64>,
-    /// Any value: the end of what the container before this one printed.
+    /// Any value: the end of the previous container's output.
     previous: Option<String>,
 }
 

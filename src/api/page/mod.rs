@@ -76,7 +76,7 @@ pub struct Pages {
     /// The network listener; `None` without a daemon.
     listener: Option<DaemonListener>,
     codes: Codes,
-    /// What is known of commits.
+    /// The known commits.
     history: KnownCommits,
 }
 

@@ -1,4 +1,4 @@
-//! The outbox: what is still to be sent to forges and channels, and what abide gave up.
+//! The outbox: the items that wait for forges and channels, and those that abide gave up.
 
 use askama::Template;
 use askama::filters::Safe;
@@ -60,7 +60,7 @@ struct OutboxPage {
     list: Safe<String>,
 }
 
-/// What was done.
+/// The result of a form that was sent before.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::api) struct OutboxQuery {
     sent: Option<usize>,

@@ -1,4 +1,4 @@
-//! A promotion before it happens: what runs, what would run, the commits between them, what is not part of it, and the
+//! A promotion before it happens: both versions, the commits between them, the changes outside of it, and the
 //! form.
 
 use std::sync::Arc;
@@ -394,7 +394,7 @@ struct ShownEvidence<'a> {
     gates: Vec<EvidenceRow>,
 }
 
-/// What is known about the image.
+/// The evidence about the image.
 fn evidence(source: &EnvironmentView, build: Option<&BuildRecord>) -> Vec<EvidenceRow> {
     let name = &source.environment;
     let good = |text: String, since| EvidenceRow { since, ..EvidenceRow::good(text) };

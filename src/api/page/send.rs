@@ -119,7 +119,7 @@ impl SentForm {
         self.number(&field).map(Generation)
     }
 
-    /// What the sender saw, as an option of the command: the generations of all members of a group.
+    /// The generations that the sender saw of all members of a group, as an option of the command.
     fn seen(&self) -> Result<Value, ApiError> {
         let missing = || ApiError::bad_request("the form has no `seen` generation");
         if self.group.is_none() {
@@ -238,7 +238,7 @@ impl SentForm {
         }
     }
 
-    /// Nothing was changed: shows what the sender saw, what is true now, and the form as it was typed.
+    /// Nothing was changed: shows the state that the sender saw, the present state, and the form as it was typed.
     async fn refused(&self, visit: &Visit, api: &ApiState, error: &ApiError) -> Result<Response, ApiError> {
         let members = self.members.clone();
         let state = api.apart(move |api| {
@@ -316,10 +316,10 @@ enum FormAgain {
     Group(GroupForm),
 }
 
-/// What the sender saw of an environment, and what is true now.
+/// The state of an environment that the sender saw, and the present state.
 struct RefusedSide {
     name: EnvironmentName,
-    /// `None`: it is still what the sender saw.
+    /// `None`: it is unchanged.
     saw: Option<String>,
     now: Now,
     badge: Badge,
@@ -343,7 +343,7 @@ impl RefusedSide {
     }
 }
 
-/// What the sender of a form saw.
+/// The state that the sender of a form saw.
 fn saw(seen: Generation, history: &[HistoryEntry]) -> String {
     let kept = history.iter().find(|kept| kept.entry.generation == seen);
     let image =
@@ -351,7 +351,7 @@ fn saw(seen: Generation, history: &[HistoryEntry]) -> String {
     format!("generation {seen}{image}")
 }
 
-/// What is true now.
+/// The present state.
 struct Now {
     generation: Generation,
     how: String,

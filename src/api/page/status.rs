@@ -3,7 +3,7 @@
 use crate::model::status::{Condition, Reason};
 use crate::model::view::EnvironmentView;
 
-/// What a status looks like.
+/// The look of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Badge {
     /// The class and the icon.
@@ -13,7 +13,7 @@ pub(super) struct Badge {
 }
 
 impl Badge {
-    /// The badge of an environment. What is unknown is never green.
+    /// The badge of an environment. An unknown status is never green.
     pub(super) fn of(view: &EnvironmentView) -> Self {
         let (look, word) = match (view.status, view.reason) {
             (_, Reason::NothingRecorded) => ("unsure", "Nothing yet"),

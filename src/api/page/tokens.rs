@@ -166,7 +166,7 @@ fn guarded(visit: &Visit, token: &Token, valid: &[Token]) -> Option<&'static str
     }
 }
 
-/// What was done.
+/// The result of a form that was sent before.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::api) struct TokensQuery {
     /// The token that was revoked.

@@ -52,7 +52,7 @@ impl BoardUnit {
 pub(super) struct GroupCard {
     pub(super) name: String,
     pub(super) badge: Badge,
-    /// What is missing for it to be Ready.
+    /// The missing conditions for Ready.
     pub(super) message: Option<String>,
     pub(super) members: Vec<MemberCard>,
     /// The origin of its versions.

@@ -81,7 +81,7 @@ pub(in crate::api) async fn forget(
     Ok(Json(moved(&desired, true, message)))
 }
 
-/// Names what is left on each host.
+/// Names the leftovers on each host.
 fn list(left: &[Left]) -> String {
     let all: Vec<_> = left
         .iter()

@@ -69,7 +69,7 @@ pub(in crate::api) async fn maintenance(
     Ok(Json(moved(&desired, was_on != body.on, message)))
 }
 
-/// Waits until the proxy of this host serves what was recorded. The proxy of another host follows its agent.
+/// Waits until the proxy of this host serves as recorded. The proxy of another host follows its agent.
 async fn wait_for_proxy(found: &FoundEnvironment, api: &ApiState, is_on: bool) -> bool {
     let is_here = found.spec().is_some_and(|spec| spec.host.is_none());
     let Some(controller) = api.controller.as_ref().filter(|_| is_here) else { return true };

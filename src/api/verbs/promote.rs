@@ -49,7 +49,7 @@ pub(in crate::api) struct Promote {
     images: BTreeMap<EnvironmentName, String>,
 }
 
-/// What the client saw.
+/// The generations that the client saw.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum SeenByClient {
@@ -125,7 +125,7 @@ enum Prepared {
     There(RecordChange),
     New {
         promotion: Box<Promotion<ApiError>>,
-        /// What is recorded, in words.
+        /// The change, in words.
         what: String,
         /// The condition that the source has not changed.
         guard: Precondition,

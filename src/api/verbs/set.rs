@@ -121,7 +121,7 @@ async fn check_commit(api: &ApiState, found: &FoundEnvironment, commit: &CommitI
     }
 }
 
-/// Refuses a replica that runs what the first one runs.
+/// Refuses a replica that follows the first one.
 fn follows_nobody(found: &FoundEnvironment) -> Result<(), ApiError> {
     let slot = found.spec().and_then(|spec| spec.replica.as_ref()).filter(|slot| !slot.is_first());
     slot.map_or(Ok(()), |slot| {

@@ -265,7 +265,7 @@ impl ApiClient {
         self.get(&format!("/environments/{name}/plan")).await
     }
 
-    /// Returns what the container of an environment uses; `None` if nothing runs.
+    /// Returns the resource usage of an environment's container; `None` if nothing runs.
     pub(crate) async fn usage(&self, name: &EnvironmentName) -> Result<Option<ResourceUsage>, ClientError> {
         self.get(&format!("/environments/{name}/stats")).await
     }

@@ -13,7 +13,7 @@ use crate::model::view::EnvironmentView;
 /// Environments that are measured at once.
 const AT_ONCE: usize = 16;
 
-/// An environment as `status -o json` shows it, with what it uses.
+/// An environment as `status -o json` shows it, with its resource usage.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct MeasuredEnvironment {
     #[serde(flatten)]

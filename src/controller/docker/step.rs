@@ -49,7 +49,7 @@ pub(crate) struct StepRun<'a> {
     /// The longest accepted output, in bytes.
     pub(crate) max_output: u64,
     /// The network of another container that it joins (`container:ID`), and the program and its arguments in
-    /// place of the image's own; `None`: its own network, and what the image runs.
+    /// place of the image's own; `None`: its own network and the image's program.
     pub(crate) joins: Option<(String, Vec<String>)>,
 }
 

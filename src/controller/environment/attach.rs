@@ -43,7 +43,7 @@ pub struct AttachedSession {
 struct RunningSession {
     reconciler: Arc<Reconciler>,
     environment: EnvironmentName,
-    /// What runs and who asked for it, for events.
+    /// The command and the person who started it, for events.
     what: String,
     process: AttachedProcess,
     is_exec: bool,

@@ -2,8 +2,8 @@
 //! any more, at a user's request.
 //!
 //! Otherwise nothing of it is removed: an edit of the manifest must not take a service down. Volumes are
-//! never removed. What is left on an agent's host, the agent removes by this same code; its report then names
-//! nothing that is left.
+//! never removed. An agent removes leftovers on its host by this same code; its report then names
+//! none.
 
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ async fn remove_all(
     Ok(())
 }
 
-/// Removes what a declared environment left on hosts that do not run it.
+/// Removes the leftovers of a declared environment on hosts that do not run it.
 async fn clear(
     reconciler: &Reconciler,
     environment: &EnvironmentName,

@@ -19,7 +19,7 @@ use crate::model::observed::ContainerState;
 use crate::model::spec::{EnvironmentSpec, Manifest, Supply};
 use crate::plan;
 
-/// The largest number of plans. What is left then is continued after the next resync.
+/// The largest number of plans. The rest is continued after the next resync.
 const ROUNDS: usize = 60;
 /// The pause between two plans while something takes its time, such as a proxy that switches.
 const PAUSE: Duration = Duration::from_millis(500);

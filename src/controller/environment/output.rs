@@ -96,7 +96,7 @@ impl Controller {
         self.output_of(&serving.id, &options).await
     }
 
-    /// What the serving container of an environment uses; `None`: nothing runs.
+    /// The resource usage of an environment's serving container; `None`: nothing runs.
     ///
     /// # Errors
     /// Returns a sentence if the engine does not answer.

@@ -1,4 +1,4 @@
-//! Environments that an orchestrator runs: what is observed and written, and their output.
+//! Environments that an orchestrator runs: observation, writes, and output.
 
 use super::act::StepError;
 use super::reconciler::{Planned, Reconciler};

@@ -35,7 +35,7 @@ const RECORD: &str = "\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"h
 \"bytes\":$body_bytes_sent,\"seconds\":$request_time,\"program_seconds\":\"$upstream_response_time\",\
 \"program_status\":\"$upstream_status\",\"user_agent\":\"$http_user_agent\",\"referer\":\"$http_referer\"";
 
-/// Renders what the settings of a site need outside of servers.
+/// Renders the parts of a site's settings that are outside of servers.
 pub(super) fn zone(
     out: &mut String,
     environment: &str,

@@ -238,13 +238,13 @@ pub(super) struct ServerBlock<'a> {
     pub(super) certificate: Option<&'a str>,
 }
 
-/// What a server answers.
+/// The answers of a server.
 pub(super) enum ServerContent<'a> {
     /// The same address over HTTPS.
     Redirect,
     /// The same address with another name.
     Moved { target: &'a str, is_secure: bool },
-    /// What the programs of environments answer, and abide's own page.
+    /// The answers of environments' programs, and abide's page.
     Programs { places: Vec<ServedPlace<'a>>, page: Option<&'a ServedPage> },
 }
 

@@ -126,7 +126,7 @@ impl Certificates {
     ) -> Option<(CertificatePair, bool)> {
         if let Some(own) = own_certificate(front, name) {
             let pair = self.own.get(&(own.certificate.clone(), own.key.clone()))?;
-            // Clients are sent only to what they accept.
+            // Clients are redirected only to certificates that they accept.
             return Some((pair.clone(), pair.is_for(name)));
         }
         front.acme.as_ref()?;

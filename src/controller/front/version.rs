@@ -1,4 +1,4 @@
-//! nginx's version, and what it means for the configuration. Pure.
+//! nginx's version, and its effects on the configuration. Pure.
 
 use std::fmt;
 

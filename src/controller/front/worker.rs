@@ -455,7 +455,7 @@ impl FrontReconciler {
             return self.front.publish(BTreeMap::new(), left.collect());
         };
         if *self.engine_state.borrow() != EngineState::Known {
-            // What is unknown now counts as unchanged. Other parts report that the engine does not answer.
+            // An unknown state counts as unchanged. Other parts report that the engine does not answer.
             return;
         }
         let seen = manifest.environments.iter().filter_map(|(name, environment)| {

@@ -39,14 +39,14 @@ const MOST_REMEMBERED: usize = 500;
 pub type ReadChecks =
     Arc<dyn Fn(ChecksQuery) -> BoxFuture<'static, Result<CommitChecks, ChecksUnknown>> + Send + Sync>;
 
-/// The checks of commits, and what is remembered of them.
+/// The checks of commits, and their last answers.
 #[derive(Clone)]
 pub(in crate::controller) struct Checks {
     read: Option<ReadChecks>,
     seen: Arc<Mutex<HashMap<(String, CommitId), SeenCommit>>>,
 }
 
-/// What is remembered of a commit.
+/// The last answer about a commit.
 #[derive(Clone)]
 pub(in crate::controller) struct SeenCommit {
     checks: CommitChecks,
@@ -129,7 +129,7 @@ impl Checks {
     }
 }
 
-/// What is known of the commits that are newer than the deployed one.
+/// The states of the commits that are newer than the deployed one.
 #[derive(Default)]
 struct Waiting {
     /// The sentence about the head.
@@ -203,7 +203,7 @@ impl Branches {
             let judged = tools.checks.judge(query, needed, before.map(|known| known.first_seen)).await;
             let Judged { judgement, first_seen, is_reused } = judged.map_err(|error| self.unknown(&error))?;
             if is_reused {
-                // What was announced meanwhile is not in it.
+                // Pushes that were announced meanwhile are not in it.
                 waiting.edge = Some(now());
             }
             // The forge shows what became of new commits, and nothing of a history that failed long ago.

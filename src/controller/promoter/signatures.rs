@@ -11,14 +11,14 @@ use crate::model::reference::ImageRepository;
 use crate::plan::signatures::{SignedBlob, blobs_of, manifests_of, text_of};
 use crate::tls::PublicKey;
 
-/// What was found besides a valid signature.
+/// The findings besides a valid signature.
 #[derive(Default)]
 struct Others {
     /// Signatures that the key did not make.
     by_others: usize,
     /// Signatures by the key that name another image, or none.
     of_others: usize,
-    /// Payloads whose content is not what the registry promised.
+    /// Payloads whose content differs from the digest that the registry announced.
     damaged: usize,
 }
 

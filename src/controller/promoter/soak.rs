@@ -13,7 +13,7 @@ use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
 use crate::record::{RecordError, Soaked};
 
-/// The longest time between two looks that counts. After a longer one nobody knows what was in between.
+/// The longest time between two looks that counts. After a longer one, the time in between is unknown.
 const LONGEST_GAP: Duration = Duration::from_secs(15);
 /// The time after which observed time is recorded. A crash of the daemon loses at most this much.
 const RECORDED_AFTER: Duration = Duration::from_secs(15);

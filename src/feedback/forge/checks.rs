@@ -92,7 +92,7 @@ impl CheckReader {
         unknown
     }
 
-    /// The forge with what is kept of it, until its declaration changes.
+    /// The forge with its kept answers, until its declaration changes.
     fn known(&self, spec: &ForgeSpec) -> Arc<KnownForge> {
         let mut forges = self.forges.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{} {}", spec.api, spec.repository);

@@ -50,7 +50,7 @@ pub(super) struct PartialEnvironment {
     pub(super) group: Option<GroupName>,
     /// How many containers run it; `None`: one, without slots.
     pub(super) replicas: Option<u16>,
-    /// What it needs, by the short names of members.
+    /// Its needs, by the short names of members.
     pub(super) needs: BTreeMap<EnvironmentName, NeedCondition>,
     /// The checks that a commit needs.
     pub(super) checks: Option<NeededChecks>,

@@ -46,7 +46,7 @@ pub struct Key {
     pub shape: ValueShape,
     /// Whether a table without it is invalid.
     pub is_required: bool,
-    /// What a table without it means; empty if that follows from the other keys.
+    /// The meaning of a table without it; empty if that follows from the other keys.
     pub default: &'static str,
     /// A value, in TOML; empty for tables with a separate section.
     pub example: &'static str,

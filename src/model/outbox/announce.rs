@@ -16,7 +16,7 @@ use crate::model::time::Timestamp;
 /// How long a problem of the host or of a service may last before it is announced: most pass by themselves.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// What was announced of an environment.
+/// The last announcements of an environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnouncedState {
     /// The newest generation that was announced as ready, or that needs no announcement.

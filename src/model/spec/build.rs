@@ -49,7 +49,7 @@ pub struct BuildSpec {
     pub bounds: Bounds,
 }
 
-/// What the programs of a build may use and see.
+/// The limits on what the programs of a build may use and see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The most memory of a step or the script, in bytes; `None`: three quarters of the host's.

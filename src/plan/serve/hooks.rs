@@ -437,7 +437,7 @@ impl RolloutContext<'_> {
         Some(PartialPlan { outcome, ..partial })
     }
 
-    /// Removes what is left of commands that are no longer declared.
+    /// Removes leftovers of commands that are no longer declared.
     fn remove_undeclared(&self) -> PartialPlan {
         let is_declared = |seen: &&ObservedContainer| {
             key_of(seen).is_none_or(|key| self.intent.hooks.of(key.hook).is_some())

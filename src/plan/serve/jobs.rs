@@ -37,7 +37,7 @@ const MOST_AT_ONCE: usize = 10;
 /// The most attempts to create or start a container.
 const MOST_STARTS: u32 = 5;
 
-/// What a schedule asks for.
+/// The decision about a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::plan) enum ScheduleDecision {
     /// Nothing is due.

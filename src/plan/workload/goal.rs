@@ -8,13 +8,13 @@ use crate::model::spec::Update;
 use crate::model::workload::{PortMode, SeenWorkload, SwarmSpec, Workload};
 use crate::plan::{DeclaredWorkload, generation_words, needs, rollback};
 
-/// The workload to write, and what it is.
+/// The workload to write, and its role.
 pub(super) struct WorkloadGoal {
     pub(super) workload: Workload,
     pub(super) role: GoalRole,
 }
 
-/// What a goal is.
+/// The role of a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GoalRole {
     /// The recorded version.

@@ -23,7 +23,7 @@ const BASIC: [[u8; 3]; 16] = [
 /// The levels of each part of a colour in the cube of the palette of 256.
 const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
 
-/// What a program chose for a part of a line. Blinking and hidden text is shown as usual text: nothing in a log may hide.
+/// The style of a part of a line. Blinking and hidden text is shown as usual text: nothing in a log may hide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Style {
     /// The colour of the text, as a number of the sixteen.

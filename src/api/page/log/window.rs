@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 4 << 20;
 #[derive(Default)]
 pub(in crate::api::page) struct LineCutter {
     line: Vec<u8>,
-    /// The number of bytes of the ended lines and of what was dropped of them.
+    /// The number of bytes of the ended lines, with the dropped parts.
     read: u64,
     unended: u64,
 }

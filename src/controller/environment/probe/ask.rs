@@ -110,8 +110,8 @@ impl ContainerProbe {
         }
     }
 
-    /// Whether the program that answered at an address of the host is the container's. An answer of another program is not a
-    /// failure, unless the container's answered there before.
+    /// Whether the program that answered at an address of the host is the container's. An answer of another
+    /// program is not a failure, unless the container's program answered there before.
     async fn in_network_of_host(&mut self, address: SocketAddr) -> ProbeResult {
         let Some(pid) = self.pid().await else { return ProbeResult::Good };
         let (container, proven) = (self.target.container.clone(), self.own_socket);
