@@ -5,8 +5,8 @@
 //! (`src/controller/backup/program.rs`) at `OUT_DIR/backup`, and the probe of services
 //! (`src/controller/docker/service_probe/program.rs`) at `OUT_DIR/probe`.
 //!
-//! Where one cannot be compiled, its file is left empty and the build goes on with a warning: `abide
-//! demo` says what is missing, containers get network namespaces of their own, and without abide
+//! If one cannot be compiled, its file is left empty and the build continues with a warning: `abide
+//! demo` reports what is missing, containers get separate network namespaces, and without abide
 //! nothing restarts after an engine restart.
 
 use std::error::Error;
@@ -188,7 +188,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(first_error(&output.stderr)) }
 }
 
-/// The line of a compiler's output that says what went wrong.
+/// The line of a compiler's output with the error.
 fn first_error(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().find(|line| line.starts_with("error")).or(text.lines().next());

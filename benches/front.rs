@@ -70,7 +70,7 @@ fn host(number: usize) -> String {
     format!("e{number}.bench.example")
 }
 
-/// Changes the first of these names, each of which belongs to an environment of its own.
+/// Changes the first of these names, each of which belongs to another environment.
 fn managed(space: &Space, names: usize, rounds: usize) -> Samples {
     let folder = space.dir().join("desired-state");
     std::fs::create_dir(&folder).unwrap();

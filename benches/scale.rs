@@ -243,7 +243,7 @@ fn push_all(
     began.elapsed() / u32::try_from(PUSHES).unwrap()
 }
 
-/// The least that a durable acknowledgement costs: one write to a store of its own.
+/// The least that a durable acknowledgement costs: one write to a separate store.
 fn durable_write(folder: &Path) -> Duration {
     let path = folder.join("limit");
     let db = sled::Config::new().path(&path).open().unwrap();

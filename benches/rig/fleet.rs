@@ -43,7 +43,7 @@ impl Fleet {
         Self::declared(space, count, image, health, "")
     }
 
-    /// The same behind a proxy of its own, which serves the ports.
+    /// The same behind a proxy, which serves the ports.
     pub(crate) fn fronted(space: &Space, count: usize, image: &str, health: &str) -> Self {
         let nginx = space.name("nginx");
         nginx_image(&nginx, &space.label());

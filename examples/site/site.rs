@@ -107,7 +107,7 @@ struct Site {
     root: PathBuf,
     /// What stands in pages for each placeholder.
     words: [(&'static str, String); 2],
-    /// Answers every request with this status, where set.
+    /// Answers every request with this status, if set.
     status: Option<u16>,
     /// How long a slow request takes.
     slow: Duration,
@@ -130,7 +130,7 @@ fn serve(options: &Options) -> Result<(), String> {
     println!("{} listens on port {}", options.name, options.port);
     for stream in listener.incoming().flatten() {
         let site = Arc::clone(&site);
-        // Where no thread is to be had, this one connection is dropped and the server goes on.
+        // If no thread can be started, this connection is dropped and the server continues.
         let _ = thread::Builder::new().spawn(move || site.answer(stream));
     }
     Ok(())
@@ -168,7 +168,7 @@ impl Site {
         }
     }
 
-    /// The file that `target` names, which lies in the root whatever the target and whatever links say.
+    /// The file that `target` names. It is always in the root, whatever the target and the links are.
     fn find(&self, target: &str) -> Option<PathBuf> {
         let path = target.split(['?', '#']).next().unwrap_or_default();
         let path = decode(path)?;
@@ -192,7 +192,7 @@ impl Site {
         text.into_bytes()
     }
 
-    /// One line a request: to standard output, and to the log file where there is one.
+    /// Writes one line for each request: to standard output, and to the log file if there is one.
     fn note(&self, stream: &TcpStream, method: &str, target: &str, reply: &Reply, sent: bool) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let peer = stream.peer_addr().map_or_else(|_| "-".to_owned(), |a| a.ip().to_string());
@@ -245,7 +245,7 @@ fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// The request line and the header fields; `None` where they are too long, too slow or no text.
+/// The request line and the header fields; `None` if they are too long, too slow or not text.
 fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
@@ -259,7 +259,7 @@ fn read_head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// Percent-decodes a path; `None` where it is no text.
+/// Percent-decodes a path; `None` if the result is not text.
 fn decode(path: &str) -> Option<String> {
     let mut bytes = path.bytes();
     let mut decoded = Vec::with_capacity(path.len());
@@ -300,7 +300,7 @@ fn hostname() -> String {
     if name.trim().is_empty() { "unknown".into() } else { name.trim().to_owned() }
 }
 
-/// A log that cannot be written is no reason not to serve.
+/// The server continues without a log that it cannot write.
 fn open_log(path: &Path) -> Option<File> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let opened =
@@ -356,7 +356,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// Does what the settings say should go wrong before a server listens, and starts what goes wrong later.
+/// Causes the failures that the settings ask for before a server listens, and schedules the later ones.
 fn misbehave(settings: &Settings) -> Result<(), String> {
     if let Some(after) = settings.duration("SITE_CRASH_AFTER")? {
         let code = settings.number("SITE_EXIT_CODE")?.unwrap_or(1);
@@ -420,7 +420,7 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes one file and says how many bytes compressing it saved.
+/// Writes one file and returns how many bytes its compression saved.
 fn pack_one(dir: &Path, path: &Path, out: &mut impl Write) -> Result<usize, String> {
     let failed = |e: io::Error| format!("{}: {e}", path.display());
     let name = path.strip_prefix(dir).ok().and_then(Path::to_str);
@@ -441,7 +441,7 @@ fn is_program(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o100 != 0)
 }
 
-/// The header block of a regular file, as POSIX.1-1988 lays it out.
+/// The header block of a regular file, in the format of POSIX.1-1988.
 fn header(name: &str, size: usize, program: bool) -> Result<[u8; BLOCK], String> {
     let (prefix, name) = split_name(name).ok_or_else(|| format!("{name} is too long a name for a tar"))?;
     let mut block = [0; BLOCK];
@@ -481,7 +481,7 @@ pub(crate) fn compress(path: &Path, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Leaves a page alone where white space in it may mean something.
+/// Leaves a page unchanged if white space in it may be significant.
 fn compress_html(text: &str) -> String {
     if ["<pre", "<textarea", "<script", "<style"].iter().any(|tag| text.contains(tag)) {
         return text.to_owned();

@@ -105,7 +105,7 @@ impl Round {
             self.accounts.forget_all();
         }
         let trouble = (now() < EARLIEST)
-            .then(|| format!("the clock of this host says {}: no certificate is ordered", now()));
+            .then(|| format!("the clock of this host shows {}: no certificate is ordered", now()));
         self.stand_in(wanted);
         self.reports.retain(|owner, _| wanted.sets.contains_key(owner));
         self.publish(publish, trouble.clone());

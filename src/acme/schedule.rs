@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(renew_at(day(0), day(90)), day(60));
         assert_eq!(renew_at(day(0), day(45)), day(30));
         assert_eq!(renew_at(day(10), day(16)), day(13));
-        assert_eq!(renew_at(day(5), day(5)), day(5), "a certificate that is no time valid is due");
+        assert_eq!(renew_at(day(5), day(5)), day(5), "a certificate that is valid for no time is due");
         assert!(!is_late(day(0), day(80), day(60)) && is_late(day(0), day(80), day(71)));
     }
 

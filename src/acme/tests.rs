@@ -110,7 +110,7 @@ async fn a_name_pointing_elsewhere_costs_no_attempt_and_delays_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreachable_name_is_ordered_separately_then_at_staging() {
     let pebble = Pebble::shared();
-    // Nobody listens there: this host cannot tell, the authority can.
+    // Nobody listens there: this host cannot find out, the authority can.
     pebble.address("closed.apart.test", "127.0.0.4");
     pebble.address("open.apart.test", "127.0.0.1");
     let mut rig = Rig::new(&pebble);

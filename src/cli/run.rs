@@ -1,4 +1,4 @@
-//! `abide run`: runs a command in a container of its own, with the options of an environment.
+//! `abide run`: runs a command in a new container, with the options of an environment.
 
 use super::attach::attach;
 use super::exit::{CliError, CliExit};

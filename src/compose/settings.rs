@@ -152,7 +152,7 @@ pub(super) fn reserved_gpus(draft: &mut EnvironmentDraft, devices: &Node) {
     let kinds = device.get("capabilities").map(Node::items).unwrap_or_default();
     let is_gpu = kinds.is_empty() || kinds.iter().any(|kind| kind.text() == Some("gpu"));
     if !is_gpu {
-        return draft.lose("a reservation of devices that are no GPUs");
+        return draft.lose("a reservation of devices other than GPUs");
     }
     let ids: Vec<&str> =
         device.get("device_ids").map(Node::items).unwrap_or_default().iter().filter_map(Node::text).collect();

@@ -57,11 +57,11 @@ pub fn pkcs8(der: Vec<u8>) -> PrivateKeyDer<'static> {
 pub fn thumbprint(key: &[u8]) -> Result<String, CertificateError> {
     let key = KeyPair::try_from(key).map_err(wrong)?;
     // An uncompressed point: 4, x, y.
-    let [4, point @ ..] = key.public_key_raw() else { return Err(wrong("it is no P-256 key")) };
+    let [4, point @ ..] = key.public_key_raw() else { return Err(wrong("it is not a P-256 key")) };
     let (x, y) = point
         .split_at_checked(32)
         .filter(|(_, y)| y.len() == 32)
-        .ok_or_else(|| wrong("it is no P-256 key"))?;
+        .ok_or_else(|| wrong("it is not a P-256 key"))?;
     let [x, y] = [x, y].map(|half| URL_SAFE_NO_PAD.encode(half));
     let jwk = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
     Ok(URL_SAFE_NO_PAD.encode(Sha256::digest(jwk)))

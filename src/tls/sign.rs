@@ -13,11 +13,11 @@ use rustls::sign::SigningKey;
 /// Returns the reason, as a clause without the key.
 pub fn sign_rs256(key: &str, message: &[u8]) -> Result<Vec<u8>, String> {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|_| "it is no private key in PEM".to_owned())?;
+        .map_err(|_| "it is not a private key in PEM".to_owned())?;
     let key: Arc<dyn SigningKey> = rustls::crypto::ring::sign::any_supported_type(&key)
-        .map_err(|_| "it is no private key of a known kind".to_owned())?;
+        .map_err(|_| "it is not a private key of a known kind".to_owned())?;
     let signer = key.choose_scheme(&[SignatureScheme::RSA_PKCS1_SHA256]);
-    let signer = signer.ok_or_else(|| "it is no RSA key".to_owned())?;
+    let signer = signer.ok_or_else(|| "it is not an RSA key".to_owned())?;
     signer.sign(message).map_err(|error| error.to_string())
 }
 

@@ -93,7 +93,7 @@ impl Host {
         &self.addresses[0]
     }
 
-    /// Where the other host is, as this machine sees it.
+    /// The address of the other host from this machine.
     pub(crate) fn address(&self) -> &str {
         &self.addresses[1]
     }

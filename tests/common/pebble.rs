@@ -129,7 +129,7 @@ impl Pebble {
         std::fs::read_to_string(self.dir.path().join("pebble.log")).unwrap_or_default()
     }
 
-    /// Where it listens.
+    /// The port of its directory.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -149,7 +149,7 @@ impl Pebble {
         self.server
     }
 
-    /// The certificate of the authority of its own certificate, and of the proxies before it.
+    /// The certificate of the authority that signed its certificate, and those of the proxies before it.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
@@ -158,7 +158,7 @@ impl Pebble {
         (self.dir.path().join("pebble.pem"), self.dir.path().join("pebble.key"))
     }
 
-    /// Where the roots of its certificates are.
+    /// The port that serves the roots of its certificates.
     pub(crate) fn roots_port(&self) -> u16 {
         self.roots
     }
@@ -169,7 +169,7 @@ impl Pebble {
         Certificates(dir.to_owned())
     }
 
-    /// Where records are managed.
+    /// The port for the management of records.
     pub(crate) fn management(&self) -> u16 {
         self.manage
     }

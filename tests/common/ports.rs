@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where ports are taken from: below those that Linux gives to the clients of other tests (`ip_local_port_range`),
+/// The range of ports: below those that Linux gives to the clients of other tests (`ip_local_port_range`),
 /// so that nobody else can get a port between this choice and its use.
 const RANGE: Range<u16> = 10_000..32_768;
 

@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     Cut(u64),
     /// The request does not reach the engine; the answer is this status and body.
     Answer(u16, &'static str),
-    /// The engine does not hear of it, and nothing is answered before the connection ends after this time.
+    /// The engine receives nothing, and the connection ends after this time without an answer.
     Hang(Duration),
 }
 

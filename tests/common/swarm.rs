@@ -52,7 +52,7 @@ impl Swarm {
         let cable = format!("abs{process:x}{count:x}");
         let net =
             format!("10.{}.{}", 192 + (process >> 4) % 60, ((process & 15) << 4) | u32::from(count & 15));
-        // The bridge has a namespace of its own, in which no rules of this host apply.
+        // The bridge is in a separate namespace, in which no rules of this host apply.
         ip(&["netns", "add", &bridge]);
         let mut swarm = Self { nodes: Vec::new(), bridge, cable, net };
         swarm.lay_cables();

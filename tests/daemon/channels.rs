@@ -82,7 +82,7 @@ fn is_slack_message(body: &Value) -> bool {
         && !pings
 }
 
-/// Every kind of channel but e-mail and the signed webhook, which have tests of their own.
+/// Every kind of channel but e-mail and the signed webhook, which have separate tests.
 static KINDS: [Kind; 9] = [
     Kind {
         name: "slack",
@@ -453,7 +453,7 @@ fn every_kind_of_channel_gets_its_messages_despite_limits_failures_and_rejection
     channels.set_fates(&[Fate::Limits, Fate::FailsAfterStoring]);
     channels.run(&["hold", "dev", "--reason", HOSTILE]);
     channels.await_delivered();
-    // The answer of 500 to a stored message leads to a second copy, except where its id is known.
+    // The answer of 500 to a stored message leads to a second copy, unless its id is known.
     assert_eq!(channels.stored(), each(|kind| if kind == "matrix" { 1 } else { 2 }));
     for (kind, service) in &channels.services {
         let state = service.state();

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The users as which this process can start programs; `None`: as itself.
 fn users() -> Vec<Option<u32>> {
     let is_root = rustix::process::getuid().is_root();
-    // Ubuntu lets nobody but root make namespaces, unless it is told to.
+    // By default, Ubuntu lets only root make namespaces.
     let restricted = std::fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
     let others_may = !restricted.is_ok_and(|value| value.trim() == "1");
     let nobody = (is_root && others_may).then_some(Some(NOBODY));
@@ -61,7 +61,7 @@ fn start(order: &ScriptOrder, user: Option<u32>) -> (Child, UnixStream) {
     (child, ours)
 }
 
-/// A copy where everyone may run it: the path to the build may be closed to others.
+/// A copy in a folder that everyone may enter: the path to the build may be closed to others.
 fn program() -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     static COPY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();

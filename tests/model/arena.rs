@@ -42,7 +42,7 @@ impl Drop for AgentHost {
     }
 }
 
-/// A file system of its own, in memory.
+/// A separate file system, in memory.
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
 }

@@ -121,7 +121,7 @@ fn repair(world: &mut World<'_>) -> Result<(), String> {
     }
     if std::mem::take(&mut world.has_lost_images) {
         world.arena.restore();
-        // An image that was nowhere is looked for again after five minutes, or when someone says so.
+        // An image that was missing everywhere is looked for again after five minutes, or on request.
         verb(&world.desired_state, &["sync"]);
     }
     Ok(())
@@ -476,7 +476,7 @@ fn docker(world: &World<'_>, is_away: bool, arguments: &[&str]) -> Option<String
     if world.is_frozen && !is_away { None } else { world.host(is_away).try_docker(arguments) }
 }
 
-/// Hands were laid on all containers. Nobody heals what left the manifest, or its host.
+/// Somebody changed all containers by hand. Nobody heals those that left the manifest, or its host.
 fn touch_all(world: &mut World<'_>) {
     for slot in &mut world.slots {
         slot.is_touched();
@@ -530,7 +530,7 @@ fn cut_network(world: &mut World<'_>) {
     }
 }
 
-/// The repository, and where it is while it is away.
+/// The repository, and its path while it is unreachable.
 fn source(world: &World<'_>) -> (PathBuf, PathBuf) {
     let here = PathBuf::from(world.arena.repo.url());
     let away = here.with_extension("away");

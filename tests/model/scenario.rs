@@ -211,7 +211,7 @@ fn act(WorldParts { has_agent, has_front }: WorldParts) -> BoxedStrategy<Act> {
 
 fn between_hosts() -> impl Strategy<Value = Act> {
     prop_oneof![
-        // What is built from a branch runs where it is built.
+        // An image that is built from a branch runs on the host that builds it.
         6 => (1_usize..3).prop_map(Act::Move),
         1 => place().prop_map(Act::Forget),
         1 => Just(Act::KillAgent),

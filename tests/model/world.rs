@@ -186,7 +186,7 @@ impl Slot {
         }
     }
 
-    /// A hand was laid on its containers. Nobody heals what left the manifest.
+    /// Somebody changed its containers by hand. Nobody heals those that left the manifest.
     pub(crate) fn is_touched(&mut self) {
         if !self.is_declared {
             self.last_page = None;
@@ -240,7 +240,7 @@ impl Slot {
         line(options.cpus > 0, format!("cpus = {}.5", options.cpus));
         line(options.pids > 0, format!("pids = {}", 64 * options.pids));
         line(options.is_without_init, "init = false".to_owned());
-        // Without an init the program does not hear of a stop.
+        // Without an init, the program gets no signal at a stop.
         line(true, format!("stop_timeout = \"{}s\"", 1 + options.stop_timeout));
         line(
             options.extra_hosts > 0,
@@ -325,7 +325,7 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Where the daemon listens. Only an agent comes from another host.
+    /// The address of the daemon. Only an agent connects from another host.
     fn listen(&self) -> String {
         let address = if self.parts.has_agent { Cable::FIRST } else { "127.0.0.1" };
         format!("{address}:{LISTEN}")

@@ -1,4 +1,4 @@
-//! Commands that run once in a container of their own: before and after a release.
+//! Commands that run once in a separate container: before and after a release.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ pub(super) fn declared(space: &Space, key: &str, command: &str) -> String {
     )
 }
 
-/// Writes a line into the volume for every run, and fails in images that say so.
+/// Writes a line into the volume for every run, and fails in images with `FAILS`.
 pub(super) const MIGRATE: &str = "echo ran $VERSION >> /data/runs; echo migrating $VERSION; exit ${FAILS:-0}";
 
 /// Returns an image of this version with a shell.
@@ -306,7 +306,7 @@ fn commands_run_on_the_host_of_an_agent_through_the_link() {
     });
     let events = pair.abide(&["events", "prod"]).stdout;
     assert!(
-        events.contains("in a container of its own") && events.contains("ended with exit code 2"),
+        events.contains("in a new container") && events.contains("ended with exit code 2"),
         "{events}"
     );
 }

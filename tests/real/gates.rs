@@ -84,7 +84,7 @@ fn auto_promotion_requires_verification_and_soak_time() {
     assert!(of("healthy")["millis"].as_u64().unwrap() >= 3_000, "{evidence:?}");
     assert_eq!((&of("verified")["passed"], &of("verified")["output"]), (&true.into(), &"good\n".into()));
 
-    // A version that its check does not like stays where it is, with the output of the check.
+    // A version that fails its check is not promoted, and the output of the check is kept.
     gated.solo.push(&gated.daemon, &[("www/check.html", "broken\n")]);
     gated.solo.await_ready();
     gated.await_message("verification in dev failed: exit code 1");

@@ -106,7 +106,7 @@ impl Shops {
     fn asked(&self, group: &str, name: &str) -> Option<String> {
         let web = self.container(group, "web");
         let inside = |command: &str| try_docker(&["exec", &web, "sh", "-c", command]);
-        // A static program has no resolver of its own.
+        // A static program has no resolver.
         let answer = inside(&format!("busybox nslookup -type=a {name} || true"))?;
         let (_, answer) = answer.split_once(&format!("Name:\t{name}"))?;
         let address = answer.lines().find_map(|line| line.strip_prefix("Address: "))?;

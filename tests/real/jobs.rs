@@ -126,9 +126,9 @@ fn a_scheduled_job_that_fails_is_announced_once_until_it_succeeds() {
         let messages = messages.lock().unwrap();
         messages.iter().filter(|message| message["type"] == kind).cloned().collect::<Vec<_>>()
     };
-    // A run that a person asked for is no news: that person sees its end.
+    // A run that a person asked for is not announced: that person sees its end.
     let run_ends_with = |code| spot.abide(&["jobs", "run", "nightly"]).code == code;
-    // While a scheduled run goes on, there is no other.
+    // While a scheduled run lasts, no other starts.
     eventually("a run fails", PATIENCE, || run_ends_with(7));
     eventually("two scheduled runs failed", PATIENCE * 3, || runs(&spot.name, "one") >= 3);
     eventually("the failure is announced", PATIENCE, || !of_kind("job.failed").is_empty());

@@ -436,7 +436,7 @@ fn a_program_of_the_host_that_answers_in_place_of_the_container_makes_nothing_re
         assert_ne!(status["status"], "Ready", "{status}");
     }
     drop(stranger);
-    // The ports of other programs of the host say nothing about this one.
+    // The ports of the host's other programs do not matter for this one.
     let status = spot.until("nothing listens", |status| {
         status["message"].as_str().unwrap().contains(&format!("nothing listens on port {port} of the host"))
     });

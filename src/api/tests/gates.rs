@@ -128,7 +128,7 @@ async fn an_images_deployer_can_neither_approve_it_nor_override_a_rejection() {
     let as_tester = token(&api, "carol2", tester()).await;
     act(&api, &carol, "test/approve", json!({})).await.refuses(409, "you pushed, set or promoted this image");
     act(&api, &as_tester, "test/approve", json!({})).await.moved();
-    // The one who approved is no other person for the promotion.
+    // For the promotion, the person who approved does not count as another person.
     api.handles.token_writer.revoke(&as_tester.id, AuditStamp { at: at(1), by: "x".into() }).await.unwrap();
     let again = token(&api, "carol2", Role::Admin).await;
     act(&api, &again, "prod/promote", json!({"from": "test"})).await.refuses(409, "0 of 1 approval");

@@ -52,7 +52,7 @@ fn reach(host: &str, info: &SystemInfo) -> ContainerReach {
     }
     let options = info.security_options.as_deref().unwrap_or_default();
     if options.iter().any(|option| option.split(',').any(|part| part == "name=rootless")) {
-        return here("the Docker Engine runs rootless, with a network of its own");
+        return here("the Docker Engine runs rootless, in a separate network");
     }
     if info.operating_system.as_deref() == Some("Docker Desktop") {
         return here("Docker Desktop runs containers in a virtual machine");

@@ -84,7 +84,7 @@ impl Controller {
         let shown = plan::without_secrets(options, &planned.observed.containers, &words.join(" "));
         let shown: String = shown.chars().take(SHOWN).collect();
         let is_exec = matches!(request.command, AttachedCommand::Exec { .. });
-        let place = if is_exec { "in the container" } else { "in a container of its own" };
+        let place = if is_exec { "in the container" } else { "in a new container" };
         let what = format!("`{shown}` {place}, for {by}");
         let event = format!("runs {what}");
         let noted = self.reconciler.writer.event(environment, EventKind::System, event, now()).await;

@@ -258,7 +258,7 @@ fn long_text_is_truncated_to_each_services_limit() {
         let text = body(&sent).pointer(place).unwrap().as_str().unwrap().to_owned();
         assert!(text.len() <= limit && text.len() > 200, "{place}: {}", text.len());
     }
-    // Teams limits the request, and each line needs a block of its own.
+    // Teams limits the request, and each line needs a separate block.
     let teams = Channel::Teams { secret: named() };
     for text in ["x\n".repeat(2_000), "\u{1b}".repeat(2_000), "\u{1f600}".repeat(2_000)] {
         long.announcement.message = text;

@@ -74,7 +74,7 @@ enum Fate {
     KilledAfter,
 }
 
-/// A service that remembers everything, and fails as told.
+/// A service that remembers everything, and fails on demand.
 #[derive(Default)]
 struct Remote {
     /// Ids in the order of arrival, with those that each replaces.
@@ -86,7 +86,7 @@ struct Remote {
 }
 
 impl Remote {
-    /// Lets `store` happen as the next fate says.
+    /// Lets `store` happen according to the next fate.
     fn meet<T>(&mut self, store: impl FnOnce(&mut Self) -> T) -> Option<Result<T, DeliveryRefusal>> {
         let fate = self.fates.pop().unwrap_or(Fate::Fine);
         match fate {
@@ -193,7 +193,7 @@ struct World {
     /// Every message that was ever in the record.
     ever: BTreeSet<String>,
     withdrawn: BTreeSet<String>,
-    /// Those of them that are groups. A group that was grouped again has no line of its own; its lines have.
+    /// Those of them that are groups. A group that was grouped again has no line; its messages have.
     groups: BTreeSet<String>,
 }
 

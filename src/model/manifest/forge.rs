@@ -49,7 +49,7 @@ fn guessed(table: &Table<'_>, key: &str, guess: Option<String>, example: &str) -
     if guess.is_none() {
         let path = table.path();
         table.problem(format!(
-            "`{path}` needs `{key}`, such as `{key} = \"{example}\"`: the repository's URL does not tell it"
+            "`{path}` needs `{key}`, such as `{key} = \"{example}\"`: the repository's URL does not contain it"
         ));
     }
     guess

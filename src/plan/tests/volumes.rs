@@ -12,7 +12,7 @@ fn path(text: &str) -> AbsolutePath {
     AbsolutePath::parse("it", text).unwrap()
 }
 
-/// The name that the engine gives to a volume of its own.
+/// The name that the engine gives to a volume that it creates.
 fn anonymous(digit: char) -> VolumeName {
     digit.to_string().repeat(64).parse().unwrap()
 }

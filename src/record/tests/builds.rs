@@ -135,7 +135,7 @@ async fn a_push_that_another_push_overtakes_keeps_its_author() {
         record.handles.writer.push(push, std::slice::from_ref(&dev)).await.unwrap();
     }
     assert_eq!(resolver.advance_head(&dev, &commit(3), at(301)).await.unwrap(), Some(Generation(2)));
-    // Her delivery comes late, for a commit that is no head any more.
+    // Her delivery comes late, when her commit is not the head any more.
     let hint = Hint { revision: commit(9), by: "github (carol)".to_owned(), at: at(400) };
     let push = Push { id: None, repository: RepositoryName::new("shop").unwrap(), hint };
     record.handles.writer.push(push, std::slice::from_ref(&dev)).await.unwrap();

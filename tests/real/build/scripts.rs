@@ -133,7 +133,7 @@ fn an_image_not_created_by_the_script_is_rejected() {
     shop.declare(&of_script(&space));
     shop.push(&daemon, &[("build-image.sh", &script(&space, ""))]);
     shop.await_ready(&daemon);
-    // The edit of the manifest may have made a build of its own before the push.
+    // The edit of the manifest may have caused a build before the push.
     let log = build_log(&daemon);
     let number =
         log.lines().find_map(|line| line.strip_prefix("number ")?.split(' ').next()?.parse::<u64>().ok());

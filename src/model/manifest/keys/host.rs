@@ -96,7 +96,7 @@ pub(in crate::model::manifest) static REPOSITORY: Section = Section {
             "the provider that announces pushes: [`repository.NAME.webhook`](#repositorynamewebhook)",
         ),
         Key::new("forge", ValueShape::Table(&FORGE)).default("none: nothing is reported").meaning(
-            "where abide reports the state of commits: [`repository.NAME.forge`](#repositorynameforge)",
+            "the forge to which abide reports the state of commits: [`repository.NAME.forge`](#repositorynameforge)",
         ),
         Key::new("poll", ValueShape::Duration).default(r#"`"60s"`"#).example(r#""5m""#).meaning(
             "how often abide polls the branches, so that a lost webhook delays a deployment only by this \

@@ -83,12 +83,12 @@ fn an_invalid_forge_is_reported_with_a_remedy() {
         (
             &forge("https://git.example.com/a/b", &format!("kind = \"gitea\", {token}")),
             "6: `repository.r.forge` needs `api`, such as `api = \"https://git.example.com/api/v1\"`: the \
-             repository's URL does not tell it",
+             repository's URL does not contain it",
         ),
         (
             &forge("/srv/r.git", &format!("kind = \"github\", api = \"https://api.github.com\", {token}")),
             "6: `repository.r.forge` needs `repository`, such as `repository = \"owner/name\"`: the repository's \
-             URL does not tell it",
+             URL does not contain it",
         ),
         (
             &forge("https://github.com/a/b", "kind = \"github\""),
