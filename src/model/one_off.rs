@@ -202,10 +202,13 @@ const VOLUME: &str = "/volume";
 const ARCHIVES: &str = "/archives";
 
 impl OneOffSpec {
-    /// Its command, if that runs once for each image.
-    pub fn hook_key(&self) -> Option<HookKey> {
-        let hook = Hook::of_role(self.role)?;
-        Some(HookKey { hook, image: self.container.image.clone(), mark: self.mark.clone() })
+    /// Its purpose; `None`: a person asked for its command.
+    pub fn key(&self) -> Option<OneOffKey> {
+        if self.role == JOB {
+            return JobRunKey::of_mark(&self.mark).map(OneOffKey::Job);
+        }
+        let (image, mark) = (self.container.image.clone(), self.mark.clone());
+        Hook::of_role(self.role).map(|hook| OneOffKey::Hook(HookKey { hook, image, mark }))
     }
 
     /// The container of a command, with the options of `environment`.

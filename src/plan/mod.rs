@@ -5,9 +5,10 @@
 //! later call continues from there. So if a reconcile is cut short, the next one plans from the state that
 //! it finds.
 //!
-//! In reading order: `supply` brings the image, `target` chooses what to enforce, `serve` gets it running,
-//! `needs` waits for other members of the group, `restart` decides when to restart, `rollback` gives a version up, `difference` compares options, and
-//! [`explain`] describes the plan. `workload` plans an environment that an orchestrator runs. Apart from these, [`gates`] judges promotions.
+//! In reading order: `supply` brings the image, `target` chooses the version to enforce, `serve` gets it running,
+//! `needs` waits for other members of the group, `restart` decides when to restart, `rollback` gives a version up,
+//! `difference` compares options, and [`explain`] describes the plan. `workload` plans an environment that an
+//! orchestrator runs. Apart from these, [`gates`] judges promotions.
 
 pub mod checks;
 mod difference;
@@ -22,6 +23,7 @@ mod rollback;
 mod serve;
 mod serving;
 pub mod signatures;
+mod step;
 mod supply;
 mod target;
 #[cfg(test)]
@@ -33,28 +35,26 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::build::RecipeKey;
-use crate::model::container::{ContainerOptions, ContainerSpec};
+use crate::model::container::ContainerOptions;
 use crate::model::declared::Declared;
-use crate::model::desired::{Bad, Entry, Hold, Image, Outcome};
+use crate::model::desired::{Bad, Entry, Hold, Outcome};
 use crate::model::group::MemberNeeds;
-use crate::model::holder::HolderSpec;
 use crate::model::job::JobSpec;
-use crate::model::memory::{Good, Memory};
-use crate::model::mount::AbsolutePath;
-use crate::model::name::{CommitId, ContainerName, Digest, EnvironmentName, Generation, JobName};
+use crate::model::memory::Memory;
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, JobName};
 use crate::model::observed::Observed;
-use crate::model::one_off::{Hooks, OneOffKey, OneOffSpec};
+use crate::model::one_off::Hooks;
 use crate::model::spec::{HealthSpec, RestartMode, Update};
 use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
-use crate::model::workload::{SwarmSpec, Workload, WriteToken};
+use crate::model::workload::SwarmSpec;
 
 pub use hold::{AfterHold, held_back};
 pub use notes::{StepFailure, after_failure};
 pub use restart::backoff;
 pub(crate) use serve::without_secrets;
 pub use serving::{must_be_stored, serving};
+pub use step::{ContainerTarget, PlannedStep, RecordStep, Step};
 pub use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
 pub use turn::{is_upkeep, releases_turn, starts_command, takes_turn};
@@ -170,225 +170,6 @@ pub struct Plan {
     pub next_jobs: BTreeMap<JobName, Option<Timestamp>>,
     /// When to reconcile again for the jobs.
     pub jobs_requeue_at: Option<Timestamp>,
-}
-
-/// One step and why it is taken.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlannedStep {
-    /// The step.
-    pub step: Step,
-    /// The reason, as a clause.
-    pub reason: String,
-}
-
-/// A possible step. Every step is idempotent, or harmless if repeated after a new inspection.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Ends a build or pull that the record no longer wants.
-    CancelJob,
-    /// Starts a build or pull in the background.
-    Acquire(Need),
-    /// Changes the record.
-    Record(RecordStep),
-    /// Creates the managed network.
-    CreateNetwork,
-    /// Creates a volume that never existed.
-    CreateVolume {
-        /// Its name.
-        name: String,
-    },
-    /// Creates a folder of the host, as the manifest declares it.
-    CreateFolder {
-        /// Its path.
-        path: AbsolutePath,
-    },
-    /// Loads the image of sandboxes into the engine.
-    LoadHolder,
-    /// Creates a sandbox without starting it.
-    CreateHolder {
-        /// Its name.
-        name: ContainerName,
-        /// Its options.
-        spec: Box<HolderSpec>,
-    },
-    /// Starts a sandbox. `replacement` as with [`Step::Start`].
-    StartHolder {
-        /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
-        holder: ContainerTarget,
-        /// The fingerprint of the options that are refused if the sandbox cannot be started.
-        replacement: Option<String>,
-    },
-    /// Sends the proxy the address of a running sandbox. The container that is about to join it gets the
-    /// traffic once it is ready; the proxy can check the new configuration until then.
-    Announce {
-        /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
-        holder: ContainerTarget,
-    },
-    /// Starts a container with these options that runs nothing of its image, and removes it.
-    TryOptions {
-        /// Its options.
-        spec: Box<ContainerSpec>,
-        /// The fingerprint of the options that are refused if the engine rejects them.
-        replacement: Option<String>,
-    },
-    /// Creates a container without starting it.
-    Create {
-        /// Its name. This is the final name only if no container is replaced.
-        name: ContainerName,
-        /// Its options.
-        spec: Box<ContainerSpec>,
-        /// The sandbox that it joins; [`ContainerTarget::Created`] is the one created before it. `None`: it gets its
-        /// own network namespace.
-        joins: Option<ContainerTarget>,
-    },
-    /// Start a container.
-    Start {
-        /// The container.
-        container: ContainerTarget,
-        /// The fingerprint of its options if it is to replace another container. If it cannot be started,
-        /// these options are refused and the other container keeps running. `None`: a failed start is tried
-        /// again.
-        replacement: Option<String>,
-    },
-    /// Creates a container that runs a command once, without starting it.
-    CreateOneOff {
-        /// Its options.
-        spec: Box<OneOffSpec>,
-    },
-    /// Starts such a container.
-    StartOneOff {
-        /// Its id.
-        id: String,
-        /// Its purpose. If the container cannot be started because of its image, the command has failed.
-        key: OneOffKey,
-    },
-    /// Stops a container: SIGTERM, and SIGKILL after its timeout.
-    Stop {
-        /// Its id.
-        id: String,
-    },
-    /// Stops a container and starts it again, so that it joins the current namespace of its sandbox.
-    Restart {
-        /// Its id.
-        id: String,
-    },
-    /// Removes a stopped or running managed container, never its named volumes.
-    Remove {
-        /// Its id.
-        id: String,
-    },
-    /// Gives a container its name.
-    Rename {
-        /// Its id.
-        id: String,
-        /// The name.
-        name: ContainerName,
-    },
-    /// Pauses a container, until its volume is backed up.
-    Pause {
-        /// Its id.
-        id: String,
-    },
-    /// Unpauses a container.
-    Unpause {
-        /// Its id.
-        id: String,
-    },
-    /// Connects a container to the managed network.
-    Connect {
-        /// Its id.
-        id: String,
-    },
-    /// Creates or replaces a workload on its orchestrator. If somebody has changed it since it was observed, nothing
-    /// is written.
-    ApplyWorkload {
-        /// The workload.
-        workload: Box<Workload>,
-        /// The service to replace; `None`: it does not exist.
-        over: Option<(String, WriteToken)>,
-    },
-    /// Removes a workload with its replicas.
-    RemoveWorkload {
-        /// Its id.
-        id: String,
-    },
-    /// Sets the limits and the restart policy of a container in place.
-    Adjust {
-        /// Its id.
-        id: String,
-        /// Memory in bytes.
-        memory: Option<u64>,
-        /// Billionths of a CPU.
-        nano_cpus: Option<u64>,
-        /// Processes and threads.
-        pids: Option<u32>,
-    },
-}
-
-impl Step {
-    /// The container that this step stops for good.
-    fn stopped(&self) -> Option<&String> {
-        if let Self::Stop { id } = self { Some(id) } else { None }
-    }
-}
-
-/// A step that changes the record and touches no container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordStep {
-    /// Records the image of a generation.
-    Image {
-        /// The generation.
-        generation: Generation,
-        /// The image.
-        image: Image,
-        /// The build recipe of the manifest; `None`: the image was not built here.
-        recipe: Option<RecipeKey>,
-    },
-    /// Notes that the recorded image matches the current build recipe of the manifest.
-    Recipe {
-        /// The generation.
-        generation: Generation,
-        /// The build recipe of the manifest.
-        recipe: RecipeKey,
-    },
-    /// Records a new generation, because the build recipe in the manifest changed and this image was built.
-    Edited {
-        /// The generation that it replaces.
-        generation: Generation,
-        /// The image.
-        image: Image,
-        /// The build recipe of the manifest.
-        recipe: RecipeKey,
-    },
-    /// Records a new generation, because the recorded image was missing and this image was built instead.
-    Rebuilt {
-        /// The generation that it replaces.
-        generation: Generation,
-        /// The image.
-        image: Image,
-    },
-    /// Records a new generation that names the last good image, and marks the failed image as bad.
-    RollBack {
-        /// The generation that failed.
-        from: Generation,
-        /// The good state to return to.
-        to: Box<Good>,
-        /// A clause for users.
-        note: String,
-        /// The reason of the failure, in one word.
-        reason: Reason,
-        /// The reason of the failure, in a sentence.
-        message: String,
-    },
-}
-
-/// The container of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerTarget {
-    /// An observed container, by ID.
-    Seen(String),
-    /// The container of the preceding [`Step::Create`].
-    Created,
 }
 
 /// The status of an environment, as planned.
@@ -530,7 +311,11 @@ fn while_serving(supply: &PlannedStatus, choice: &str, serve: &PlannedStatus) ->
     };
     let message = match serve.condition {
         Condition::Ready => format!("{}; {choice} keeps serving", supply.message),
-        _ => format!("{}; {}", supply.message, serve.message),
+        Condition::Progressing
+        | Condition::Degraded
+        | Condition::RolledBack
+        | Condition::Held
+        | Condition::Blocked => format!("{}; {}", supply.message, serve.message),
     };
     PlannedStatus { condition, reason: supply.reason, message }
 }

@@ -253,9 +253,10 @@ pub fn after_failure(
             fingerprint: fingerprint.clone(),
             generation: intent.entry.generation,
             reason: if cause == Cause::Option { Reason::OptionRefused } else { Reason::StartFailed },
-            message: match step {
-                Step::TryOptions { .. } => message.to_owned(),
-                _ => format!("cannot start the new container: {message}"),
+            message: if let Step::TryOptions { .. } = step {
+                message.to_owned()
+            } else {
+                format!("cannot start the new container: {message}")
             },
             of_the_host: !cause.is_verdict(),
             retry_at: None,
@@ -279,11 +280,8 @@ pub fn after_failure(
 
 /// The failed command, if `step` could not run it because of its image.
 fn failed_command(step: &Step, failure: StepFailure<'_>, intent: &Intent, now: Timestamp) -> Option<HookRun> {
-    let (key, container) = match step {
-        Step::CreateOneOff { spec } => (spec.hook_key()?, String::new()),
-        Step::StartOneOff { id, key: OneOffKey::Hook(key) } => (key.clone(), id.clone()),
-        _ => return None,
-    };
+    let Some(OneOffKey::Hook(key)) = step.one_off() else { return None };
+    let container = if let Step::StartOneOff { id, .. } = step { id.clone() } else { String::new() };
     failure.cause.is_verdict().then(|| HookRun {
         key,
         generation: intent.entry.generation,

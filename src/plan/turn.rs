@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use super::{Plan, PlannedStatus, RecordStep, Step, target};
-use crate::model::job::JOB;
 use crate::model::memory::Memory;
 use crate::model::name::EnvironmentName;
 use crate::model::observed::{ContainerState, Observed};
-use crate::model::one_off::OneOffKey;
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
 
@@ -45,25 +43,15 @@ pub fn releases_turn(plan: &Plan) -> bool {
 /// job.
 pub fn is_upkeep(plan: &Plan, step: &Step) -> bool {
     let is_converged = plan.verdict.condition == Condition::Ready && plan.differences.is_empty();
-    match step {
-        Step::Stop { id } | Step::Remove { id } => is_converged && plan.serving.as_ref() != Some(id),
-        Step::StartOneOff { key: OneOffKey::Job(_), .. } => true,
-        Step::CreateOneOff { spec } => spec.role == JOB,
-        _ => false,
+    if let Step::Stop { id } | Step::Remove { id } = step {
+        return is_converged && plan.serving.as_ref() != Some(id);
     }
+    step.is_of_job()
 }
 
 /// Whether a plan begins a command of a release.
 pub fn starts_command(plan: &Plan) -> bool {
-    plan.steps.iter().any(|planned| is_of_command(&planned.step))
-}
-
-fn is_of_command(step: &Step) -> bool {
-    match step {
-        Step::CreateOneOff { spec } => spec.hook_key().is_some(),
-        Step::StartOneOff { key, .. } => matches!(key, OneOffKey::Hook(_)),
-        _ => false,
-    }
+    plan.steps.iter().any(|planned| planned.step.is_of_command())
 }
 
 impl Plan {
@@ -72,7 +60,7 @@ impl Plan {
     /// and a wait is no attempt.
     #[must_use]
     pub fn until_command_ends(mut self, other: &EnvironmentName, before: Memory, now: Timestamp) -> Self {
-        self.keep(|step| !is_of_command(step));
+        self.keep(|step| !step.is_of_command());
         if !self.verdict.is_bad() {
             let message = format!(
                 "its command runs next, because only one of a group runs at a time: {other} runs one"
@@ -90,15 +78,14 @@ impl Plan {
     /// environments that are updated at once.
     #[must_use]
     pub fn until_its_turn(mut self, memory: Memory, most: usize) -> Self {
-        self.keep(|step| match step {
-            Step::CreateOneOff { spec } => spec.role == JOB,
-            step => matches!(
-                step,
-                Step::CancelJob
-                    | Step::Acquire(_)
-                    | Step::Record(RecordStep::Image { .. } | RecordStep::Rebuilt { .. })
-                    | Step::StartOneOff { key: OneOffKey::Job(_), .. }
-            ),
+        self.keep(|step| {
+            step.is_of_job()
+                || matches!(
+                    step,
+                    Step::CancelJob
+                        | Step::Acquire(_)
+                        | Step::Record(RecordStep::Image { .. } | RecordStep::Rebuilt { .. })
+                )
         });
         if !self.verdict.is_bad() {
             let message = format!(

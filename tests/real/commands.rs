@@ -305,8 +305,5 @@ fn commands_run_on_the_host_of_an_agent_through_the_link() {
         pair.host.docker(&["ps", "--all", "--quiet", "--filter", &name]).is_empty()
     });
     let events = pair.abide(&["events", "prod"]).stdout;
-    assert!(
-        events.contains("in a new container") && events.contains("ended with exit code 2"),
-        "{events}"
-    );
+    assert!(events.contains("in a new container") && events.contains("ended with exit code 2"), "{events}");
 }

@@ -17,11 +17,11 @@ use crate::model::cause::{self, Cause};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::mount::{AbsolutePath, Mount};
-use crate::model::name::NetworkName;
+use crate::model::name::{EnvironmentName, NetworkName};
 use crate::model::network::Attachments;
 use crate::model::observed::{ContainerState, Observed, ObservedContainer};
-use crate::model::spec::HolderImage;
-use crate::plan::{ContainerTarget, Need, PlannedStep, RecordStep, Step, explain};
+use crate::model::spec::{EnvironmentSpec, HolderImage};
+use crate::plan::{ContainerTarget, Intent, Need, PlannedStep, RecordStep, Step, explain};
 use crate::record::{RecordError, RollbackRequest};
 
 /// A failed step and its error.
@@ -86,8 +86,8 @@ fn of(target: &ContainerTarget, made: Option<&String>) -> Result<String, StepErr
 }
 
 /// The host paths that are mounted in a container.
-fn mounted_in<'p>(planned: &'p Planned, id: &str) -> impl Iterator<Item = &'p AbsolutePath> {
-    let all = planned.observed.containers.iter().chain(&planned.observed.one_offs);
+fn mounted_in<'o>(observed: &'o Observed, id: &str) -> impl Iterator<Item = &'o AbsolutePath> {
+    let all = observed.containers.iter().chain(&observed.one_offs);
     let seen = all.into_iter().find(|seen| seen.id == id);
     seen.into_iter().flat_map(|seen| seen.mounts.host_paths())
 }
@@ -101,10 +101,12 @@ impl Reconciler {
         let mut made = CreatedContainers::default();
         let mut result = Ok(());
         for (place, planned_step) in planned.plan.steps.iter().enumerate() {
-            if place >= planned.plan.before_jobs && self.has_lost_a_container(planned) {
+            if place >= planned.plan.before_jobs
+                && self.has_lost_a_container(&planned.intent.environment, &planned.observed)
+            {
                 break;
             }
-            self.log_step(planned, planned_step).await;
+            self.log_step(&planned.intent, planned_step).await;
             let step = &planned_step.step;
             failpoint::before(step.point());
             let taken = self.take(planned, step, &mut made, &mut touched).await;
@@ -119,19 +121,19 @@ impl Reconciler {
         result
     }
 
-    /// Whether a container of the environment has ended since the plan was made.
-    fn has_lost_a_container(&self, planned: &Planned) -> bool {
-        let now = self.cache.containers(&planned.intent.environment);
+    /// Whether a container of the environment has ended since it was `observed` for the plan.
+    fn has_lost_a_container(&self, environment: &EnvironmentName, observed: &Observed) -> bool {
+        let now = self.cache.containers(environment);
         let is_up =
             |seen: &ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
-        let mut were_up = planned.observed.containers.iter().filter(|seen| is_up(seen));
+        let mut were_up = observed.containers.iter().filter(|seen| is_up(seen));
         were_up.any(|before| !now.iter().any(|seen| seen.id == before.id && is_up(seen)))
     }
 
-    async fn log_step(&self, planned: &Planned, step: &PlannedStep) {
-        let environment = &planned.intent.environment;
+    async fn log_step(&self, intent: &Intent, step: &PlannedStep) {
+        let environment = &intent.environment;
         let sentence = explain::sentence(step);
-        info!(%environment, generation = %planned.intent.entry.generation, step = %sentence, "step");
+        info!(%environment, generation = %intent.entry.generation, step = %sentence, "step");
         // If the event cannot be stored, the log line above has it.
         let _ = self.writer.event(environment, EventKind::Step, sentence, now()).await;
     }
@@ -152,7 +154,7 @@ impl Reconciler {
                 self.acquire(planned, need);
                 Ok(())
             }
-            Step::Record(step) => Ok(self.record(planned, step).await?),
+            Step::Record(step) => Ok(self.record(&planned.intent.environment, step).await?),
             Step::CreateHolder { name, spec } => {
                 let id = self.engine.create_holder(name, spec, &self.holder_image()).await?;
                 touched.insert(id.clone());
@@ -162,7 +164,10 @@ impl Reconciler {
             Step::StartHolder { holder, .. } => {
                 let id = of(holder, made.holder.as_ref())?;
                 touched.insert(id.clone());
-                Ok(self.engine.start_again(&id, &self.record, &self.attachments(planned)).await?)
+                Ok(self
+                    .engine
+                    .start_again(&id, &self.record, &self.attachments(&planned.spec, &planned.intent))
+                    .await?)
             }
             Step::Announce { holder } => {
                 let id = of(holder, made.holder.as_ref())?;
@@ -183,32 +188,38 @@ impl Reconciler {
             }
             Step::Start { container: container @ ContainerTarget::Created, .. } => {
                 let id = of(container, made.container.as_ref())?;
-                self.write_secrets(planned, &id).await?;
+                self.write_secrets(&planned.intent, &id).await?;
                 Ok(self.engine.start(&id).await?)
             }
             Step::Start { container: ContainerTarget::Seen(id), .. } => {
-                self.judge(mounted_in(planned, id)).await?;
+                self.judge(mounted_in(&planned.observed, id)).await?;
                 touched.insert(id.clone());
                 let mut seen = planned.observed.containers.iter();
                 // If abide was killed before the first start, the files may be missing.
                 if seen.any(|seen| seen.id == *id && seen.state == ContainerState::Created) {
-                    self.write_secrets(planned, id).await?;
+                    self.write_secrets(&planned.intent, id).await?;
                 }
-                Ok(self.engine.start_again(id, &self.record, &self.attachments(planned)).await?)
+                Ok(self
+                    .engine
+                    .start_again(id, &self.record, &self.attachments(&planned.spec, &planned.intent))
+                    .await?)
             }
             Step::CreateFolder { path } => {
                 self.judge(std::iter::once(path)).await?;
-                let image = self.any_image(planned);
+                let image = self.any_image(planned.intent.holder, &planned.observed);
                 Ok(self.engine.create_folder(&self.record, path, &image).await?)
             }
             Step::Restart { id } => {
-                self.judge(mounted_in(planned, id)).await?;
+                self.judge(mounted_in(&planned.observed, id)).await?;
                 touched.insert(id.clone());
                 Ok(self.engine.restart(id, planned.spec.stop_timeout).await?)
             }
             Step::CreateNetwork => {
                 self.cache.forget_things();
-                Ok(self.engine.create_network(&self.network(planned), &self.record).await?)
+                Ok(self
+                    .engine
+                    .create_network(&self.network(&planned.spec, &planned.intent), &self.record)
+                    .await?)
             }
             Step::LoadHolder => Ok(self.load_holder().await?),
             Step::CreateVolume { name } => Ok(self.engine.create_volume(name, &self.record).await?),
@@ -221,10 +232,10 @@ impl Reconciler {
                 Ok(())
             }
             Step::StartOneOff { id, key } => {
-                self.judge(mounted_in(planned, id)).await?;
+                self.judge(mounted_in(&planned.observed, id)).await?;
                 touched.insert(id.clone());
                 if !key.is_of_volume() {
-                    self.write_secrets(planned, id).await?;
+                    self.write_secrets(&planned.intent, id).await?;
                 }
                 Ok(self.engine.start(id).await?)
             }
@@ -234,7 +245,7 @@ impl Reconciler {
             }
             Step::Remove { id } => {
                 touched.insert(id.clone());
-                Ok(self.remove(planned, id).await?)
+                Ok(self.remove(&planned.observed, &planned.desired.environment, id).await?)
             }
             Step::Rename { id, name } => {
                 touched.insert(id.clone());
@@ -250,8 +261,9 @@ impl Reconciler {
             }
             Step::Connect { id } => {
                 touched.insert(id.clone());
-                let network = self.network(planned);
-                let attachment = self.attachments(planned).remove(&network).unwrap_or_default();
+                let network = self.network(&planned.spec, &planned.intent);
+                let attachment =
+                    self.attachments(&planned.spec, &planned.intent).remove(&network).unwrap_or_default();
                 Ok(self.engine.connect(id, &network, &attachment).await?)
             }
             Step::ApplyWorkload { workload, over } => self.apply_workload(workload, over.as_ref()).await,
@@ -275,35 +287,40 @@ impl Reconciler {
         }
     }
 
-    async fn remove(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
+    async fn remove(
+        &self,
+        observed: &Observed,
+        environment: &EnvironmentName,
+        id: &str,
+    ) -> Result<(), EngineError> {
         self.secret_files.forget(id);
-        let mut without_data = planned.observed.holders.iter().chain(&planned.observed.one_offs);
+        let mut without_data = observed.holders.iter().chain(&observed.one_offs);
         if without_data.any(|seen| seen.id == *id) {
             return self.engine.remove_scratch(id).await;
         }
-        self.previous.keep(&self.engine, &planned.desired.environment, id).await;
+        self.previous.keep(&self.engine, environment, id).await;
         self.engine.remove(id).await
     }
 
-    async fn write_secrets(&self, planned: &Planned, id: &str) -> Result<(), EngineError> {
-        let files = planned.intent.options.as_ref().map_or(&[][..], |options| &options.files);
+    async fn write_secrets(&self, intent: &Intent, id: &str) -> Result<(), EngineError> {
+        let files = intent.options.as_ref().map_or(&[][..], |options| &options.files);
         self.secret_files.wrote(id, files);
         self.engine.write_files(id, files).await
     }
 
-    /// The names and addresses of a plan's containers. If a secret cannot be read, only the name is known.
-    fn attachments(&self, planned: &Planned) -> Attachments {
-        match &planned.intent.options {
+    /// The names and addresses of an environment's containers. If a secret cannot be read, only the name is known.
+    fn attachments(&self, spec: &EnvironmentSpec, intent: &Intent) -> Attachments {
+        match &intent.options {
             Ok(options) => options.attachments(),
-            Err(_) => planned.spec.run.attachments(&self.network(planned), &planned.spec.container),
+            Err(_) => spec.run.attachments(&self.network(spec, intent), &spec.container),
         }
     }
 
-    /// The network of a plan's containers.
-    fn network(&self, planned: &Planned) -> NetworkName {
-        match &planned.intent.options {
+    /// The network of an environment's containers.
+    pub(in crate::controller) fn network(&self, spec: &EnvironmentSpec, intent: &Intent) -> NetworkName {
+        match &intent.options {
             Ok(options) => options.network.clone(),
-            Err(_) => planned.spec.network(&self.manifest.borrow().network),
+            Err(_) => spec.network(&self.manifest.borrow().network),
         }
     }
 
@@ -318,9 +335,9 @@ impl Reconciler {
     }
 
     /// Returns the name of any image that is here, for an auxiliary container whose environment runs none.
-    fn any_image(&self, planned: &Planned) -> String {
-        let Observed { images, containers, holder_image, .. } = &planned.observed;
-        if planned.intent.holder && *holder_image {
+    fn any_image(&self, has_holder: bool, observed: &Observed) -> String {
+        let Observed { images, containers, holder_image, .. } = observed;
+        if has_holder && *holder_image {
             return self.holder_image();
         }
         let here = images.iter().chain(containers.iter().filter_map(|seen| seen.image.as_ref())).next();
@@ -362,8 +379,7 @@ impl Reconciler {
         }
     }
 
-    async fn record(&self, planned: &Planned, step: &RecordStep) -> Result<(), RecordError> {
-        let environment = &planned.intent.environment;
+    async fn record(&self, environment: &EnvironmentName, step: &RecordStep) -> Result<(), RecordError> {
         match step {
             RecordStep::Image { generation, image, recipe } => {
                 let (image, recipe) = (image.clone(), recipe.clone());

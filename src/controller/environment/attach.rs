@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::reconciler::{Planned, Reconciler};
 use crate::controller::Controller;
 use crate::controller::clock::now;
-use crate::controller::docker::{AttachedProcess, EngineError};
+use crate::controller::docker::{AttachedProcess, Engine, EngineError};
 use crate::model::attach::{AttachInput, AttachOutput, AttachRequest, AttachedCommand, TerminalSize};
 use crate::model::error::chain;
 use crate::model::event::EventKind;
@@ -177,10 +177,10 @@ impl RunningSession {
         let Self { reconciler, environment, what, process, is_exec, terminal, _permit } = self;
         let AttachedProcess { id, output, input, removed } = process;
         if let Some(size) = terminal {
-            resize(&reconciler, &id, is_exec, size).await;
+            resize(&reconciler.engine, &id, is_exec, size).await;
         }
         let moved = Arc::new(Notify::new());
-        let size = |size| resize(&reconciler, &id, is_exec, size);
+        let size = |size| resize(&reconciler.engine, &id, is_exec, size);
         let ended = tokio::select! {
             ended = send_output(output, &outputs, &moved) => ended,
             () = send_input(inputs, input, size, &moved) => Err("the client is gone".to_owned()),
@@ -209,9 +209,9 @@ impl RunningSession {
     }
 }
 
-async fn resize(reconciler: &Reconciler, id: &str, is_exec: bool, size: TerminalSize) {
+async fn resize(engine: &Engine, id: &str, is_exec: bool, size: TerminalSize) {
     // A command that has ended has no terminal any more.
-    let _ = reconciler.engine.resize_attached(id, is_exec, size).await;
+    let _ = engine.resize_attached(id, is_exec, size).await;
 }
 
 /// Sends output until the command closes it.

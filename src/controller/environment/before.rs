@@ -78,7 +78,7 @@ impl Reconciler {
         }
         let memory = planned.kept_memory();
         let status = status(planned, before, now(), memory);
-        self.stopwatch.status_changed(planned, before, &status);
+        self.stopwatch.status_changed(planned.lost_at(), before, &status);
         Ok(self.writer.report(&status, memory).await?)
     }
 

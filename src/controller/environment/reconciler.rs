@@ -111,6 +111,13 @@ impl Planned {
         if plan::must_be_stored(&self.memory, &self.plan.memory) { &self.plan.memory } else { &self.memory }
     }
 
+    /// The end of the serving container, by the engine's clock; `None` if it did not end.
+    pub(in crate::controller) fn lost_at(&self) -> Option<Timestamp> {
+        let good = &self.memory.good.as_ref()?.container;
+        let serving = self.observed.containers.iter().find(|seen| seen.id == *good)?;
+        if let ContainerState::Exited(exit) = &serving.state { Some(exit.at) } else { None }
+    }
+
     /// The address of the program, through the network attachment of `seen`.
     pub(in crate::controller) fn address_of(&self, seen: &ObservedContainer) -> Option<SocketAddr> {
         let network = &self.intent.options.as_ref().ok()?.network;
@@ -308,10 +315,7 @@ impl Reconciler {
         let need = plan::need(intent, &images, &registry_presence, recipe.as_ref());
         let (acquisition, job) = self.acquisition(&need, intent, build).await?;
         let jobs = self.jobs.state(&intent.environment, job.as_ref());
-        let network = match &intent.options {
-            Ok(options) => options.network.clone(),
-            Err(_) => spec.network(&self.manifest.borrow().network),
-        };
+        let network = self.network(spec, intent);
         let targets = probe_targets(spec, &network, intent, &containers);
         let probes = self.prober.watch(&intent.environment, targets);
         let one_offs = self.cache.one_offs(&intent.environment);

@@ -1,5 +1,7 @@
 //! The report of a pass: status, events and outcomes.
 
+use std::collections::BTreeMap;
+
 use tracing::{info, warn};
 
 use super::act::FailedStep;
@@ -9,9 +11,10 @@ use crate::model::event::EventKind;
 use crate::model::job::{JobMemory, JobReport, JobReports, JobResult, JobRun};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, JobName};
+use crate::model::observed::Observed;
 use crate::model::status::{Condition, Reason, RunningContainer, Status};
 use crate::model::time::Timestamp;
-use crate::plan;
+use crate::plan::{self, Intent};
 
 impl Reconciler {
     pub(in crate::controller) async fn report(
@@ -37,11 +40,11 @@ impl Reconciler {
         self.log_warnings(before.as_ref(), &status, at).await?;
         self.writer.report(&status, &memory).await?;
         self.observed(environment);
-        self.stopwatch.status_changed(&planned, before.as_ref(), &status);
+        self.stopwatch.status_changed(planned.lost_at(), before.as_ref(), &status);
         if let Some((generation, outcome)) = &planned.plan.outcome
             && self.writer.outcome(environment, *generation, outcome.clone()).await?
         {
-            self.stopwatch.generation_ended(&planned, *generation, outcome, at);
+            self.stopwatch.generation_ended(&planned.desired, *generation, outcome, at);
         }
         let was_ready = before.is_some_and(|before| before.condition == Condition::Ready);
         if status.condition == Condition::Ready && !was_ready {
@@ -168,7 +171,7 @@ pub(in crate::controller) fn status(
         reason: verdict.reason,
         message: verdict.message.clone(),
         since: same.map_or(at, |same| same.since),
-        running: running(planned, memory),
+        running: running(&planned.intent, &planned.observed, memory),
         // A workload is only observed again then, every few seconds.
         next_retry: planned
             .plan
@@ -180,24 +183,24 @@ pub(in crate::controller) fn status(
         volumes: planned.plan.volumes.clone(),
         warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
         observed_declaration: planned.mark.clone(),
-        jobs: reports(planned, memory),
+        jobs: reports(&planned.plan.next_jobs, memory),
         nodes: plan::workload_nodes(&planned.observed),
     }
 }
 
-fn reports(planned: &Planned, memory: &Memory) -> JobReports {
+fn reports(next_jobs: &BTreeMap<JobName, Option<Timestamp>>, memory: &Memory) -> JobReports {
     let declared = memory.jobs.iter().filter_map(|(name, state)| {
-        let next = *planned.plan.next_jobs.get(name)?;
+        let next = *next_jobs.get(name)?;
         Some((name.clone(), JobReport { state: state.clone(), next }))
     });
     declared.collect()
 }
 
-fn running(planned: &Planned, memory: &Memory) -> Option<RunningContainer> {
-    if planned.intent.workload.is_some() {
-        return plan::running_workload(&planned.observed, memory);
+fn running(intent: &Intent, observed: &Observed, memory: &Memory) -> Option<RunningContainer> {
+    if intent.workload.is_some() {
+        return plan::running_workload(observed, memory);
     }
-    let serving = plan::serving(&planned.intent, &planned.observed, memory)?;
+    let serving = plan::serving(intent, observed, memory)?;
     Some(RunningContainer {
         container_id: serving.id.clone(),
         image_id: serving.image.clone(),

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::reconciler::Planned;
 use crate::metrics::{MeasuredResult, Metrics};
-use crate::model::desired::Outcome;
+use crate::model::desired::{Desired, Outcome};
 use crate::model::name::{EnvironmentName, Generation};
-use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Status};
 use crate::model::time::Timestamp;
 
@@ -41,10 +39,10 @@ impl Stopwatch {
     }
 
     /// Begins an outage if the status changes from well to another one for the same version, and ends it once the
-    /// status is well again. A deployment does not count as an outage.
+    /// status is well again. A deployment does not count as an outage. `lost_at` is the end of the serving container.
     pub(in crate::controller) fn status_changed(
         &self,
-        planned: &Planned,
+        lost_at: Option<Timestamp>,
         before: Option<&Status>,
         after: &Status,
     ) {
@@ -60,7 +58,7 @@ impl Stopwatch {
         let outage = Outage {
             generation: before.observed_generation,
             declaration: before.observed_declaration.clone(),
-            since: lost_at(planned).unwrap_or_else(crate::controller::clock::now),
+            since: lost_at.unwrap_or_else(crate::controller::clock::now),
         };
         if outage.is_of(after) {
             // A later reconcile of the same outage may still know the status before it.
@@ -71,19 +69,18 @@ impl Stopwatch {
     /// Measures a generation that became ready or failed.
     pub(in crate::controller) fn generation_ended(
         &self,
-        planned: &Planned,
+        Desired { environment, entry, .. }: &Desired,
         generation: Generation,
         outcome: &Outcome,
         at: Timestamp,
     ) {
-        let entry = &planned.desired.entry;
         let result = match outcome {
             Outcome::Ready => MeasuredResult::Ready,
             Outcome::Failed(_) => MeasuredResult::Failed,
             Outcome::Superseded => return,
         };
         if entry.generation == generation {
-            self.metrics.deploy(&planned.desired.environment, result, at.since(entry.at));
+            self.metrics.deploy(environment, result, at.since(entry.at));
         }
     }
 
@@ -101,14 +98,4 @@ impl Stopwatch {
 /// Whether an environment with this status serves its users.
 pub(in crate::controller) fn is_well(condition: Condition) -> bool {
     matches!(condition, Condition::Ready | Condition::RolledBack | Condition::Held)
-}
-
-/// The end of the serving container, by the engine's clock; `None` if it did not end.
-fn lost_at(planned: &Planned) -> Option<Timestamp> {
-    let good = &planned.memory.good.as_ref()?.container;
-    let end = |seen: &ObservedContainer| match &seen.state {
-        ContainerState::Exited(exit) => Some(exit.at),
-        _ => None,
-    };
-    planned.observed.containers.iter().find(|seen| seen.id == *good).and_then(end)
 }

@@ -469,12 +469,7 @@ pub(in crate::plan) fn note_failure(
     failure: StepFailure<'_>,
     now: Timestamp,
 ) -> bool {
-    let key = match step {
-        Step::CreateOneOff { spec } if spec.role == JOB => JobRunKey::of_mark(&spec.mark),
-        Step::StartOneOff { key: OneOffKey::Job(key), .. } => Some(key.clone()),
-        _ => None,
-    };
-    let Some(key) = key else { return false };
+    let Some(OneOffKey::Job(key)) = step.one_off() else { return false };
     let Some(state) = memory.jobs.get_mut(&key.job) else { return true };
     let Some(place) = place_of(state, &key) else { return true };
     let Some(run) = state.runs.get_mut(place) else { return true };

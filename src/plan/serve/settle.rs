@@ -221,7 +221,9 @@ impl RolloutContext<'_> {
                 Reason::RolledBack,
                 format!("{why}; rolled back to {}, which is serving", self.choice.words()),
             ),
-            _ => {
+            (Choice::Fallback(_) | Choice::Keep { .. }, None, _)
+            | (Choice::Wanted(_) | Choice::Insist(_), _, None)
+            | (Choice::Nothing, ..) => {
                 let without = match &memory.no_holder {
                     Some(no_holder) => format!(", without a sandbox ({})", no_holder.message),
                     None => String::new(),

@@ -360,7 +360,7 @@ impl WorkloadContext<'_> {
                 let message = format!("{why}; rolled back to {}, which is serving ({on})", goal.words());
                 PlannedStatus::new(Condition::RolledBack, Reason::RolledBack, message)
             }
-            _ => {
+            (GoalRole::Fallback, None, _) | (GoalRole::Wanted | GoalRole::Insist, _, None) => {
                 let message = format!("{} is running and ready: {on}", goal.words());
                 PlannedStatus::new(Condition::Ready, Reason::AsRecorded, message)
             }
