@@ -76,7 +76,7 @@ pub struct Pair {
     pub key: Secret,
     /// The end of its validity.
     pub until: Timestamp,
-    /// Whether an authority issued it; otherwise it is self-signed and stands in until one does.
+    /// Whether an authority issued it; otherwise it is self-signed, as a placeholder.
     pub is_issued: bool,
 }
 

@@ -1,6 +1,6 @@
-//! `abide doctor`: looks at this host for whatever would keep abide from working, and names the remedy.
+//! `abide doctor`: checks this host for everything that would keep abide from working, and names the remedy.
 //!
-//! Every check is a function from what it looked at to findings, so that it can be tested without a sick
+//! Every check is a function from an observation to findings, so that it can be tested without a sick
 //! host; [`examine`] does the looking.
 
 mod certificates;
@@ -30,7 +30,7 @@ pub enum Severity {
     Problem,
 }
 
-/// One thing that was looked at.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The subject of the check, in a word.
@@ -57,7 +57,7 @@ impl Finding {
     }
 }
 
-/// Looks at the host, the engine and a desired-state folder. Changes nothing.
+/// Checks the host, the engine and a desired-state folder. Changes nothing.
 pub async fn examine(desired_state: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (manifest, found) = read_manifest(desired_state);

@@ -33,7 +33,7 @@ use crate::record::Outbox;
 pub use forge::{CheckReader, show_manifest};
 use lane::{ClockFn, Deliver, DeliveryLane, DeliveryRefusal, NextRun};
 
-/// The longest time between two looks at a lane, in case a wakeup is lost.
+/// The longest time between two checks of a lane, in case a wakeup is lost.
 const LOOK: Duration = Duration::from_secs(60);
 /// The pause after the record could not be used.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl LaneSupervisor {
                 changed = self.manifest.changed() => changed.is_err(),
             };
             if is_over {
-                // Without a new manifest, the lanes go on until the stop.
+                // Without a new manifest, the lanes continue until the stop.
                 self.stop.cancelled().await;
             }
             edited.cancel();

@@ -82,7 +82,7 @@ impl Acme {
         self.state().pairs.clone()
     }
 
-    /// The state of the certificates of an owner; `None`: it needs none, or was not looked at yet.
+    /// The state of the certificates of an owner; `None`: it needs none, or was not checked yet.
     pub fn report(&self, owner: &CertificateOwner) -> Option<CertificateReport> {
         self.state().reports.get(owner).cloned()
     }

@@ -98,7 +98,7 @@ impl Round {
         })
     }
 
-    /// Looks at everything once. Returns the time until something is due.
+    /// Checks everything once. Returns the time until something is due.
     pub(super) async fn run(&mut self, wanted: &DesiredCertificates, publish: PublishState<'_>) -> Duration {
         if self.ca_file != wanted.spec.ca_file {
             self.ca_file.clone_from(&wanted.spec.ca_file);

@@ -121,7 +121,7 @@ impl CertificateStore {
         Ok(key.secret_pkcs8_der().to_vec())
     }
 
-    /// The documents of all sets. An unreadable one is left alone and counts as missing.
+    /// The documents of all sets. An unreadable one is kept and counts as missing.
     pub(super) fn sets(&self) -> io::Result<BTreeMap<String, SetDocument>> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(self.folder.join("sets"))? {

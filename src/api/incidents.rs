@@ -46,7 +46,7 @@ pub async fn watch(api: ApiState, stop: CancellationToken) {
         }
         let woken = async {
             tokio::time::sleep(PAUSE).await;
-            // A lag is as good as a wakeup, because everything is looked at.
+            // A lag is as good as a wakeup, because everything is checked.
             while let Err(RecvError::Closed) = wakeups.recv().await {
                 std::future::pending::<()>().await;
             }

@@ -26,7 +26,7 @@ name. With --yes, replaces them one by one. abide stops the old container only w
 on this host, and keeps it under the name NAME.before-abide. Volumes are unchanged. If the new \
 container does not become Ready, abide removes it and starts the old one again.";
 
-/// The pause between two looks at a status.
+/// The interval of checks of a status.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The arguments.

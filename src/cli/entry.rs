@@ -31,7 +31,7 @@ pub struct Entrypoints {
     pub demo: fn(u16) -> Service,
     /// Reads a manifest. The error lists every problem, each as `file:line: sentence`.
     pub check: fn(&Path) -> Result<CheckSummary, Vec<String>>,
-    /// Looks at this host and a desired-state folder for whatever would keep abide from working.
+    /// Checks this host and a desired-state folder for everything that would keep abide from working.
     pub doctor: fn(PathBuf) -> BoxFuture<'static, Vec<Finding>>,
     /// Lists the containers of compose projects on this host.
     pub compose_containers: fn() -> BoxFuture<'static, Result<Vec<ComposeContainer>, String>>,

@@ -66,7 +66,7 @@ pub(crate) struct PromoteArgs {
 #[derive(Serialize)]
 struct PromoteBody<'a> {
     from: &'a EnvironmentName,
-    /// The generations of TO that the user looked at; without them, the image that the question shows.
+    /// The generations of TO that the user saw; without them, the image that the question shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen: Option<SeenPromotion<'a>>,
     /// That image, beside a generation.

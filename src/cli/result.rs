@@ -8,7 +8,7 @@ use super::output::console::Console;
 use super::output::text::one_line;
 use crate::model::view::{RecordChange, SeenGenerations};
 
-/// The generations that the user looked at before the command.
+/// The generations that the user saw before the command.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct SeenGeneration {
     /// Refuse unless the environment is still at this generation; for a group: MEMBER=GENERATION,...

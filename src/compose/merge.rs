@@ -86,7 +86,7 @@ fn merge_tables(mut base: Vec<(String, Node)>, over: Vec<(String, Node)>) -> Vec
     base
 }
 
-/// Adds to a list. What mounts at the same path replaces the earlier mount, and nothing is there twice.
+/// Adds to a list. What mounts at the same path replaces the earlier mount, and nothing is repeated.
 fn merge_lists(mut base: Vec<Node>, over: Vec<Node>, key: &str) -> Vec<Node> {
     for item in over {
         let is_same = |other: &Node| match key {

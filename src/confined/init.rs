@@ -97,7 +97,7 @@ fn limit_processes(order: &ScriptOrder) -> io::Result<()> {
     }
     let most = Some(u64::from(order.pids) + SLACK);
     match setrlimit(Resource::Nproc, Rlimit { current: most, maximum: most }) {
-        // The limit that is there is lower.
+        // The existing limit is lower.
         Err(Errno::PERM | Errno::INVAL) => Ok(()),
         done => Ok(done?),
     }

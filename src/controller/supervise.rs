@@ -75,7 +75,7 @@ pub(super) struct LoopSupervisor {
     pub(super) resync: Duration,
     pub(super) authority: channel::Receiver<Authority>,
     pub(super) stop: CancellationToken,
-    /// Held by whoever acts on the containers of an environment: its worker, or the one that follows after the
+    /// Held by the task that acts on the containers of an environment: its worker, or the one that follows after the
     /// environment left.
     pub(super) in_hand: EnvironmentLocks,
 }

@@ -73,7 +73,7 @@ impl ManifestFollower {
         }
     }
 
-    /// Looks at the branch at intervals, and at once when a push is announced.
+    /// Checks the branch at intervals, and at once when a push is announced.
     pub(super) async fn run(mut self, announced: Arc<Notify>, stop: CancellationToken) {
         let poll = match (self.followed.repository.poll, &self.followed.repository.webhook) {
             (Duration::ZERO, None) => LONGEST_POLL,

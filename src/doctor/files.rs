@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use super::Finding;
 
-/// Files of the record that are looked at: enough to find those of another user.
+/// The most files of the record to check: enough to find those of another user.
 const LOOKED_AT: usize = 10_000;
 /// Less free room than this, in bytes, is not enough for a build.
 const LITTLE: u64 = 1 << 30;
@@ -21,7 +21,7 @@ pub(super) fn record_id(folder: &Path) -> Option<String> {
     fs::read_to_string(folder.join("id")).ok().map(|id| id.trim().to_owned())
 }
 
-/// Whoever may write to the record decides what runs, and whoever reads it sees tokens' hashes and history.
+/// A user who may write to the record decides what runs, and a user who may read it sees tokens' hashes and history.
 pub(super) fn record(folder: &Path) -> Vec<Finding> {
     let Ok(metadata) = fs::metadata(folder) else {
         return vec![Finding::ok(

@@ -19,7 +19,7 @@ use crate::model::outbox::{
 use crate::model::time::Timestamp;
 use crate::record::{Outbox, RecordError};
 
-/// Failures in a row after which the whole target is left alone for a while.
+/// Failures in a row after which the whole target is paused.
 const BREAKS_AFTER: u32 = 3;
 /// The pause of a target that rejects the credentials. Services ban clients that keep trying.
 const AFTER_DENIAL: Duration = Duration::from_secs(10 * 60);
@@ -70,9 +70,9 @@ pub(super) struct DeliveryRefusal {
 pub(super) enum Then {
     /// Try again, with abide's own pause.
     Retry,
-    /// The target asked to be left alone for so long.
+    /// The target asked for a pause of this length.
     Wait(Duration),
-    /// The target limits the rate and names no time: at least so long, and longer each time.
+    /// The target limits the rate and names no time: at least this long, and longer each time.
     WaitLonger(Duration),
     /// The item can never be delivered.
     GiveUp,

@@ -63,7 +63,7 @@ impl RequestWindow {
     pub(super) fn add(&mut self, record: &RequestRecord, count: u64, now: Timestamp) {
         let slices = self.slices.entry(record.environment.clone()).or_default();
         drop_old(slices, now);
-        // A clock that was set back goes on with the newest slice.
+        // After the clock was set back, the newest slice is used.
         if slices.back().is_none_or(|slice| now.since(slice.begins) >= SLICE) {
             slices.push_back(RequestSlice { begins: now, failed: 0, times: [0; BOUNDS.len() + 1] });
         }

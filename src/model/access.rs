@@ -54,7 +54,7 @@ impl Role {
         }
     }
 
-    /// Whether the role may approve and reject the images of `environment`. A deployer may not: whoever moves an
+    /// Whether the role may approve and reject the images of `environment`. A deployer may not: a person who moves an
     /// image is not who confirms it.
     pub fn may_judge(&self, environment: &EnvironmentName) -> bool {
         match self {

@@ -42,7 +42,7 @@ pub enum AttachedCommand {
         #[serde(default)]
         arguments: Vec<String>,
     },
-    /// A job of the environment, now. It goes on without the person.
+    /// A job of the environment, now. It continues without the person.
     Job {
         /// Its name.
         job: JobName,

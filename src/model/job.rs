@@ -38,7 +38,7 @@ pub struct JobSpec {
     pub schedule: Schedule,
     /// The longest time that a run may take.
     pub timeout: Duration,
-    /// What happens at a scheduled time while an earlier run goes on.
+    /// The behavior at a scheduled time while an earlier run lasts.
     pub overlap: Overlap,
     /// How often a failed run is repeated.
     pub retries: u32,
@@ -77,7 +77,7 @@ impl TryFrom<RawJobSpec> for JobSpec {
     }
 }
 
-/// What happens at a scheduled time while an earlier run goes on.
+/// The behavior at a scheduled time while an earlier run lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
@@ -256,7 +256,7 @@ pub enum JobResult {
     Succeeded,
     /// Another exit code, too long, ended by something else, or not startable.
     Failed,
-    /// It did not begin, because an earlier run went on.
+    /// It did not begin, because an earlier run had not ended.
     Skipped,
     /// It did not begin in time.
     Missed,
@@ -415,7 +415,7 @@ pub struct JobView {
     pub schedule: String,
     /// The time zone of the expression.
     pub zone: String,
-    /// What happens while an earlier run goes on.
+    /// The behavior while an earlier run lasts.
     pub overlap: Overlap,
     /// The next scheduled time, if known.
     pub next: Option<Timestamp>,

@@ -206,7 +206,7 @@ name!(
 );
 
 impl SiteName {
-    /// The host name below which all names are meant; `None`: it is one exact name.
+    /// The host name below which it matches all names; `None`: it is one exact name.
     pub fn wildcard_base(&self) -> Option<&str> {
         self.0.strip_prefix("*.")
     }

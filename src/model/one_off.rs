@@ -162,13 +162,13 @@ pub struct HookRun {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookResult {
-    /// Its container is started, or about to be, after so many interruptions in a row.
+    /// Its container is started, or about to be, after this number of interruptions in a row.
     Started(u32),
     /// Exit code 0.
     Succeeded,
     /// It failed; a clause about the command.
     Failed(String),
-    /// Something other than the command ended it, so many times in a row.
+    /// Something other than the command ended it, this number of times in a row.
     Interrupted(u32),
 }
 

@@ -244,7 +244,7 @@ pub struct OpenProblem {
     pub message: String,
     /// The person who caused it.
     pub by: Option<String>,
-    /// Whether it began so long ago that its beginning is old news.
+    /// Whether it began too long ago to be announced.
     pub is_old: bool,
 }
 

@@ -188,7 +188,7 @@ pub struct RecordChange {
     pub members: Vec<RecordChange>,
 }
 
-/// The generations that a client looked at before it sent a command.
+/// The generations that a client saw before it sent a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SeenGenerations {

@@ -32,7 +32,7 @@ pub struct Candidate {
     pub by: Option<Person>,
     /// The mark of the source's check, if it has one.
     pub check: Option<String>,
-    /// Whether the source runs the image healthy now, so that its soak goes on.
+    /// Whether the source runs the image healthy now, so that its soak continues.
     pub is_healthy: bool,
 }
 

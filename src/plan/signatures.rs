@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::model::name::Digest;
 
-/// The most signatures of an image that are looked at.
+/// The most signatures of an image that are checked.
 pub const MOST_SIGNATURES: usize = 20;
 /// The media type of a payload of cosign before version 3.
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";

@@ -353,7 +353,7 @@ fn announce(
     Ok(true)
 }
 
-/// Records who pushed a commit that a poll found before the delivery came: whoever pushed it must not approve it.
+/// Records who pushed a commit that a poll found before the delivery came: the pusher must not approve it.
 fn name_pusher(
     draft: &mut RecordDraft<'_>,
     environment: &EnvironmentName,

@@ -1,7 +1,7 @@
 //! Replaces the record with an export, or with a copy of the backup file, one environment at a time.
 //!
 //! A short import is one write. A long one is several: its file is put beside the store first, and if the
-//! process ends in between, the next open goes on with it. So an import is never left half done, and needs no
+//! process ends in between, the next open continues it. So an import is never left half done, and needs no
 //! more memory than [`ONE_WRITE`] and the largest environment.
 
 use std::collections::BTreeSet;

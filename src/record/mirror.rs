@@ -185,7 +185,7 @@ impl BackupQueue {
         })
     }
 
-    /// Writes the file atomically: a crash leaves the old file or the new one. Writers go on meanwhile; what
+    /// Writes the file atomically: a crash leaves the old file or the new one. Writers continue meanwhile; what
     /// they write follows the export as lines.
     fn write_atomically(&self) -> io::Result<BackupLength> {
         let draft = self.path.with_extension("json.new");

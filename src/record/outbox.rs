@@ -69,7 +69,7 @@ fn problem_key(problem: &OpenProblem) -> Vec<u8> {
     [PROBLEMS, format!("{}/{subject}/{about}", news.as_str()).as_bytes()].concat()
 }
 
-/// The announced problems that are readable. Another one is announced anew.
+/// The announced problems that are readable. Any other is announced again.
 fn announced(store: &RecordStore) -> Result<Vec<(Vec<u8>, Raised)>, RecordError> {
     let mut all = Vec::new();
     for pair in store.pairs(DocumentKind::Standings, PROBLEMS) {
@@ -321,7 +321,7 @@ impl Outbox {
     }
 
     /// Makes every item of `target`, or of all targets, due at once: dead ones too, and those that wait for a target
-    /// that is left alone for a while. Returns their number.
+    /// that is paused. Returns their number.
     ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed.

@@ -18,7 +18,7 @@ use crate::model::name::SiteName;
 use crate::model::spec::CertificateFiles;
 use crate::model::time::Timestamp;
 
-/// The validity of self-signed certificates. Nobody checks it, but some clients refuse to look at longer ones.
+/// The validity of self-signed certificates. Nobody checks it, but some clients reject longer ones.
 const SELF_SIGNED: Duration = Duration::from_secs(397 * 24 * 60 * 60);
 
 /// The reason why a certificate or a key cannot be used, as a clause.

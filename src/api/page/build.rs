@@ -117,7 +117,7 @@ struct BuildList<'a> {
     name: &'a str,
     clock: PageClock,
     rows: Vec<BuildRow>,
-    /// The environment whose builds are the ones to look at.
+    /// The environment whose builds are shown.
     source: Option<EnvironmentName>,
 }
 

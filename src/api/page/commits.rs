@@ -79,7 +79,7 @@ impl KnownCommits {
     }
 
     /// Learns about the commits of environments, and about the differences of promotions `(to, old, new)`. Returns
-    /// after a moment even if git is slow; it then goes on in the background.
+    /// after a moment even if git is slow; it then continues in the background.
     pub(super) async fn learn(
         &self,
         manifest: &Manifest,

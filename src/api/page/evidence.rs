@@ -26,7 +26,7 @@ pub(super) struct EvidenceRow {
     pub(super) look: &'static str,
     pub(super) class: &'static str,
     pub(super) text: String,
-    /// The beginning of a time that goes on.
+    /// The beginning of a time that has not ended.
     pub(super) since: Option<Timestamp>,
     /// The moment of the finding.
     pub(super) at: Option<Timestamp>,

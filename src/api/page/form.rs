@@ -9,7 +9,7 @@ use axum::http::header;
 use crate::api::ApiState;
 use crate::api::error::ApiError;
 
-/// The fields of a form by name. A field that is there twice has its first value.
+/// The fields of a form by name. A repeated field has its first value.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct Fields(BTreeMap<String, String>);
 

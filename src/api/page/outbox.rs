@@ -73,7 +73,7 @@ pub(in crate::api) async fn outbox(
     QueryParams(query): QueryParams<OutboxQuery>,
 ) -> Result<Response, ApiError> {
     let mut items = api.apart(|api| api.outbox.items()).await?;
-    // What abide gave up is what somebody has to look at.
+    // Somebody has to act on the items that abide gave up.
     items.sort_by_key(|item| (item.dead.is_none(), item.attempts == 0));
     let may_retry =
         visit.may_administer() && items.iter().any(|item| item.attempts > 0 || item.dead.is_some());

@@ -1,5 +1,5 @@
 //! The forms that were sent: each calls the function of the API's command, in process, and is guarded by the generation
-//! that its sender looked at.
+//! that its sender saw.
 
 use std::collections::BTreeMap;
 

@@ -117,7 +117,7 @@ impl PageSite {
     }
 }
 
-/// A header's value: `None` without the header, `Some(None)` if it is there twice or is not text.
+/// A header's value: `None` without the header, `Some(None)` if it is repeated or not text.
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<Option<&'h str>> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;

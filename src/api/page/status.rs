@@ -45,7 +45,7 @@ impl Badge {
     }
 }
 
-/// The urgency of an environment that someone should look at; `None` if nobody needs to. Lower is more urgent.
+/// The urgency of an environment that needs attention; `None` if it needs none. Lower is more urgent.
 pub(super) fn urgency(view: &EnvironmentView) -> Option<u8> {
     if view.reason == Reason::NothingRecorded {
         return None;

@@ -1,4 +1,5 @@
-//! What someone should look at, first on the board. The members of a group are one entry, because they change as one.
+//! The problems that need attention, first on the board. The members of a group are one entry, because they change
+//! together.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +109,7 @@ impl TroubledUnit<'_> {
     }
 }
 
-/// The units that someone should look at, the most urgent first, then the oldest trouble.
+/// The units that need attention, the most urgent first, then the oldest problem.
 pub(super) fn troubled<'a>(
     views: &'a [EnvironmentView],
     groups: &'a BTreeMap<GroupName, GroupView>,

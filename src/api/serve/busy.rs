@@ -140,7 +140,7 @@ impl HttpBody for Sending {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// The server polls for the next frame once the peer has taken the previous one.
+    /// The server polls for the next frame once the peer has received the previous one.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

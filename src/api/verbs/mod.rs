@@ -40,7 +40,7 @@ impl ApiState {
         moved(desired, true, format!("{what} is recorded as generation {generation} of `{name}`{until}"))
     }
 
-    /// The guard for the generation that the client looked at, after a first check whose answer reports
+    /// The guard for the generation that the client saw, after a first check whose answer reports
     /// the current state.
     fn seen(&self, name: &EnvironmentName, seen: Option<Generation>) -> Result<Vec<Precondition>, ApiError> {
         let Some(seen) = seen else { return Ok(Vec::new()) };
@@ -58,7 +58,7 @@ impl ApiState {
         Ok(vec![Precondition { environment: name.clone(), generation: seen }])
     }
 
-    /// The guards for the generations that the client looked at. Those of a group are its members', all of them.
+    /// The guards for the generations that the client saw. Those of a group are its members', all of them.
     fn seen_of(
         &self,
         target: &CommandTarget,

@@ -1,6 +1,6 @@
 //! Reads bodies under limits: on the size and time of one body, and on the memory for all.
 //!
-//! Until the whole body is there, its sender may not be authentic. So abide keeps as little as
+//! Until the whole body has arrived, its sender may not be authentic. So abide keeps as little as
 //! possible of it: see [`Arriving`].
 
 use std::io;

@@ -112,7 +112,7 @@ pub fn read(
     arriving.finish(headers)
 }
 
-/// As [`read`], with the body in pieces of so many bytes.
+/// As [`read`], with the body in pieces of a given length.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn read_in_pieces(
     provider: Provider,

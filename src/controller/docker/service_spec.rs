@@ -27,7 +27,7 @@ use crate::model::workload::{PortMode, Workload, settles_after};
 pub(super) const PROBE_PATH: &str = "/abide-probe";
 /// How often a check has to fail after the start deadline before a replica is replaced.
 const RETRIES: i64 = 3;
-/// How long Swarm watches a replaced replica at least before it goes on.
+/// The shortest time for which Swarm watches a replaced replica before it continues.
 const MONITOR: Duration = Duration::from_secs(1);
 /// How long Swarm waits before it replaces a replica that ended. Swarm has no backoff.
 const RESTART_DELAY: Duration = Duration::from_secs(1);

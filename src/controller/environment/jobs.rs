@@ -89,7 +89,7 @@ impl Drop for OpenRequest {
 }
 
 impl Controller {
-    /// Asks for a run of a job for `by`, and passes its output and result on. The run goes on without the client.
+    /// Asks for a run of a job for `by`, and passes its output and result on. The run continues without the client.
     pub(super) async fn attach_job(
         &self,
         environment: &EnvironmentName,
@@ -170,7 +170,7 @@ impl JobSession {
         }
     }
 
-    /// The run in the record; `None`: the loop has not taken the request up yet.
+    /// The run in the record; `None`: the loop has not handled the request yet.
     fn look(&self) -> Result<Option<JobRun>, String> {
         let (environment, job) = &self.request.key;
         let reconciler = &self.controller.reconciler;

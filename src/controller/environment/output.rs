@@ -25,7 +25,7 @@ use crate::model::usage::ResourceUsage;
 /// How often a log stream checks for the next container. The check only reads memory.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// If a container is still seen running so long after its stream ended, only the stream broke: the engine was
+/// If a container still runs this long after its stream ended, only the stream broke: the engine was
 /// restarted, or the connection was cut.
 const BROKEN: Duration = Duration::from_secs(2);
 

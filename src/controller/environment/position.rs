@@ -118,7 +118,7 @@ mod tests {
             if !is_disordered {
                 stamps.sort_unstable();
             } else {
-                // Out of order, but every time is there once: neighbours changed places.
+                // Out of order, but complete: neighbours changed places.
                 stamps = (0..stamps.len() as u64).map(|at| at ^ 1).collect();
             }
             let file = pieces(&stamps);

@@ -86,7 +86,7 @@ impl Reconciler {
         if self.turns.take(environment, most) {
             return Ok((planned, Urgency::Rollout));
         }
-        // No step is taken, so none is remembered as done.
+        // No step runs, so none is remembered as done.
         let memory = self.status.memory(environment)?;
         let plan = planned.plan.until_its_turn(memory, most);
         Ok((Planned { plan, ..planned }, Urgency::Rollout))

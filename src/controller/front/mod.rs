@@ -74,7 +74,7 @@ struct FrontState {
     /// The routes that passes requested. An environment that is missing here has not requested any since the
     /// daemon started, and keeps the front's route.
     routes: BTreeMap<EnvironmentName, Option<Route>>,
-    /// The environments that passes looked at, and whether the front answers for them.
+    /// The environments that were reconciled, and whether the front answers for them.
     maintenance: BTreeMap<EnvironmentName, bool>,
     /// The environments that a user removes from this host: nothing is passed to them any more.
     leaving: BTreeSet<EnvironmentName>,
@@ -150,7 +150,7 @@ impl FrontHandle {
         }
     }
 
-    /// Waits until no request can be at a container of an environment whose site was taken away, for as long as
+    /// Waits until no request can be at a container of an environment whose site was removed, for as long as
     /// requests may take at most.
     pub(super) async fn await_left(&self, environment: &EnvironmentName) {
         let Some(drain) = self.manifest.borrow().front.as_ref().map(|front| front.drain) else { return };
@@ -165,7 +165,7 @@ impl FrontHandle {
         let _ = tokio::time::timeout(drain + SWITCH, left).await;
     }
 
-    /// The environments whose sites were taken away.
+    /// The environments whose sites were removed.
     fn leaving(&self) -> BTreeSet<EnvironmentName> {
         self.state().leaving.clone()
     }

@@ -106,7 +106,7 @@ fn challenges(out: &mut String, layout: &Layout) {
 struct NameGroup<'a> {
     /// The environments, by the order of their names.
     environments: Vec<&'a str>,
-    /// Whether abide's own page is there too.
+    /// Whether abide's own page is served too.
     has_page: bool,
     certificate: Option<(&'a str, bool)>,
     /// The name that clients are redirected to; `None`: the programs answer.

@@ -59,7 +59,7 @@ mod tests {
         ("CVE-2026-42533", &["    ~", "    \"~"]),
         // Captures in `rewrite` and `set`. The one of challenges is named, and neither uses it.
         ("CVE-2026-42945, CVE-2026-9256", &["rewrite ", "set "]),
-        // Requests that go on by HTTP/2.
+        // Requests that stay on HTTP/2.
         ("CVE-2026-42055, CVE-2026-42926", &["grpc_pass", "proxy_http_version 2"]),
         ("CVE-2026-60005", &["slice "]),
         ("CVE-2026-56434", &["ssi "]),

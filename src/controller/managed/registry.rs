@@ -30,7 +30,7 @@ use crate::record::DesiredReader;
 
 /// How often it is checked if it is declared: one inspect.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often the container of a registry that is no longer declared is looked for while it is there: one list
+/// How often the container of a registry that is no longer declared is looked for until it is removed: one list
 /// of all containers.
 const LOOK_FOR_ORPHAN: Duration = Duration::from_secs(30);
 /// The port of the program in its container, and the folder of the pushed data.

@@ -24,7 +24,7 @@ use crate::model::status::Reason;
 use crate::model::time::Timestamp;
 use crate::plan::checks::{Judgement, Reading, judge};
 
-/// The newest commits that are looked at, along the first parents.
+/// The newest commits that are checked, along the first parents.
 const MOST_COMMITS: usize = 10;
 /// How long a reading is used again, however often checks are announced.
 const FRESH: Duration = Duration::from_secs(2);

@@ -26,7 +26,7 @@ pub(super) struct Pause<'a> {
 }
 
 impl Pause<'_> {
-    /// The pause after so many failures in a row.
+    /// The pause after a number of failures in a row.
     pub(super) fn after_failure(&self, failures: u32) -> Duration {
         let retry = backoff(failures + 1, self.seed);
         if self.interval.is_zero() { retry } else { retry.min(self.interval) }

@@ -96,7 +96,7 @@ impl Promoter {
                 let is_fresh = at.duration_since(before.begun) < AT_LEAST_BETWEEN;
                 let is_due = is_changed || before.next.is_some_and(|next| next <= at);
                 if before.next.is_none() || is_fresh || !is_due {
-                    // A change during a collection is looked at after it.
+                    // A change during a collection is handled after it.
                     if is_changed {
                         self.state.postponed.insert(name.clone());
                     }

@@ -24,7 +24,7 @@ const VERSION: &str = "2022-11-28";
 const MEDIA_TYPE: &str = "application/vnd.github+json";
 /// The pause after the secondary limit, if GitHub names none.
 const SECONDARY: Duration = Duration::from_secs(60);
-/// An app's token lives for an hour, and is renewed so long before its end.
+/// An app's token lives for an hour, and is renewed this long before its end.
 const RENEWED_BEFORE: Duration = Duration::from_secs(12 * 60);
 /// The longest description of a status.
 const LONGEST: usize = 140;

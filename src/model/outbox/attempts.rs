@@ -22,7 +22,7 @@ pub struct DeliveryAttempts {
     /// Set once abide gave up: only `outbox retry` or a newer state tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<Timestamp>,
-    /// A person asked for the next attempt, so it does not wait for a target that is left alone for a while.
+    /// A person asked for the next attempt, so it does not wait for a paused target.
     #[serde(default)]
     pub asked: bool,
 }

@@ -7,7 +7,7 @@ use crate::model::time::Timestamp;
 
 /// This many due messages of a channel are a flood.
 pub const FLOOD: usize = 5;
-/// A message is stale if it could not be delivered for so long.
+/// The time without delivery after which a message is stale.
 pub const STALE: Duration = Duration::from_secs(60 * 60);
 /// Lines that a group lists; further messages are only counted.
 pub const LINES: usize = 20;

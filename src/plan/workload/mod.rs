@@ -26,7 +26,7 @@ use crate::model::workload::{
     NodeView, PortMode, Rollout, SeenWorkload, TaskFailure, TaskFailureKind, WorkloadSight,
 };
 
-/// How soon a workload at rest is observed again: an orchestrator announces no change of its tasks.
+/// How soon a converged workload is observed again: an orchestrator announces no change of its tasks.
 const LOOK: Duration = Duration::from_secs(5);
 /// The same behind the proxy, which forwards requests to the replicas that were observed last.
 const LOOK_PROXIED: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ const LOOK_CLOSELY: Duration = Duration::from_millis(500);
 const PEACE: Duration = Duration::from_secs(600);
 /// How often in a row abide overwrites changes by somebody else without a pause.
 const OVERWRITES: u32 = 3;
-/// How long a failed update that has nothing to go back to is left alone before it is written again.
+/// How long a failed update without a previous version is kept before it is written again.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// The input of a plan.
@@ -341,7 +341,7 @@ impl WorkloadContext<'_> {
         Some((generation, Outcome::Ready))
     }
 
-    /// The status of a workload at rest.
+    /// The status of a converged workload.
     fn rest(&self, goal: &WorkloadGoal, seen: &SeenWorkload, memory: &Memory) -> PlannedStatus {
         let count = explain::replicas(seen.ready());
         let places: Vec<String> = seen.endpoints.iter().map(ToString::to_string).collect();
@@ -422,7 +422,7 @@ fn reason_of(failure: &TaskFailure) -> Reason {
     }
 }
 
-/// Places in words, each with how often it is there: `n1, n2 (2)`.
+/// Places in words, each with its count: `n1, n2 (2)`.
 fn in_words(places: &[String]) -> String {
     let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
     for place in places {

@@ -73,7 +73,7 @@ pub(in crate::api::page) fn build_lines(
     Following::new(stream, wanted, Position::File(from)).into_response()
 }
 
-/// A place between two lines of a file, such as `8096-120`: after so many bytes, which are so many lines.
+/// A place between two lines of a file, such as `8096-120`: the number of bytes, and of lines, before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api::page) struct FilePlace {
     pub(in crate::api::page) bytes: u64,
