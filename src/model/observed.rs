@@ -46,8 +46,8 @@ pub struct Observed {
     pub ports_of_others: BTreeSet<String>,
     /// The relevant image IDs that the engine has.
     pub images: BTreeSet<Digest>,
-    /// The platforms of those among them that are made for another platform than the declared one. They count as missing
-    /// in [`Self::images`].
+    /// The platforms of those among them that are made for another platform than the declared one. They count as
+    /// missing in [`Self::images`].
     pub other_platforms: BTreeMap<Digest, Platform>,
     /// The existing volumes among those that are declared or belong to an image's `VOLUME`.
     pub volumes: BTreeSet<String>,

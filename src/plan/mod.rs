@@ -267,8 +267,8 @@ impl PartialPlan {
     }
 }
 
-/// Combines the statuses, with `choice` as words for the serving version: a problem of the serving container comes first, work in progress second,
-/// everything else last.
+/// Combines the statuses, with `choice` as words for the serving version: a problem of the serving container comes
+/// first, work in progress second, everything else last.
 fn combine(
     intent: &Intent,
     observed: &Observed,

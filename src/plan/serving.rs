@@ -83,8 +83,8 @@ pub(super) fn succeed(memory: &mut Memory, ready: Good) {
     memory.next = None;
 }
 
-/// Whether `after` contains a readiness, a stop or a run of a command or job that `before` does not. Such a state is stored before
-/// abide acts on it.
+/// Whether `after` contains a readiness, a stop or a run of a command or job that `before` does not. Such a state is
+/// stored before abide acts on it.
 pub fn must_be_stored(before: &Memory, after: &Memory) -> bool {
     fn containers(memory: &Memory) -> [Option<&String>; 2] {
         [&memory.good, &memory.next].map(|good| good.as_ref().map(|good| &good.container))

@@ -1,12 +1,11 @@
 //! Checks out the tree of one commit as plain files.
 //!
-//! Git's own checkout writes them with a temporary index, so they equal those of a fresh clone on this host:
-//! `text`, `eol` and `ident` attributes apply, while `export-ignore` and `export-subst`, which are for
-//! archives, do not. A `filter` attribute only names a program. It runs if the daemon's user has configured a
-//! filter of that name, which is how LFS content arrives. If LFS is neither configured nor requested, its
-//! pointers are written and counted. Submodules stay empty directories, as in a clone: the repository chooses
-//! their URLs, and these have been used for attacks. [`Submodules`](super::submodules::Submodules) decides which of them
-//! may be fetched.
+//! Git's own checkout writes them with a temporary index, so they equal those of a fresh clone on this host: `text`,
+//! `eol` and `ident` attributes apply, while `export-ignore` and `export-subst`, which are for archives, do not. A
+//! `filter` attribute only names a program. It runs if the daemon's user has configured a filter of that name, which is
+//! how LFS content arrives. If LFS is neither configured nor requested, its pointers are written and counted.
+//! Submodules stay empty directories, as in a clone: the repository chooses their URLs, and these have been used for
+//! attacks. [`Submodules`](super::submodules::Submodules) decides which of them may be fetched.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _};

@@ -1,5 +1,5 @@
-//! Notifications of a real daemon to services that follow the documentation of each kind: limits of the rate, answers of
-//! 500 to messages that were stored, rejections, and the shape of every request.
+//! Notifications of a real daemon to services that follow the documentation of each kind: limits of the rate, answers
+//! of 500 to messages that were stored, rejections, and the shape of every request.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -68,8 +68,8 @@ impl PageSite {
 
     /// Whether a request that changes something comes from a page of this site.
     ///
-    /// A browser sends `Sec-Fetch-PageSite` to trustworthy origins, and `Origin` with every POST. A request with neither
-    /// does not come from a browser that this page supports.
+    /// A browser sends `Sec-Fetch-Site` to trustworthy origins, and `Origin` with every POST. A request with
+    /// neither does not come from a browser that this page supports.
     pub(super) fn is_own_request(&self, parts: &Parts) -> bool {
         if matches!(parts.method, Method::GET | Method::HEAD) {
             return true;

@@ -1,5 +1,5 @@
-//! Builds without a result, such as one that a newer push replaced. The record does not know them; their logs are kept as
-//! those of any build are.
+//! Builds without a result, such as one that a newer push replaced. The record does not know them; their logs are kept
+//! as those of any build are.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};

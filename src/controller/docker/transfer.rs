@@ -23,8 +23,8 @@ const PROOF: HeaderName = HeaderName::from_static("x-registry-auth");
 const RETRYING: &str = "Retrying in ";
 
 impl Engine {
-    /// Pulls an image by its name, with the tag `latest` if it has neither a tag nor a digest. Without a `platform`, the
-    /// engine chooses its own. `patience` is the timeout without progress.
+    /// Pulls an image by its name, with the tag `latest` if it has neither a tag nor a digest. Without a `platform`,
+    /// the engine chooses its own. `patience` is the timeout without progress.
     pub(crate) async fn pull(
         &self,
         name: &str,

@@ -1,5 +1,6 @@
-//! The colours and styles that a program chose for its output, as classes of the style sheet. A colour of a larger palette
-//! becomes the nearest of the sixteen that every terminal has, each of which is readable on the ground of the log.
+//! The colours and styles that a program chose for its output, as classes of the style sheet. A colour of a larger
+//! palette becomes the nearest of the sixteen that every terminal has, each of which is readable on the ground of the
+//! log.
 
 /// The sixteen colours of a terminal, as xterm shows them.
 const BASIC: [[u8; 3]; 16] = [

@@ -1,7 +1,8 @@
 //! The probe of a replica: `abide-probe tcp PORT UPTIME` or `abide-probe http PORT UPTIME HOST PATH`.
 //!
-//! It exits with 0 if process 1 has run for UPTIME milliseconds and the port answers, and with 1 otherwise. Swarm itself
-//! has no such delay, and would stop the previous replicas at the first good answer. Docker ends a probe that hangs.
+//! It exits with 0 if process 1 has run for UPTIME milliseconds and the port answers, and with 1 otherwise. Swarm
+//! itself has no such delay, and would stop the previous replicas at the first good answer. Docker ends a probe that
+//! hangs.
 //!
 //! Freestanding, so that it runs in every image and fits into a config. `build.rs` compiles it.
 
