@@ -1,7 +1,7 @@
 //! The HTTP API and the webhooks. This module holds the handles that update the record, and has no
 //! access to Docker.
 //!
-//! [`router`] returns all routes, each behind a rule (`access`) for who may use it. Data that
+//! `router` returns all routes, each behind a rule (`access`) for who may use it. Data that
 //! only the controller has comes through [`ControllerApi`]; without a daemon, the same routes work on
 //! the record itself.
 
@@ -14,7 +14,7 @@ mod error;
 mod find;
 mod gates;
 pub mod inbox;
-pub mod incidents;
+pub(crate) mod incidents;
 mod jobs;
 mod logs;
 mod meta;
@@ -46,7 +46,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
 
-pub use routes::router;
+pub(crate) use routes::router;
 
 use crate::metrics::Metrics;
 use crate::model::attach::{AttachInput, AttachOutput, AttachRequest};

@@ -60,7 +60,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tokio::runtime::Runtime;
 
-pub use entry::{CheckSummary, Entrypoints, Service};
+pub(crate) use entry::Entrypoints;
 
 use args::{Cli, Commands, Globals};
 use exit::{CliError, CliExit};

@@ -4,10 +4,10 @@
 //! the engine. No code outside this module reaches Docker. [`Controller`] has the requests that others may
 //! make; none of them changes anything.
 
-pub mod adoption;
+pub(crate) mod adoption;
 mod backup;
 mod cache;
-pub mod cleanup;
+pub(crate) mod cleanup;
 mod clock;
 mod docker;
 mod environment;
@@ -47,8 +47,8 @@ use crate::source::SourceError;
 use cache::containers::ContainerCache;
 use cache::watch::EngineState;
 use docker::Engine;
-pub use docker::{EngineFacts, RunningContainers};
-pub use environment::attach::AttachedSession;
+pub(crate) use docker::{EngineFacts, RunningContainers};
+pub(crate) use environment::attach::AttachedSession;
 use environment::attach::SESSIONS;
 use environment::group_turns::GroupTurns;
 use environment::jobs::JobRequests;
@@ -68,11 +68,11 @@ use polling::poll_state::PollState;
 use prune::ImagePruner;
 use wake::WakeQueue;
 
-pub use clock::now;
-pub use environment::authority::{Authority, Grant};
-pub use environment::mount_policy::MountPolicy;
-pub use jobs::builder::StateDirs;
-pub use polling::checks::ReadChecks;
+pub(crate) use clock::now;
+pub(crate) use environment::authority::{Authority, Grant};
+pub(crate) use environment::mount_policy::MountPolicy;
+pub(crate) use jobs::builder::StateDirs;
+pub(crate) use polling::checks::ReadChecks;
 
 /// How often every environment is reconciled even without a wakeup.
 pub const RESYNC: Duration = Duration::from_secs(30);

@@ -33,8 +33,8 @@ pub mod label {
     pub const REVISION: &str = "abide.revision";
     /// The [`ContainerSpec::fingerprint`](super::ContainerSpec::fingerprint) of a container.
     pub const SPEC: &str = "abide.spec";
-    /// The [`Workload::version`](crate::model::workload::Workload::version) of a workload, and of its containers. These
-    /// have no label of [`RECORD`]: the orchestrator makes and removes them.
+    /// The version of a workload, and of its containers. These have no label of [`RECORD`]: the orchestrator makes and
+    /// removes them.
     pub const VERSION: &str = "abide.version";
     /// The hashes of the fields of a workload that abide wrote, by which a change by somebody else is seen.
     pub const WRITTEN: &str = "abide.written";

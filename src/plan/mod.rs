@@ -7,22 +7,22 @@
 //!
 //! In reading order: `supply` brings the image, `target` chooses the version to enforce, `serve` gets it running,
 //! `needs` waits for other members of the group, `restart` decides when to restart, `rollback` gives a version up,
-//! `difference` compares options, and [`explain`] describes the plan. `workload` plans an environment that an
+//! `difference` compares options, and `explain` describes the plan. `workload` plans an environment that an
 //! orchestrator runs. Apart from these, [`gates`] judges promotions.
 
-pub mod checks;
+pub(crate) mod checks;
 mod difference;
-pub mod explain;
+pub(crate) mod explain;
 pub mod gates;
 mod hold;
-pub mod left;
+pub(crate) mod left;
 mod needs;
 mod notes;
 mod restart;
 mod rollback;
 mod serve;
 mod serving;
-pub mod signatures;
+pub(crate) mod signatures;
 mod step;
 mod supply;
 mod target;
@@ -49,17 +49,17 @@ use crate::model::status::{Condition, Reason, VolumeView};
 use crate::model::time::Timestamp;
 use crate::model::workload::SwarmSpec;
 
-pub use hold::{AfterHold, held_back};
-pub use notes::{StepFailure, after_failure};
+pub(crate) use hold::{AfterHold, held_back};
+pub(crate) use notes::{StepFailure, after_failure};
 pub use restart::backoff;
 pub(crate) use serve::without_secrets;
-pub use serving::{must_be_stored, serving};
-pub use step::{ContainerTarget, PlannedStep, RecordStep, Step};
-pub use supply::{Need, need};
+pub(crate) use serving::{must_be_stored, serving};
+pub(crate) use step::{ContainerTarget, PlannedStep, RecordStep, Step};
+pub(crate) use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
-pub use turn::{is_upkeep, releases_turn, starts_command, takes_turn};
-pub use volumes::{is_start_first, sources_needed, volumes_needed};
-pub use workload::{nodes as workload_nodes, running as running_workload};
+pub(crate) use turn::{is_upkeep, releases_turn, starts_command, takes_turn};
+pub(crate) use volumes::{is_start_first, sources_needed, volumes_needed};
+pub(crate) use workload::{nodes as workload_nodes, running as running_workload};
 
 /// The desired state: the record of one environment, and how its containers are made.
 #[derive(Clone, Debug)]

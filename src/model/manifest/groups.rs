@@ -46,7 +46,7 @@ pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places
     found
 }
 
-/// MemberNeeds that name no member.
+/// Needs that name no member.
 pub(super) fn lost_members(all: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
     let mut found = Vec::new();
     for (group, members) in by_group(all) {
