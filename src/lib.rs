@@ -22,6 +22,7 @@
 //! | `tls` | certificates, and how clients verify a server |
 //! | [`manifest_dir`] | the folder of manifest files, as it is edited |
 //! | `secret` | secrets of the manifest |
+//! | `durable` | writes files in abide's own folders, never through a link |
 //! | [`confined`] | a program isolated from abide: the script of a build |
 //! | `doctor` | checks of this host for everything that abide needs |
 //! | [`failpoint`] | points at which a test can kill the daemon |
@@ -46,6 +47,7 @@ pub mod controller;
 pub mod daemon;
 pub mod demo;
 pub(crate) mod doctor;
+pub(crate) mod durable;
 pub mod failpoint;
 pub(crate) mod feedback;
 #[cfg(any(test, feature = "fuzz"))]

@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::durable;
 use crate::model::container::Secret;
 use crate::model::env_file::EnvFile;
 use crate::model::manifest::{ParsedManifest, Problem, Problems, SourceFile, parse_with_places};
@@ -219,7 +220,7 @@ pub fn put_in_force(folder: &Path, place: &Path) -> std::io::Result<()> {
 pub fn set_refusal(folder: &Path, why: Option<&str>) -> std::io::Result<()> {
     let file = followed_dir(folder).join(REFUSED);
     match why {
-        Some(why) => std::fs::write(file, why),
+        Some(why) => durable::replace(&file, durable::SHARED, why.as_bytes()),
         None => match std::fs::remove_file(file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             removed => removed,
@@ -249,8 +250,8 @@ pub fn follow(folder: &Path, text: &str) -> Result<(), String> {
     let wanted = wanted.map_err(|problems| format!("--manifest: {problems}"))?.manifest.followed;
     match followed(folder) {
         Err(LoadError::NoFolder { .. } | LoadError::NoManifest { .. }) => {
-            let written =
-                std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(BOOTSTRAP), text));
+            let written = std::fs::create_dir_all(folder)
+                .and_then(|()| durable::replace(&folder.join(BOOTSTRAP), durable::SHARED, text.as_bytes()));
             written.map_err(|error| format!("cannot write {}: {error}", folder.join(BOOTSTRAP).display()))
         }
         Ok(Some(known)) if wanted.as_ref().is_some_and(|wanted| is_same_branch(&known, wanted)) => Ok(()),

@@ -4,8 +4,8 @@
 //! current certificate, so that a certificate and a key that do not match are never used together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::Pair;
+use crate::durable;
 use crate::model::container::Secret;
 use crate::model::name::SiteName;
 use crate::model::time::Timestamp;
@@ -253,13 +254,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Writes a file that only its owner can read. It appears whole or not at all.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // Its mode is 0600.
-    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    draft.write_all(content)?;
-    draft.as_file().sync_all()?;
-    draft.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    durable::replace(path, durable::PRIVATE, content)
 }
 
 #[cfg(test)]

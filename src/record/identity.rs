@@ -1,19 +1,17 @@
 //! Keeps the record's id in a separate file. abide recognizes its containers, volumes and images by this id,
 //! so that a daemon that lost the store and its backup file neither duplicates nor abandons them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::error::OpenError;
 use super::export::is_id;
 use super::store::is_disk_full;
+use crate::durable;
 
 /// The file, beside the store.
 pub(super) const FILE: &str = "id";
-/// The file while it is being written.
-const DRAFT: &str = "id.new";
 
 /// Returns the id in the record's folder; `None` if there is none, or no valid one.
 ///
@@ -40,17 +38,8 @@ pub(super) fn keep(home: &Path, id: &str) -> Result<(), OpenError> {
         return Ok(());
     }
     let path = home.join(FILE);
-    write(home, &path, id).map_err(|source| match source {
+    durable::replace(&path, durable::PRIVATE, format!("{id}\n").as_bytes()).map_err(|source| match source {
         source if is_disk_full(&source) => OpenError::DiskFull,
         source => OpenError::Io { doing: "writing", path, source },
     })
-}
-
-fn write(home: &Path, path: &Path, id: &str) -> io::Result<()> {
-    let draft = home.join(DRAFT);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{id}")?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(home)?.sync_all()
 }

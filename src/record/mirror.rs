@@ -2,9 +2,8 @@
 //! shortly after it was made, so that a lost store costs a restore and not an outage. [`super::backup`] has
 //! the format.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,6 +14,7 @@ use super::error::RecordError;
 use super::export;
 use super::journal::JournalState;
 use super::store::{RecordStore, is_disk_full};
+use crate::durable::{self, DraftFile};
 
 /// The backup file, beside the store.
 pub(super) const FILE: &str = "record.json";
@@ -188,34 +188,30 @@ impl BackupQueue {
     /// Writes the file atomically: a crash leaves the old file or the new one. Writers continue meanwhile; what
     /// they write follows the export as lines.
     fn write_atomically(&self) -> io::Result<BackupLength> {
-        let draft = self.path.with_extension("json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut draft = DraftFile::create(&self.path, durable::PRIVATE)?;
         {
             // Everything in the journal by now is in the export too.
             let _gate = self.store.gate();
             drop(self.store.journal.take());
         }
-        let mut buffered = BufWriter::with_capacity(BUFFER, &mut file);
+        let mut buffered = BufWriter::with_capacity(BUFFER, &mut draft.file);
         export::write(&self.store, &mut buffered)?;
         buffered.flush()?;
         drop(buffered);
-        let export = file.metadata()?.len();
+        let export = draft.file.metadata()?.len();
         let JournalState { lines, is_incomplete } = self.store.journal.take();
         if is_incomplete {
             self.store.journal.begin_again();
         }
-        file.write_all(&lines)?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)?;
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        File::open(dir)?.sync_all()?;
+        draft.file.write_all(&lines)?;
+        draft.commit()?;
         Ok(BackupLength { export, changes: length_of(&lines) })
     }
 }
 
 /// Appends lines to the file. `None`: it is not the file that was written last.
 fn append(path: &Path, known: BackupLength, lines: &[u8]) -> Option<io::Result<BackupLength>> {
-    let mut file = OpenOptions::new().append(true).open(path).ok()?;
+    let mut file = durable::open(path, OpenOptions::new().append(true)).ok()?;
     if file.metadata().ok()?.len() != known.total() {
         return None;
     }

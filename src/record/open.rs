@@ -32,6 +32,7 @@ use super::status_reader::StatusReader;
 use super::store::{RESERVE, RecordStore, free_space};
 use super::token::{TokenReader, TokenWriter};
 use super::wakeup::Wakeups;
+use crate::durable;
 
 /// The lock file: a process that has the record open holds its lock. sled's own lock comes too late, because
 /// leftover files are removed before sled opens.
@@ -220,7 +221,8 @@ fn make_folder(dir: &Path) -> Result<(), OpenError> {
 fn lock_file(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK);
     let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened =
+        durable::open(&path, options.write(true).create(true).truncate(false).mode(durable::PRIVATE));
     opened.map_err(|source| OpenError::Io { doing: "locking", path, source })
 }
 

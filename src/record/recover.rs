@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use super::error::OpenError;
 use super::store::{DocumentKind, is_disk_full};
+use crate::durable;
 
 /// The folder of sled's files, in the record's folder.
 pub(super) const SLED: &str = "sled";
@@ -35,6 +36,7 @@ enum OpenFailure {
 /// Opens the store in the record's folder `home`, and adds its repairs to `notices`.
 pub(super) fn open_sled(home: &Path, notices: &mut Vec<String>) -> Result<sled::Db, OpenError> {
     let dir = home.join(SLED);
+    reject_links(&dir)?;
     remove_snapshots(&dir, ".generating", notices)?;
     match attempt(&dir) {
         Ok(db) => check_pages(home, db, notices),
@@ -205,6 +207,16 @@ pub(super) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         } else {
             fs::copy(entry.path(), copy)?;
         }
+    }
+    Ok(())
+}
+
+/// sled opens its files itself, and would write through a link.
+fn reject_links(dir: &Path) -> Result<(), OpenError> {
+    let reject = |path: &Path| durable::reject_link(path).map_err(|error| failed("opening", path, error));
+    reject(dir)?;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        reject(&entry.path())?;
     }
     Ok(())
 }

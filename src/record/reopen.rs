@@ -1,8 +1,7 @@
 //! Reopens the store after a failure: sled repeats the error of one failed write for ever.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -13,6 +12,7 @@ use super::error::OpenError;
 use super::mirror;
 use super::recover;
 use super::store::RecordStore;
+use crate::durable;
 
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -78,7 +78,7 @@ fn reopen(dir: &Path, store: &RecordStore) -> Result<Vec<String>, OpenError> {
 /// Checks whether the disk accepts writes. On a disk that does not, sled takes its own files for damaged.
 fn try_disk(dir: &Path) -> io::Result<()> {
     let path = dir.join("tried");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = durable::create(&path, durable::PRIVATE)?;
     file.write_all(b"tried")?;
     file.sync_all()?;
     fs::remove_file(path)

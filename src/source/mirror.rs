@@ -17,6 +17,7 @@ use super::error::SourceError;
 use super::git::{Finished, Git};
 use super::listing::TreeLimits;
 use super::remote::Remote;
+use crate::durable;
 use crate::model::name::{BranchName, CommitId};
 
 /// Records the remote and the object format of a mirror. It is written last: a mirror without this file is
@@ -163,7 +164,9 @@ impl GitMirror {
         let init = self.git("create a mirror").args(["init", "--bare", "--quiet", "--template="]);
         let init = if format == "sha1" { init } else { init.arg("--object-format=sha256") };
         init.run().await?.success()?;
-        tokio::fs::write(path, marker).await.map_err(SourceError::io("mark the mirror"))
+        let write = move || durable::replace(&path, durable::PRIVATE, marker.as_bytes());
+        let written = tokio::task::spawn_blocking(write).await.map_err(io::Error::from);
+        written.flatten().map_err(SourceError::io("mark the mirror"))
     }
 
     /// Whether the mirror has the commit with its whole history, on the branch as last fetched.

@@ -1,8 +1,8 @@
 //! The server's side: its certificate and key, either given or generated at the first start.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use super::{AlpnProtocol, provider};
+use crate::durable;
 use crate::model::credential::Pin;
 
 /// The files of a generated certificate, in their own folder.
@@ -304,7 +305,7 @@ fn parameters() -> Result<CertificateParams, rcgen::Error> {
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = durable::create(path, durable::PRIVATE)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -76,7 +76,12 @@ fn back_up(volume: &Path, folder: &Path, name: &str, prefix: &str, keep: usize) 
 /// Returns how much was written, for a sentence.
 fn write_archive(volume: &Path, folder: &Path, name: &str) -> Result<String, String> {
     let partial = folder.join(format!(".{name}.partial"));
-    let file = File::create(&partial).map_err(at(&partial))?;
+    // Of an earlier run that was killed, or a link, which must not be followed.
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&partial)(error)),
+        _ => {}
+    }
+    let file = File::create_new(&partial).map_err(at(&partial))?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(at(&partial))?;
     let mut archive =
         ArchiveWriter { out: BufWriter::new(file), links: HashMap::new(), entries: 0, bytes: 0 };
@@ -415,7 +420,8 @@ fn unpack(path: &Path, target: &Path) -> Result<u64, String> {
             b'2' => symlink(&entry.link, &place).map_err(at(&place))?,
             b'1' => return fs::hard_link(target.join(&entry.link), &place).map_err(at(&place)),
             _ => {
-                let mut file = File::create(&place).map_err(at(&place))?;
+                // An earlier entry of the archive may be a link of that name.
+                let mut file = File::create_new(&place).map_err(at(&place))?;
                 let copied = io::copy(content, &mut file).map_err(at(&place))?;
                 if copied != entry.size {
                     return Err("the archive is cut off".to_owned());

@@ -2,14 +2,14 @@
 //! version failed.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use tempfile::NamedTempFile;
 use tracing::debug;
 
 use crate::controller::docker::Engine;
+use crate::durable;
 use crate::model::logs::{LogOptions, last_lines};
 use crate::model::name::EnvironmentName;
 
@@ -71,11 +71,7 @@ impl PreviousOutput {
 
     fn write(&self, environment: &EnvironmentName, output: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        // Only the owner can read a temporary file, and a rename preserves that.
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(output)?;
-        file.persist(self.path(environment)).map_err(|error| error.error)?;
-        Ok(())
+        durable::replace_unsynced(&self.path(environment), durable::PRIVATE, output)
     }
 }
 

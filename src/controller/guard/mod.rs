@@ -30,6 +30,7 @@ use tracing::warn;
 
 use super::docker::Engine;
 use super::front::Configuration;
+use crate::durable;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 pub(super) use group::GuardGroup;
@@ -153,7 +154,7 @@ impl Guard {
             warn!("handing the restarts over to the engine timed out; the guard does the rest");
         }
         let mut state = self.state();
-        if let Err(error) = fs::write(self.shared.folder.join(HANDED_OVER), []) {
+        if let Err(error) = durable::create(&self.shared.folder.join(HANDED_OVER), durable::PRIVATE) {
             warn!(%error, "cannot notify the guard of the stop; it acts a little later");
         }
         state.lock = None;
@@ -176,7 +177,7 @@ impl Guard {
         }
         let path = self.shared.folder.join(name);
         let put = match &text {
-            Some(text) => write_atomically(&self.shared.folder, &path, text),
+            Some(text) => durable::replace_unsynced(&path, durable::PRIVATE, text.as_bytes()),
             None => fs::remove_file(&path),
         };
         let place = path.display();
@@ -238,7 +239,9 @@ async fn is_up(engine: &Engine, id: &str) -> Result<bool, super::docker::EngineE
 fn prepare(folder: &Path) -> io::Result<(File, BTreeMap<String, String>)> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(ALIVE);
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(durable::PRIVATE);
+    let lock = durable::open(&path, options)?;
     take(&lock)?;
     match fs::remove_file(folder.join(HANDED_OVER)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -263,13 +266,6 @@ fn take(lock: &File) -> io::Result<()> {
         }
     }
     Ok(lock.try_lock()?)
-}
-
-/// Replaces a file atomically: readers see either the old text or the new one.
-fn write_atomically(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let fresh = folder.join(".fresh");
-    fs::write(&fresh, text)?;
-    fs::rename(fresh, path)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Damage to the store, and what survives it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::super::{Export, Handles, OpenError, open};
 use super::{delivery, fixture, hold, name, set};
+use crate::model::error::chain;
 use crate::model::memory::Memory;
 use crate::model::name::Generation;
 use crate::record::store::{BatchLine, DocumentKind};
@@ -359,4 +360,49 @@ async fn no_new_id_replaces_a_file_that_cannot_be_read() {
     fs::remove_file(home.path().join("id")).unwrap();
     fs::create_dir(home.path().join("id")).unwrap();
     assert!(matches!(open(home.path()), Err(OpenError::Io { doing: "reading", .. })));
+}
+
+/// Puts a link to a file of another folder in the place of `name`. Returns that folder.
+fn link(home: &Path, name: &str) -> TempDir {
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("victim"), "unchanged").unwrap();
+    let _ = fs::remove_file(home.join(name));
+    symlink(other.path().join("victim"), home.join(name)).unwrap();
+    other
+}
+
+fn victim(folder: &TempDir) -> String {
+    fs::read_to_string(folder.path().join("victim")).unwrap()
+}
+
+#[tokio::test]
+async fn files_of_the_record_are_not_written_through_links() {
+    for place in ["record.json", ".record.json.new", "id", ".id.new"] {
+        let (home, export) = closed().await;
+        // Both files are missing, so both are written.
+        for file in ["record.json", "id"] {
+            fs::remove_file(home.path().join(file)).unwrap();
+        }
+        let other = link(home.path(), place);
+        let handles = open(home.path()).unwrap();
+        assert_eq!(handles.desired.export().unwrap(), export, "{place}");
+        handles.writer.submit(&name("dev"), set(4), &[]).await.unwrap();
+        handles.close().await.unwrap();
+        assert_eq!(victim(&other), "unchanged", "{place}");
+        for file in ["record.json", "id"] {
+            assert!(fs::symlink_metadata(home.path().join(file)).unwrap().is_file(), "{place}: {file}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_in_place_of_the_lock_or_of_a_file_of_the_store_is_refused() {
+    for place in ["lock", "sled/db"] {
+        let (home, _) = closed().await;
+        let other = link(home.path(), place);
+        let error = open(home.path()).err().unwrap();
+        let message = chain(&error);
+        assert!(message.contains("symbolic link") && message.contains(place), "{message}");
+        assert_eq!(victim(&other), "unchanged", "{place}");
+    }
 }

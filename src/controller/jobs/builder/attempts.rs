@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::warn;
 
+use crate::durable;
 use crate::model::build::BuildKey;
 
 /// A build is not attempted again after it killed this many daemons.
@@ -220,10 +221,17 @@ fn of_before(text: &str) -> Note {
 
 fn write(path: &Path, note: &Note) {
     if let Ok(text) = serde_json::to_vec(note)
-        && let Err(error) = fs::write(path, text)
+        && let Err(error) = overwrite(path, &text)
     {
         warn!(%error, path = %path.display(), "the note of a try cannot be written");
     }
+}
+
+/// Not atomic, because a draft beside it would be read as another attempt.
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(durable::PRIVATE);
+    durable::open(path, options)?.write_all(text)
 }
 
 fn remove(path: &Path) {

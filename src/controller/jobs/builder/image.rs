@@ -1,7 +1,6 @@
 //! Builds one image: packs its context and runs the build.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use crate::context::ContextError;
 use crate::context::pack::{self, ExtraFile, PackLimits, Packed};
 use crate::context::tree as files;
 use crate::controller::docker::{BuildRequest, BuilderKind as EngineBuilder, EngineError, Logins};
+use crate::durable;
 use crate::model::container::Secret;
 use crate::model::error::chain;
 use crate::model::name::Digest;
@@ -125,7 +125,8 @@ async fn pack_context(order: &ImageBuild<'_>, tar: &Path) -> Result<(Packed, Str
     let context = files::inside(order.tree, order.context).map_err(|e| BuildError::failed(chain(&e)))?;
     let (name, extra, to) = (order.dockerfile.to_owned(), order.extra.to_vec(), tar.to_owned());
     blocking("packing the context", move || {
-        let out = BufWriter::new(File::create(&to).map_err(ContextError::write(&to))?);
+        let out = durable::create(&to, durable::PRIVATE).map_err(ContextError::write(&to))?;
+        let out = BufWriter::new(out);
         let dockerfile = pack::resolve_dockerfile(&context, &name)?;
         let packed = pack::pack(&context, &name, &extra, PackLimits::default(), out)?;
         Ok((packed, dockerfile))

@@ -1,15 +1,15 @@
 //! A build's output, with one file for each build.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tracing::warn;
 
 use super::activity::OutputActivity;
 use crate::controller::clock::now;
+use crate::durable;
 use crate::model::build::heading_of_step;
 use crate::model::container::Secret;
 use crate::model::redact::Redactor;
@@ -45,9 +45,7 @@ impl BuildLog {
     /// Returns an error if the file cannot be created.
     pub(super) fn create(logs: &Path, number: u64, needed: &BTreeSet<u64>) -> std::io::Result<Self> {
         std::fs::create_dir_all(logs)?;
-        let mut options = OpenOptions::new();
-        options.create(true).write(true).truncate(true).mode(0o600);
-        let file = options.open(logs.join(format!("{number}.log")))?;
+        let file = durable::create(&logs.join(format!("{number}.log")), durable::PRIVATE)?;
         if let Err(error) = remove_old_logs(logs, |log| log == number || needed.contains(&log)) {
             warn!(%error, "failed to remove logs of earlier builds");
         }

@@ -10,6 +10,7 @@ use super::work::ActiveBuild;
 use super::{BuildError, blocking, limits};
 use crate::context::pack::{self, ExtraFile};
 use crate::controller::docker::{STEP_NAME, StepEnd, StepRun};
+use crate::durable;
 use crate::model::build::BuildKey;
 use crate::model::cause;
 use crate::model::container::{Secret, label};
@@ -112,9 +113,9 @@ impl ActiveBuild<'_> {
 
     async fn run_step(&mut self, image: &Digest, number: usize, made: &Path) -> Result<(), BuildError> {
         let cannot = |error| BuildError::not_tried(format!("the file of step {number}: {error}"));
-        let file = tokio::fs::File::create(made).await.map_err(cannot)?;
+        let file = durable::create(made, durable::PRIVATE).map_err(cannot)?;
         let activity = self.log.activity.clone();
-        let mut file = InspectWriter::new(file, |_| activity.touch());
+        let mut file = InspectWriter::new(tokio::fs::File::from_std(file), |_| activity.touch());
         let record = &self.builder.record;
         let name = format!("{STEP_NAME}{}-{}-{number}", short(record), self.number);
         let labels = BTreeMap::from([(label::STEP.to_owned(), record.clone())]);
