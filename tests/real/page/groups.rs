@@ -203,4 +203,10 @@ fn a_group_is_approved_without_scripts() {
         text.contains("of web are approved by anna")
     });
     assert_eq!(shops.findings("approved"), [1, 1]);
+    // The command line does the same.
+    shops.run(&["approve", "shop-test"]);
+    shops.run(&["reject", "shop-test", "--reason", "the prices are wrong"]);
+    shops.run(&["reject", "shop-test", "--withdraw"]);
+    shops.run(&["sync", "shop-test", "--wait", "--timeout", "60s"]);
+    assert_eq!((shops.findings("approved"), shops.findings("rejected")), ([2, 2], [1, 1]));
 }
