@@ -133,9 +133,19 @@ fn written(
         return None;
     };
     if let Some(variable) = mount.get("source").and_then(unset_beginning) {
-        // The rest would be another place: `/data` instead of `/srv/shop/data`.
-        draft.lose(format!("the mount at {target} needs {variable}: set it in `.env`, and run this again"));
-        return None;
+        // What is left is another place, as for compose: `/data` instead of `/srv/shop/data`.
+        match mount.get_text("source") {
+            None | Some("" | "/") => {
+                draft.lose(format!(
+                    "the mount at {target} needs {variable}: set it in `.env`, and run this again"
+                ));
+                return None;
+            }
+            Some(rest) => draft.change(format!(
+                "the source of the mount at {target} begins with {variable}, which has no value, so the data is \
+                 expected in {rest}: set it in `.env` and run this again"
+            )),
+        }
     }
     if mount.get("subpath").is_some() {
         draft.lose(format!("the `subpath` of the volume at {target}"));

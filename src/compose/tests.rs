@@ -459,18 +459,21 @@ fn two_secrets_whose_names_would_be_equal_get_different_ones() {
 }
 
 #[test]
-fn a_source_that_begins_with_an_unset_variable_is_lost() {
-    for mount in [
-        "'$HOME_OF_IT/data:/data'",
-        "'${HOME_OF_IT}:/data'",
-        "{type: bind, source: '${HOME_OF_IT}/data', target: /data}",
-    ] {
+fn a_source_that_begins_with_an_unset_variable_is_reported_with_what_is_left() {
+    let converted = |mount: &str| {
         let text = format!("services:\n  git:\n    image: a:1\n    volumes: [{mount}]\n");
         let converted = case(Box::leak(text.into_boxed_str())).converted().unwrap();
-        let git = &converted.services[0];
-        assert!(git.lost.join("; ").contains("the mount at /data needs HOME_OF_IT"), "{mount}: {git:?}");
         assert!(converted.empty.contains("HOME_OF_IT"), "{converted:?}");
+        converted
+    };
+    for mount in ["'$HOME_OF_IT/data:/data'", "{type: bind, source: '${HOME_OF_IT}/data', target: /data}"] {
+        let git = &converted(mount).services[0];
+        let notes = git.notes.join("; ");
+        assert!(notes.contains("begins with HOME_OF_IT") && notes.contains("expected in /data"), "{git:?}");
+        assert_eq!(git.lost, Vec::<String>::new(), "compose takes the same place");
     }
+    let git = &converted("'${HOME_OF_IT}:/data'").services[0];
+    assert!(git.lost.join("; ").contains("the mount at /data needs HOME_OF_IT"), "{git:?}");
     let default = case("services: {git: {image: 'a:1', volumes: ['${NONE:-/srv}/data:/data']}}\n").manifest();
     assert!(default.contains("/srv/data"), "{default}");
 }
