@@ -85,8 +85,15 @@ fn read_manifest(desired_state: &Path) -> (Manifest, Vec<Finding>) {
         Ok(loaded) => {
             let count = loaded.manifest.environments.len();
             let kind = if count == 1 { "environment" } else { "environments" };
-            let found = Finding::ok("manifest", format!("declares {count} {kind}"));
-            (loaded.manifest, vec![found])
+            let mut found = vec![Finding::ok("manifest", format!("declares {count} {kind}"))];
+            if loaded.manifest.followed.is_some()
+                && let Some(unread) = manifest_dir::unread(desired_state)
+            {
+                let in_force = manifest_dir::commit_in_force(desired_state);
+                let remedy = "check the `url`, `branch` and login in `[manifest]`, and that this host reaches the repository";
+                found.push(Finding::problem("manifest", unread.sentence(in_force.as_ref()), remedy));
+            }
+            (loaded.manifest, found)
         }
         Err(LoadError::Invalid(problems)) => {
             let count = problems.iter().count();

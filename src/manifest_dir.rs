@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::model::container::Secret;
 use crate::model::env_file::EnvFile;
+use crate::model::followed::UnreadBranch;
 use crate::model::manifest::{ParsedManifest, Problem, Problems, SourceFile, parse_with_places};
+use crate::model::name::CommitId;
 use crate::model::spec::{FollowedManifest, FrontSpec, Manifest, SecretRef};
 use crate::secret::{self, SecretError};
 use crate::tls::PublicKey;
@@ -45,6 +47,8 @@ const FOLLOWED: &str = ".manifest";
 const CURRENT: &str = "current";
 /// The file about the refused commit, in that folder.
 const REFUSED: &str = "refused";
+/// The file about a branch that cannot be read, in that folder.
+const UNREAD: &str = "unread.json";
 /// The file that [`follow`] writes.
 const BOOTSTRAP: &str = "bootstrap.toml";
 
@@ -218,19 +222,41 @@ pub fn put_in_force(folder: &Path, place: &Path) -> std::io::Result<()> {
 /// # Errors
 /// The file cannot be written.
 pub fn set_refusal(folder: &Path, why: Option<&str>) -> std::io::Result<()> {
-    let file = followed_dir(folder).join(REFUSED);
-    match why {
-        Some(why) => durable::replace(&file, durable::SHARED, why.as_bytes()),
-        None => match std::fs::remove_file(file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        },
-    }
+    put_or_remove(&followed_dir(folder).join(REFUSED), why)
 }
 
 /// Why the newest commit of the followed branch is not in force.
 pub fn refusal(folder: &Path) -> Option<String> {
     std::fs::read_to_string(followed_dir(folder).join(REFUSED)).ok()
+}
+
+/// The commit whose manifest is in force; `None`: the folder follows no branch, or nothing was fetched yet.
+pub fn commit_in_force(folder: &Path) -> Option<CommitId> {
+    CommitId::new(in_force(folder)?.components().next()?.as_os_str().to_str()?).ok()
+}
+
+/// Stores why the followed branch cannot be read; `None`: it can.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn set_unread(folder: &Path, unread: Option<&UnreadBranch>) -> std::io::Result<()> {
+    let text = unread.map(serde_json::to_string).transpose()?;
+    put_or_remove(&followed_dir(folder).join(UNREAD), text.as_deref())
+}
+
+/// Why the followed branch cannot be read.
+pub fn unread(folder: &Path) -> Option<UnreadBranch> {
+    serde_json::from_slice(&std::fs::read(followed_dir(folder).join(UNREAD)).ok()?).ok()
+}
+
+fn put_or_remove(file: &Path, text: Option<&str>) -> std::io::Result<()> {
+    match text {
+        Some(text) => durable::replace(file, durable::SHARED, text.as_bytes()),
+        None => match std::fs::remove_file(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
+    }
 }
 
 /// Makes a folder follow a branch: `URL#BRANCH:PATH`. Does nothing if it follows that branch already.
@@ -477,7 +503,7 @@ pub fn stamp(folder: &Path) -> FolderStamp {
     let current = followed.join(CURRENT);
     let mut files = stamps_of(folder, manifest_files(folder).unwrap_or_default());
     files.extend(stamps_of(&current, manifest_files(&current).unwrap_or_default()));
-    files.extend(stamps_of(&followed, vec![REFUSED.into()]));
+    files.extend(stamps_of(&followed, vec![REFUSED.into(), UNREAD.into()]));
     FolderStamp(files)
 }
 

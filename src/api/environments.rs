@@ -55,7 +55,7 @@ pub(super) async fn all(
             target.environments().map(|name| api.view(name)).collect::<Result<_, _>>()?
         }
     };
-    let mut warnings: Vec<String> = api.manifest.borrow().warning().into_iter().collect();
+    let mut warnings = api.manifest.borrow().warnings();
     warnings.extend(api.controller.iter().flat_map(|controller| controller.warnings()));
     warnings.extend(api.outbox_warnings()?);
     let groups = match &query.environment {

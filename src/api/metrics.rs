@@ -153,6 +153,10 @@ fn about_process(page: &mut MetricSnapshot, api: &ApiState) {
         "0 if an edit of the manifest was rejected, and the last valid one is used.",
     );
     page.value(&[], u64::from(api.manifest.borrow().problem.is_none()));
+    if api.manifest.borrow().in_force.is_some() {
+        page.gauge("abide_manifest_branch_readable", "0 if the branch with the manifest cannot be read.");
+        page.value(&[], u64::from(api.manifest.borrow().unread.is_none()));
+    }
 }
 
 fn controller(page: &mut MetricSnapshot, api: &ApiState, now: Timestamp) {

@@ -51,6 +51,7 @@ pub(crate) use routes::router;
 use crate::metrics::Metrics;
 use crate::model::attach::{AttachInput, AttachOutput, AttachRequest};
 use crate::model::credential::Pin;
+use crate::model::followed::UnreadBranch;
 use crate::model::logs::LogOptions;
 use crate::model::name::{ChannelName, CommitId, EnvironmentName};
 use crate::model::poll::PollStatus;
@@ -113,6 +114,10 @@ pub struct ManifestState {
     pub problem: Option<String>,
     /// When the manifest was read; `None`: not known.
     pub read_at: Option<Timestamp>,
+    /// The commit of the manifest, if it comes from a branch.
+    pub in_force: Option<CommitId>,
+    /// Why that branch cannot be read now.
+    pub unread: Option<UnreadBranch>,
     /// The marks of all declarations. They are computed once, because a page may ask for hundreds.
     marks: OnceLock<BTreeMap<EnvironmentName, String>>,
 }
@@ -120,7 +125,7 @@ pub struct ManifestState {
 impl ManifestState {
     /// A valid manifest, and the problem of a newer edit.
     pub fn new(manifest: Manifest, problem: Option<String>) -> Self {
-        Self { manifest, problem, read_at: None, marks: OnceLock::new() }
+        Self { manifest, problem, read_at: None, in_force: None, unread: None, marks: OnceLock::new() }
     }
 
     /// The same for a manifest that was read at this time.
@@ -129,11 +134,28 @@ impl ManifestState {
         Self { read_at, ..self }
     }
 
-    /// The warning about a rejected edit: what is wrong, and which manifest is in use.
-    fn warning(&self) -> Option<String> {
-        let problem = self.problem.as_ref()?;
-        let kept = self.read_at.map_or("the last valid one".to_owned(), |at| format!("the one of {at}"));
-        Some(format!("the edited manifest is not applied, and {kept} stays in use: {problem}"))
+    /// The same for the manifest of a commit on a branch, and why that branch cannot be read now.
+    #[must_use]
+    pub fn on_branch(self, in_force: Option<CommitId>, unread: Option<UnreadBranch>) -> Self {
+        Self { in_force, unread, ..self }
+    }
+
+    /// The warnings about a rejected edit and an unreadable branch: what is wrong, and which manifest is in use.
+    fn warnings(&self) -> Vec<String> {
+        let kept = match (&self.in_force, self.read_at) {
+            (Some(commit), _) => format!("commit {}", commit.short()),
+            (None, Some(at)) => format!("the one of {at}"),
+            (None, None) => "the last valid one".to_owned(),
+        };
+        let of_edit = self.problem.iter();
+        let of_edit = of_edit
+            .map(|problem| format!("the edited manifest is not applied, and {kept} stays in use: {problem}"));
+        of_edit.chain(self.unread_sentence()).collect()
+    }
+
+    /// The sentence about a branch that cannot be read.
+    fn unread_sentence(&self) -> Option<String> {
+        self.unread.as_ref().map(|unread| unread.sentence(self.in_force.as_ref()))
     }
 
     /// The mark of the declaration of an environment, as [`Manifest::mark`] returns it.
@@ -147,7 +169,8 @@ impl ManifestState {
 impl Clone for ManifestState {
     /// Copies everything but the marks, because a copy is made to be changed.
     fn clone(&self) -> Self {
-        Self::new(self.manifest.clone(), self.problem.clone()).of(self.read_at)
+        let copy = Self::new(self.manifest.clone(), self.problem.clone()).of(self.read_at);
+        copy.on_branch(self.in_force.clone(), self.unread.clone())
     }
 }
 

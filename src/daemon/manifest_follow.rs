@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::feedback;
 use crate::manifest_dir::{self, LoadError};
 use crate::model::error::chain;
+use crate::model::followed::UnreadBranch;
 use crate::model::name::CommitId;
 use crate::model::outbox::commit::{CommitState, Phase};
 use crate::model::spec::FollowedManifest;
@@ -51,10 +52,7 @@ impl ManifestFollower {
         let folder = std::path::absolute(folder)?;
         let dir = manifest_dir::followed_dir(&folder).join(MIRROR);
         let mirror = GitMirror::open(dir, remote(&followed)?);
-        let judged = manifest_dir::in_force(&folder).and_then(|place| {
-            let commit = place.components().next()?.as_os_str().to_str()?.to_owned();
-            CommitId::new(commit).ok()
-        });
+        let judged = manifest_dir::commit_in_force(&folder);
         Ok(Some(Self { folder, followed, mirror, judged, untold: None }))
     }
 
@@ -87,6 +85,7 @@ impl ManifestFollower {
             if let Some(problem) = problem.as_ref().filter(|problem| trouble.as_ref() != Some(*problem)) {
                 warn!(%problem, "cannot look at the branch of the manifest; the last good one stays in force");
             }
+            self.show_unread(problem.as_deref());
             trouble = problem;
             self.tell().await;
             if self.judged != before {
@@ -98,6 +97,18 @@ impl ManifestFollower {
                 () = announced.notified() => rechecks = RECHECKS.iter(),
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    /// Stores for all views whether the branch can be read, and since when it cannot.
+    fn show_unread(&self, problem: Option<&str>) {
+        let before = manifest_dir::unread(&self.folder);
+        let since = before.as_ref().map_or_else(super::clock, |before| before.since);
+        let unread = problem.map(|problem| UnreadBranch { since, problem: problem.to_owned() });
+        if unread != before
+            && let Err(error) = manifest_dir::set_unread(&self.folder, unread.as_ref())
+        {
+            warn!(%error, "cannot store the state of the manifest's branch");
         }
     }
 

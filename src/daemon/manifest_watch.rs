@@ -32,8 +32,7 @@ pub(super) struct WatchedManifest {
 
 /// Starts the watch.
 pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> WatchedManifest {
-    let problem = manifest_dir::refusal(folder);
-    let state = ManifestState::new(loaded.manifest.clone(), problem).of(Some(super::clock()));
+    let state = applied(folder, loaded.manifest.clone());
     let (manifests, manifest) = watch::channel(Arc::new(loaded.manifest));
     let (states, shown) = watch::channel(Arc::new(state));
     // Here instead of in the task: without a handler, SIGHUP ends the process.
@@ -44,6 +43,19 @@ pub(super) fn start(folder: &Path, loaded: Loaded, stop: &CancellationToken) -> 
     let stop = stop.clone();
     tokio::spawn(async move { stop.run_until_cancelled(watch.run()).await });
     WatchedManifest { manifest, states: shown, read: reading(ask) }
+}
+
+/// The state of a manifest that was just read.
+fn applied(folder: &Path, manifest: Manifest) -> ManifestState {
+    let state = ManifestState::new(manifest, manifest_dir::refusal(folder)).of(Some(super::clock()));
+    with_branch(folder, state)
+}
+
+fn with_branch(folder: &Path, state: ManifestState) -> ManifestState {
+    match state.manifest.followed {
+        Some(_) => state.on_branch(manifest_dir::commit_in_force(folder), manifest_dir::unread(folder)),
+        None => state,
+    }
 }
 
 fn reading(ask: mpsc::Sender<ReloadWaiter>) -> ReadManifest {
@@ -100,8 +112,7 @@ impl ManifestWatch {
         self.stamp = manifest_dir::stamp(&self.folder);
         match super::load_manifest(&self.folder) {
             Ok(loaded) => {
-                let problem = manifest_dir::refusal(&self.folder);
-                let state = ManifestState::new(loaded.manifest.clone(), problem).of(Some(super::clock()));
+                let state = applied(&self.folder, loaded.manifest.clone());
                 let changed = self.manifests.send_if_modified(|manifest| {
                     let changed = **manifest != loaded.manifest;
                     if changed {
@@ -120,6 +131,7 @@ impl ManifestWatch {
                 let read_at = self.states.borrow().read_at;
                 let manifest = (**self.manifests.borrow()).clone();
                 let state = ManifestState::new(manifest, Some(problem)).of(read_at);
+                let state = with_branch(&self.folder, state);
                 self.states.send_replace(Arc::new(state));
             }
         }

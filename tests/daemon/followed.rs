@@ -67,6 +67,49 @@ fn a_good_commit_comes_into_force_a_bad_one_is_refused_and_a_restart_needs_no_re
 }
 
 #[test]
+fn an_unreadable_branch_is_shown_everywhere_until_it_is_read_again() {
+    let Some(space) = Space::new() else { return };
+    let repo = GitRepo::example(&space);
+    let folder = space.dir().join("state");
+    bootstrap(&folder, &repo, "");
+    let file = "hosts/one/site.toml";
+    let first = repo.commit_and_push("ops", &[(file, &manifest("first"))]);
+    let daemon = Daemon::start(&folder, &[]);
+    let shown = |arguments: &[&str]| {
+        let ran = abide(&folder, arguments);
+        ran.stdout + &ran.stderr
+    };
+    let is_shown =
+        |arguments: &[&str]| shown(arguments).contains("cannot read the branch of the manifest since ");
+    assert!(!is_shown(&["status"]));
+
+    let away = Path::new(repo.url()).with_extension("away");
+    std::fs::rename(repo.url(), &away).unwrap();
+    eventually("the status shows the missing repository", PATIENCE, || is_shown(&["status"]));
+    let kept = format!("commit {} stays in use", &first[..12]);
+    for arguments in [&["status"][..], &["status", "first"], &["why", "first"], &["doctor"]] {
+        let shown = shown(arguments);
+        assert!(
+            shown.contains("cannot read the branch of the manifest since ") && shown.contains(&kept),
+            "{shown}"
+        );
+    }
+    assert_eq!(environments(&folder), ["first"]);
+    let since = |text: String| text.split_once("manifest since ").map(|(_, rest)| rest[..24].to_owned());
+    let begun = since(shown(&["status"]));
+    daemon.kill();
+    let daemon = Daemon::start(&folder, &[]);
+    assert_eq!(since(shown(&["status"])), begun, "a restart does not change the time");
+
+    std::fs::rename(&away, repo.url()).unwrap();
+    eventually("the branch is read again", PATIENCE, || !is_shown(&["status"]));
+    assert!(!is_shown(&["doctor"]));
+    repo.commit_and_push("ops", &[(file, &manifest("second"))]);
+    eventually("the next commit is in force", PATIENCE, || environments(&folder) == ["second"]);
+    drop(daemon);
+}
+
+#[test]
 fn a_push_that_a_webhook_announces_comes_into_force_without_a_poll() {
     const HOOK: &str = "a-secret-of-the-manifest's-webhook";
     let Some(space) = Space::new() else { return };

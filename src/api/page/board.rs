@@ -213,6 +213,7 @@ fn notices(api: &ApiState, overview: &BoardOverview) -> Vec<String> {
         format!("The edited manifest is not applied, and the last valid one is in use. {}", sentence(problem))
     });
     notices.extend(problem);
+    notices.extend(overview.manifest.unread_sentence().map(|warning| sentence(&warning)));
     // An unreadable outbox does not hide the board.
     notices.extend(api.outbox_warnings().unwrap_or_default().iter().map(|warning| sentence(warning)));
     let warnings = api.controller.iter().flat_map(|controller| controller.warnings());
