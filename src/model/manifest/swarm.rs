@@ -166,7 +166,7 @@ pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places
         if swarm.ports == PortMode::Dynamic && draft.publish.is_some() && !may_have_front {
             let message = "`publish` beside ports = \"dynamic\" of `swarm` needs the proxy, which forwards to the port of \
                            each replica: add `[front]`, or remove `publish`";
-            found.push(places.problem(&format!("environment.{name}.publish"), message.to_owned()));
+            found.push(places.problem(&format!("environment.{name}.publish"), message));
         }
         if let Some(origin) = declared.origin_of(name)
             && let Some((Some(Supply::Branch { .. }), Some(built))) =

@@ -431,7 +431,7 @@ fn the_real_nginx_reads_hostile_values_as_values() {
 fn the_real_nginx_accepts_the_longest_values() {
     let mut longest = Site { publish: None, ..everything().into_values().next().unwrap() };
     let label = "a".repeat(63);
-    longest.hostnames = vec![SiteName::new(&format!("{label}.{label}.{label}.{}", &label[..61])).unwrap()];
+    longest.hostnames = vec![SiteName::new(format!("{label}.{label}.{label}.{}", &label[..61])).unwrap()];
     let settings = &mut longest.settings;
     settings.path = Some(format!("/{}", "p".repeat(254)).parse().unwrap());
     settings.basic_auth.as_mut().unwrap().realm = "r".repeat(64).parse().unwrap();
@@ -454,7 +454,7 @@ fn the_real_nginx_accepts_a_thousand_sites() {
             site.hostnames = vec![SiteName::new(&name).unwrap()];
             site.settings.path = is_shared.then(|| format!("/{number}").parse().unwrap());
             site.settings.redirect_from.clear();
-            (EnvironmentName::new(&format!("{number:0>63}")).unwrap(), site)
+            (EnvironmentName::new(format!("{number:0>63}")).unwrap(), site)
         })
         .collect();
     let rendered = Configuration::render(&layout(), &sites);
