@@ -93,6 +93,7 @@ fn spec() -> EnvironmentSpec {
         host: None,
         mark: None,
         push: None,
+        canary: None,
         gates: Default::default(),
         verify: None,
         release: None,

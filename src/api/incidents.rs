@@ -194,6 +194,7 @@ mod tests {
             warnings: warnings.iter().map(|text| (*text).to_owned()).collect(),
             certificate_until: until,
             observed_declaration: None,
+            canary: None,
             jobs: Default::default(),
             nodes: Vec::new(),
         }

@@ -14,7 +14,7 @@ use crate::model::poll::{PollStatus, SourceTrouble};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
-use crate::model::view::{BuildProgress, EnvironmentView};
+use crate::model::view::{BuildProgress, CanaryView, EnvironmentView};
 
 /// The known facts about an environment.
 pub(super) struct EnvironmentFacts<'a> {
@@ -49,6 +49,9 @@ pub(super) fn environment(facts: EnvironmentFacts<'_>) -> EnvironmentView {
     let shown = facts.unless_watched(facts.with_head(settled));
     let EnvironmentFacts { spec, mark: _, desired, status, presence, look: _ } = facts;
     let Desired { environment, entry, hold, maintenance, sync, .. } = desired;
+    let is_held = hold.is_some();
+    let canary = status.as_ref().and_then(|status| status.canary.as_ref());
+    let canary = canary.map(|canary| CanaryView::of(canary, is_held));
     EnvironmentView {
         environment,
         group: spec.and_then(|spec| spec.group.clone()),
@@ -77,6 +80,7 @@ pub(super) fn environment(facts: EnvironmentFacts<'_>) -> EnvironmentView {
         running: status.and_then(|status| status.running),
         build: None,
         forgetting: Vec::new(),
+        canary,
         waiting: None,
         warnings,
     }

@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::console::Format;
 use super::{
-    adopt, agent, approve, check, completions, daemon, demo, diff, doctor, events, evidence, exec, export,
-    forget, history, hold, import, init, jobs, login, logs, maintenance, man, notify, outbox, promote,
-    reject, restore, resume, rollback, run, schema, set, status, sync, token, wait, why,
+    adopt, agent, approve, canary, check, completions, daemon, demo, diff, doctor, events, evidence, exec,
+    export, forget, history, hold, import, init, jobs, login, logs, maintenance, man, notify, outbox,
+    promote, reject, restore, resume, rollback, run, schema, set, status, sync, token, wait, why,
 };
 
 const EXIT_CODES: &str = "\
@@ -111,6 +111,8 @@ pub(crate) enum Commands {
     Resume(resume::ResumeArgs),
     /// Show a maintenance page (503) instead of an environment
     Maintenance(maintenance::MaintenanceArgs),
+    /// Let a new version that serves a part of the visitors take over, or remove it
+    Canary(canary::CanaryArgs),
     /// Check for changes now and retry failed steps
     Sync(sync::SyncArgs),
     /// Remove the record of an environment that left the manifest
@@ -276,6 +278,8 @@ mod tests {
             "abide hold dev",
             "abide maintenance dev",
             "abide maintenance dev maybe",
+            "abide canary dev",
+            "abide canary dev maybe",
             "abide rollback dev --to x",
             "abide logs dev --number 3",
             "abide wait dev --timeout soon",

@@ -9,6 +9,7 @@ mod agent;
 mod approve;
 mod args;
 mod attach;
+mod canary;
 mod changes;
 mod check;
 pub(crate) mod client;
@@ -169,6 +170,7 @@ async fn perform(verb: &Commands, session: &mut CliSession) -> Result<CliExit, C
         Commands::Hold(args) => hold::run(args, session).await,
         Commands::Resume(args) => resume::run(args, session).await,
         Commands::Maintenance(args) => maintenance::run(args, session).await,
+        Commands::Canary(args) => canary::run(args, session).await,
         Commands::Sync(args) => sync::run(args, session).await,
         Commands::Forget(args) => forget::run(args, session).await,
         Commands::Wait(args) => wait::run(args, session).await,

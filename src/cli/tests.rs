@@ -69,6 +69,7 @@ pub(super) fn view(name: &str, status: Condition, reason: Reason) -> Environment
         forgetting: Vec::new(),
         warnings: Vec::new(),
         build: None,
+        canary: None,
         waiting: None,
     }
 }
@@ -380,7 +381,7 @@ fn promote_can_wait_until_the_rollout_ends() {
 #[test]
 fn commands_that_change_the_record_send_their_arguments() {
     let daemon = Daemon::with([ready("dev")]);
-    for verb in ["set", "rollback", "hold", "resume", "maintenance", "sync"] {
+    for verb in ["set", "rollback", "hold", "resume", "maintenance", "canary", "sync"] {
         daemon.answer(&format!("POST /api/v1/environments/dev/{verb}"), 200, &moved("dev"));
     }
     let commit = "5f0c".repeat(10);
@@ -393,6 +394,8 @@ fn commands_that_change_the_record_send_their_arguments() {
         "resume dev",
         "maintenance dev on --reason disk --seen 5",
         "maintenance dev off",
+        "canary dev promote",
+        "canary dev abort --reason slow --seen 5",
         "sync dev",
     ] {
         assert_eq!(daemon.typed(line, None).data, "dev generation 5: moved\n", "{line}");
@@ -410,6 +413,8 @@ fn commands_that_change_the_record_send_their_arguments() {
         json!({}),
         json!({ "on": true, "reason": "disk", "seen": 5 }),
         json!({ "on": false }),
+        json!({ "decision": "promote" }),
+        json!({ "decision": "abort", "reason": "slow", "seen": 5 }),
         json!({}),
     ];
     assert_eq!(bodies, expected);

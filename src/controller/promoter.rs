@@ -5,6 +5,7 @@
 //! [`plan::gates`](crate::plan::gates).
 
 mod auto;
+mod canaries;
 mod collect;
 mod replicas;
 mod signatures;
@@ -177,6 +178,7 @@ impl Promoter {
             }
         }
         self.follow(&manifest, &changed).await?;
+        self.note_canaries(&changed).await?;
         let soaked = self.soak(&manifest).await?;
         self.verify(&manifest, &changed).await?;
         self.collect(&manifest, &changed).await;

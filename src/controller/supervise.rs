@@ -384,6 +384,7 @@ impl LoopSupervisor {
                 volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
                 warnings: Vec::new(),
                 observed_declaration: None,
+                canary: before.as_ref().and_then(|before| before.canary.clone()),
                 jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
                 nodes: Vec::new(),
             };

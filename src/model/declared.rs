@@ -90,6 +90,7 @@ pub fn differing_keys(one: &EnvironmentSpec, other: &EnvironmentSpec) -> Vec<&'s
         restart,
         health,
         run,
+        canary: _,
         gates: _,
         verify: _,
         release: _,

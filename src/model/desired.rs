@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::build::RecipeKey;
+use super::canary::CanaryOrder;
 use super::name::{AgentName, CommitId, Digest, EnvironmentName, Generation, InvalidName, TokenId};
 use super::reference::{ImageRepository, check_reference};
 use super::status::Reason;
@@ -55,6 +56,9 @@ pub struct Desired {
     /// Set while the proxy answers for the environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
+    /// The last decision of a person about a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_order: Option<CanaryOrder>,
     /// The time of the last `sync`. It clears older failures.
     #[serde(default)]
     pub sync: Option<Timestamp>,
@@ -129,6 +133,7 @@ impl Desired {
             asked: None,
             hold: None,
             maintenance: None,
+            canary_order: None,
             sync: None,
             bad: Vec::new(),
             forget: None,

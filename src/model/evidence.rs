@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::{CanaryPercent, RequestCount};
 use super::desired::Image;
 use super::name::{CommitId, EnvironmentName, Generation, TokenId};
 use super::time::Timestamp;
@@ -96,6 +97,22 @@ pub enum EvidenceFinding {
         /// Its last output.
         output: String,
     },
+    /// It served a part of the visitors before it was to take over.
+    Canary {
+        /// Whether it took over.
+        passed: bool,
+        /// The result, as a clause.
+        result: String,
+        /// The share of the visitors.
+        percent: CanaryPercent,
+        /// How long it was seen to serve them, in milliseconds.
+        millis: u64,
+        /// The requests that it got.
+        #[serde(flatten)]
+        count: RequestCount,
+        /// All of its figures, as a clause.
+        figures: String,
+    },
     /// A person approved it.
     Approved {
         /// The mark of the gates of each promotion that the approval covers, by target.
@@ -136,6 +153,7 @@ impl EvidenceFinding {
         match self {
             Self::Healthy { .. } => "healthy",
             Self::Verified { .. } => "verified",
+            Self::Canary { .. } => "canary",
             Self::Approved { .. } => "approved",
             Self::Rejected { .. } => "rejected",
             Self::Checks { .. } => "checks",
@@ -199,6 +217,7 @@ impl Evidence {
             }
             EvidenceFinding::Verified { passed: true, .. } => "passed".to_owned(),
             EvidenceFinding::Verified { result, .. } => format!("failed: {result}"),
+            EvidenceFinding::Canary { result, figures, .. } => format!("{result} ({figures})"),
             EvidenceFinding::Approved { .. } | EvidenceFinding::Rejected { withdrawn: None } => {
                 note.to_owned()
             }

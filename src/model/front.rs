@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::{CanaryPercent, CountedRequests};
+use super::name::Generation;
 use super::spec::EnvironmentSpec;
 use super::time::Timestamp;
 use super::workload::PortMode;
@@ -20,21 +22,29 @@ pub struct Route {
     /// The addresses of the other replicas of a service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<SocketAddr>,
+    /// A container that gets a part of the requests; `None`: this one gets all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryRoute>,
 }
 
 impl Route {
     /// The route to the program of a container.
     pub fn to_container(container: impl Into<String>, address: SocketAddr) -> Self {
-        Self { container: container.into(), address, others: Vec::new() }
+        Self { container: container.into(), address, others: Vec::new(), canary: None }
     }
 
     /// The route to the replicas of a service; `None`: none of them serves.
     pub fn to_service(service: &str, replicas: &[SocketAddr]) -> Option<Self> {
         let (address, others) = replicas.split_first()?;
-        Some(Self { container: service.to_owned(), address: *address, others: others.to_vec() })
+        Some(Self { container: service.to_owned(), address: *address, others: others.to_vec(), canary: None })
     }
 
-    /// All addresses.
+    /// The ids of the containers that get requests.
+    pub fn containers(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.container).chain(self.canary.iter().map(|canary| &canary.container))
+    }
+
+    /// All addresses but that of a canary.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         [self.address].into_iter().chain(self.others.iter().copied())
     }
@@ -47,6 +57,19 @@ impl EnvironmentSpec {
     }
 }
 
+/// The share of a canary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRoute {
+    /// The container's id.
+    pub container: String,
+    /// The address of its program.
+    pub address: SocketAddr,
+    /// The share of the visitors.
+    pub percent: CanaryPercent,
+    /// Its generation, which decides with each visitor's cookie who is among them.
+    pub generation: Generation,
+}
+
 /// The observed state of the proxy for one environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrontSeen {
@@ -55,6 +78,8 @@ pub struct FrontSeen {
     pub serves: Option<String>,
     /// The addresses that get the requests, in order; `None`: no request reaches the environment through the proxy.
     pub addresses: Option<Vec<SocketAddr>>,
+    /// The canary that gets a part of the requests, by the same configuration, and those that it got.
+    pub canary: Option<CountedRequests>,
     /// The time of the last change.
     pub since: Timestamp,
     /// Whether earlier requests may still be in progress on another container.

@@ -64,7 +64,7 @@ impl MemberState {
             _ => is_well && status.running.is_none(),
         };
         Self {
-            is_started: is_well || status.reason == Reason::AwaitingHealth,
+            is_started: is_well || matches!(status.reason, Reason::AwaitingHealth | Reason::Canary),
             is_healthy: is_well,
             is_completed,
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::cause::EndedBy;
 use super::container::Exit;
 use super::declared::Declared;
@@ -58,6 +59,9 @@ pub struct Memory {
     /// The workload, if an orchestrator runs the environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadMemory>,
+    /// The last canary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Volumes that once existed for this environment. A volume that was lost is never recreated empty.
     pub volumes: BTreeSet<String>,
     /// The volume at each path that an image declares as `VOLUME` and the manifest does not mention. It

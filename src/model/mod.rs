@@ -1,18 +1,19 @@
 //! The data model: pure data, valid by construction. No async, no clock, no IO.
 //!
 //! In reading order: names ([`name`], [`mod@reference`], `address`), the manifest ([`spec`], `health`, `channel`,
-//! `site`, `group`), the desired state ([`desired`]), containers ([`container`]), workloads (`workload`) and mounts
-//! (`mount`), the observed state ([`observed`]), gates of promotions ([`gates`]) and evidence for them (`evidence`),
-//! the reconcile state ([`memory`]), reports ([`status`], [`event`]), checks of commits (`checks`), builds (`build`),
-//! permissions (`access`, `credential`), API answers ([`view`]), explanations of states (`why`), commits (`commits`),
-//! messages between hosts ([`link`]), the daemon's address (`listener`), causes of failures (`cause`), outgoing items
-//! (`outbox`), error texts (`error`) and texts without secrets (`redact`).
+//! `site`, `group`, `canary`), the desired state ([`desired`]), containers ([`container`]), workloads (`workload`) and
+//! mounts (`mount`), the observed state ([`observed`]), gates of promotions ([`gates`]) and evidence for them
+//! (`evidence`), the reconcile state ([`memory`]), reports ([`status`], [`event`]), checks of commits (`checks`),
+//! builds (`build`), permissions (`access`, `credential`), API answers ([`view`]), explanations of states (`why`),
+//! commits (`commits`), messages between hosts ([`link`]), the daemon's address (`listener`), causes of failures
+//! (`cause`), outgoing items (`outbox`), error texts (`error`) and texts without secrets (`redact`).
 
 pub(crate) mod access;
 pub(crate) mod address;
 pub(crate) mod attach;
 pub(crate) mod backup;
 pub(crate) mod build;
+pub(crate) mod canary;
 pub(crate) mod cause;
 pub(crate) mod channel;
 pub(crate) mod checks;

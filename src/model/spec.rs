@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::canary::CanarySpec;
 pub use super::channel::{Channel, ChannelSpec};
 pub use super::checks::NeededChecks;
 pub use super::followed::FollowedManifest;
@@ -344,6 +345,9 @@ pub struct EnvironmentSpec {
     /// The repository to push a built image to.
     #[serde(skip)]
     pub push: Option<ImageRepository>,
+    /// How its new versions begin; `None`: they take over once they are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
     /// The gates of promotions to it. They are judged on the controller, so never sent to agents.
     #[serde(skip)]
     pub gates: Gates,

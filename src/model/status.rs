@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::job::JobReports;
 use super::name::{Digest, EnvironmentName, Generation};
 use super::time::Timestamp;
@@ -46,6 +47,9 @@ pub struct Status {
     /// [`Manifest::mark`](super::spec::Manifest::mark); `None`: not known.
     #[serde(default)]
     pub observed_declaration: Option<String>,
+    /// The last canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Its jobs, with their latest runs and next times.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub jobs: JobReports,
@@ -78,6 +82,7 @@ impl Status {
             warnings: Vec::new(),
             certificate_until: None,
             observed_declaration: None,
+            canary: None,
             jobs: JobReports::new(),
             nodes: Vec::new(),
         }
@@ -154,6 +159,8 @@ pub enum Reason {
     AwaitingNeeds,
     /// A container runs, and its health check is pending.
     AwaitingHealth,
+    /// A new version serves a part of the visitors.
+    Canary,
     /// The build failed.
     BuildFailed,
     /// The commit is not in the repository.
@@ -192,6 +199,8 @@ pub enum Reason {
     StartFailed,
     /// The container never became ready.
     NeverReady,
+    /// A canary failed too many requests, crashed, or was aborted.
+    CanaryFailed,
     /// A user, the engine or the host ended a new container before it was ready; abide tries again.
     Interrupted,
     /// A container runs, and its readiness cannot be determined.
@@ -251,6 +260,7 @@ impl Reason {
             Self::Updating => "Updating",
             Self::AwaitingNeeds => "AwaitingNeeds",
             Self::AwaitingHealth => "AwaitingHealth",
+            Self::Canary => "Canary",
             Self::BuildFailed => "BuildFailed",
             Self::RevisionNotFound => "RevisionNotFound",
             Self::SourceUnavailable => "SourceUnavailable",
@@ -270,6 +280,7 @@ impl Reason {
             Self::TagMoved => "TagMoved",
             Self::StartFailed => "StartFailed",
             Self::NeverReady => "NeverReady",
+            Self::CanaryFailed => "CanaryFailed",
             Self::Interrupted => "Interrupted",
             Self::HealthUnknown => "HealthUnknown",
             Self::Unhealthy => "Unhealthy",
@@ -318,6 +329,7 @@ impl Reason {
         Self::Updating,
         Self::AwaitingNeeds,
         Self::AwaitingHealth,
+        Self::Canary,
         Self::BuildFailed,
         Self::RevisionNotFound,
         Self::SourceUnavailable,
@@ -337,6 +349,7 @@ impl Reason {
         Self::ReleaseFailed,
         Self::StartFailed,
         Self::NeverReady,
+        Self::CanaryFailed,
         Self::HealthUnknown,
         Self::Interrupted,
         Self::Unhealthy,
@@ -385,6 +398,7 @@ impl Reason {
             | Self::Releasing
             | Self::AwaitingNeeds
             | Self::AwaitingHealth
+            | Self::Canary
             | Self::SourceUnavailable
             | Self::SourceUnreachable
             | Self::SourceDenied
@@ -398,6 +412,7 @@ impl Reason {
             | Self::RegistryDenied
             | Self::StartFailed
             | Self::NeverReady
+            | Self::CanaryFailed
             | Self::HealthUnknown
             | Self::Interrupted
             | Self::Unhealthy

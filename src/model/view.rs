@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::access::Token;
+use super::canary::{Canary, CanaryPercent, CanaryState, RequestCount};
 use super::container::Secret;
 use super::desired::{Hold, Image, Maintenance, Origin, Outcome};
 use super::evidence::{Evidence, GateAnswer};
@@ -84,9 +85,59 @@ pub struct EnvironmentView {
     /// The hosts that a `forget` still has to clear, as clauses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgetting: Vec<String>,
+    /// Its last canary; `null`: it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryView>,
     /// The missing conditions of a promotion to it, as a sentence; `null`: nothing waits for a gate.
     #[serde(default)]
     pub waiting: Option<String>,
+}
+
+/// The last canary of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryView {
+    /// Its generation.
+    pub generation: Generation,
+    /// The share of the visitors.
+    pub percent: CanaryPercent,
+    /// How long it serves them before it takes over, in milliseconds.
+    pub for_millis: u64,
+    /// How long it was seen to serve them, in milliseconds.
+    pub served_millis: u64,
+    /// The requests that it got.
+    #[serde(flatten)]
+    pub count: RequestCount,
+    /// Its state.
+    #[serde(flatten)]
+    pub state: CanaryState,
+    /// All of that as a sentence without its subject.
+    pub summary: String,
+}
+
+impl CanaryView {
+    /// The view of a canary; `is_held`: a hold pauses it.
+    pub fn of(canary: &Canary, is_held: bool) -> Self {
+        let figures = canary.figures();
+        let summary = match canary.result() {
+            None if is_held => format!("paused by the hold; {figures}"),
+            None => figures,
+            Some(result) => format!("generation {} {result}; {figures}", canary.generation),
+        };
+        Self {
+            generation: canary.generation,
+            percent: canary.percent,
+            for_millis: canary.planned_millis,
+            served_millis: canary.served_millis,
+            count: canary.count(),
+            state: canary.state.clone(),
+            summary,
+        }
+    }
+
+    /// Whether a person can decide about it.
+    pub fn is_under_way(&self) -> bool {
+        self.state == CanaryState::UnderWay
+    }
 }
 
 /// A running build and its time limits.

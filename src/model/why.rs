@@ -33,7 +33,7 @@ pub struct WhyEvidence {
 /// One part of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainLink {
-    /// Its name: `event`, `record`, `difference`, `step`, `result`, `next retry`, `warning` or `promotion`.
+    /// Its name: `event`, `record`, `difference`, `step`, `result`, `next retry`, `warning`, `canary` or `promotion`.
     pub label: &'static str,
     /// Whether it reports a failure.
     pub is_bad: bool,
@@ -87,6 +87,10 @@ pub fn chain(evidence: &WhyEvidence) -> Vec<ChainLink> {
         link("next retry", false, vec![next_retry(&evidence.environment)]),
         link("warning", true, evidence.warnings.iter().map(Line::text).collect()),
     ];
+    // Only an environment that had a canary has this part.
+    if let Some(canary) = &evidence.environment.canary {
+        chain.push(link("canary", false, vec![Line::text(&canary.summary)]));
+    }
     // Only an environment with gates has this part.
     if let Some(waiting) = &evidence.environment.waiting {
         chain.push(link("promotion", false, vec![Line::text(waiting)]));

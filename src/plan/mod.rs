@@ -35,6 +35,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::model::canary::{CanaryOrder, CanaryPercent, CanarySpec};
 use crate::model::container::ContainerOptions;
 use crate::model::declared::Declared;
 use crate::model::desired::{Bad, Entry, Hold, Outcome};
@@ -100,6 +101,10 @@ pub struct Intent {
     pub restart: RestartMode,
     /// Whether containers join the network namespace of a sandbox.
     pub holder: bool,
+    /// How a new version begins; `None`: it takes over once it is ready.
+    pub canary: Option<CanarySpec>,
+    /// The last decision of a person about a canary.
+    pub canary_order: Option<CanaryOrder>,
     /// How long a replaced container keeps running for its last requests, if a proxy passes new requests to
     /// its replacement.
     pub drain: Option<Duration>,
@@ -158,6 +163,8 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
     /// The ID of the container that gets the proxy's traffic, if there is a proxy.
     pub serving: Option<String>,
+    /// The container that gets a part of that traffic.
+    pub canary: Option<CanaryShare>,
     /// The reconcile state for the next reconcile.
     pub memory: Memory,
     /// The outcome of a generation.
@@ -170,6 +177,17 @@ pub struct Plan {
     pub next_jobs: BTreeMap<JobName, Option<Timestamp>>,
     /// When to reconcile again for the jobs.
     pub jobs_requeue_at: Option<Timestamp>,
+}
+
+/// The share of a canary in the proxy's traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryShare {
+    /// The ID of its container.
+    pub container: String,
+    /// The share of the visitors.
+    pub percent: CanaryPercent,
+    /// Its generation.
+    pub generation: Generation,
 }
 
 /// The status of an environment, as planned.
@@ -211,6 +229,7 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     let memory = rollback::recall(memory, intent, |memory| {
         Some(target::wanted(intent, observed, memory)?.fingerprint())
     });
+    let memory = serve::canary::recall(memory, intent);
     let memory = serve::hooks::recall(memory, intent, observed, now);
     let memory = serve::jobs::recall(memory, intent, observed, now);
     let crashes = memory.crashes.clone();
@@ -223,6 +242,7 @@ pub fn plan(intent: &Intent, observed: &Observed, memory: &Memory, now: Timestam
     let mut plan =
         volumes::add(combine(intent, observed, &choice.words(), supplied, served), intent, observed, &choice);
     plan.outcome = plan.outcome.or(succeeded);
+    plan.warnings.extend(serve::canary::warning(intent, observed));
     let plan = notes::delay_after_failures(plan, intent, &crashes, now);
     let plan = notes::delay_repeats(plan, intent, &crashes, now);
     let plan = serve::jobs::add(plan, intent, observed, &choice, now);
@@ -238,6 +258,7 @@ struct PartialPlan {
     requeue_at: Option<Timestamp>,
     outcome: Option<(Generation, Outcome)>,
     serving: Option<String>,
+    canary: Option<CanaryShare>,
 }
 
 impl PartialPlan {
@@ -257,6 +278,7 @@ impl PartialPlan {
         self.verdict = self.verdict.or(second.verdict);
         self.outcome = self.outcome.or(second.outcome);
         self.serving = self.serving.or(second.serving);
+        self.canary = self.canary.or(second.canary);
         self.requeue_at = [self.requeue_at, second.requeue_at].into_iter().flatten().min();
         self
     }
@@ -294,6 +316,7 @@ fn combine(
         verdict,
         requeue_at,
         serving: serve.serving,
+        canary: serve.canary,
         memory,
         outcome: serve.outcome.or(supply.outcome),
         volumes: Vec::new(),

@@ -3,6 +3,7 @@
 
 use super::Intent;
 use super::target;
+use crate::model::canary::CanaryState;
 use crate::model::desired::Outcome;
 use crate::model::memory::{Good, Memory};
 use crate::model::name::Generation;
@@ -89,10 +90,15 @@ pub fn must_be_stored(before: &Memory, after: &Memory) -> bool {
     fn containers(memory: &Memory) -> [Option<&String>; 2] {
         [&memory.good, &memory.next].map(|good| good.as_ref().map(|good| &good.container))
     }
+    /// Its time and its counts change all the time, and losing a moment of them does no harm.
+    fn canary(memory: &Memory) -> Option<(&String, &CanaryState)> {
+        memory.canary.as_ref().map(|canary| (&canary.container, &canary.state))
+    }
     containers(before) != containers(after)
         || before.draining != after.draining
         || before.stopped != after.stopped
         || before.hooks != after.hooks
         || before.jobs != after.jobs
         || before.workload != after.workload
+        || canary(before) != canary(after)
 }

@@ -35,8 +35,9 @@ pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
 /// Whether an environment no longer needs its turn, because no part of its update is in progress.
 pub fn releases_turn(plan: &Plan) -> bool {
     let PlannedStatus { condition, reason, .. } = &plan.verdict;
-    let is_acquiring = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing);
-    *condition != Condition::Progressing || is_acquiring
+    // A canary takes minutes, in which nothing starts.
+    let is_waiting = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing | Reason::Canary);
+    *condition != Condition::Progressing || is_waiting
 }
 
 /// Whether a step makes no difference to what serves: it removes what a ready container replaced, or runs a scheduled

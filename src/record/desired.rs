@@ -10,6 +10,7 @@ use super::evidence::record_event;
 use super::shared::RecordInner;
 use super::store::DocumentKind;
 use super::{keys, together};
+use crate::model::canary::{CanaryDecision, CanaryOrder};
 use crate::model::desired::{Desired, Entry, Hint, Hold, Image, Maintenance, Origin, TagHint};
 use crate::model::name::{CommitId, EnvironmentName, Generation, TokenId};
 use crate::model::time::Timestamp;
@@ -245,6 +246,30 @@ impl DesiredWriter {
             };
             record_event(draft, &desired.environment, message, at)?;
             desired.maintenance = maintenance;
+            Ok(())
+        };
+        self.edit(environment, work).await
+    }
+
+    /// Records what a person decided about a canary, and an event of it. An order for an earlier generation is replaced.
+    ///
+    /// # Errors
+    /// Returns [`WriteError`] if nothing was recorded.
+    pub async fn order_canary(
+        &self,
+        environment: &EnvironmentName,
+        order: CanaryOrder,
+    ) -> Result<Desired, WriteError> {
+        let work = move |draft: &mut RecordDraft<'_>, desired: &mut Desired| {
+            let CanaryOrder { generation, decision, by, reason, at } = &order;
+            let did = match decision {
+                CanaryDecision::Promote => "promoted",
+                CanaryDecision::Abort => "aborted",
+            };
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let message = format!("{by} {did} the canary of generation {generation}{why}");
+            record_event(draft, &desired.environment, message, *at)?;
+            desired.canary_order = Some(order);
             Ok(())
         };
         self.edit(environment, work).await

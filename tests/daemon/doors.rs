@@ -27,7 +27,7 @@ fn only_webhooks_and_health_checks_need_no_token() {
             assert_eq!(http_get(place.port, &disguised).unwrap().0, 404, "{disguised}");
         }
     }
-    for verb in ["set", "promote", "rollback", "hold", "resume", "maintenance", "sync"] {
+    for verb in ["set", "promote", "rollback", "hold", "resume", "maintenance", "canary", "sync"] {
         let path = format!("/api/v1/environments/dev/{verb}");
         assert_eq!(request(place.port, "POST", &path, &[], b"{}").unwrap().0, 401, "{path}");
     }

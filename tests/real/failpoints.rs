@@ -6,6 +6,7 @@
 
 mod backups;
 mod builds;
+mod canaries;
 mod commands;
 mod mends;
 mod reports;
@@ -30,6 +31,7 @@ fn every_failpoint_has_a_test() {
         backups::BACKUP,
         backups::RESTORE,
         swaps::SWAP,
+        canaries::CANARY,
         builds::BUILDS,
         PUSH,
         LOAD,

@@ -10,6 +10,7 @@ mod api;
 mod backup;
 mod behaviour;
 mod build;
+mod canary;
 mod checks;
 mod commands;
 mod complete;

@@ -5,7 +5,7 @@ use crate::model::desired::{HistoryEntry, Image, Outcome};
 use crate::model::name::{Digest, EnvironmentName, Generation};
 use crate::model::spec::{EnvironmentSpec, Supply};
 use crate::model::time::Timestamp;
-use crate::model::view::EnvironmentView;
+use crate::model::view::{CanaryView, EnvironmentView};
 
 /// The most generations to choose from.
 const CHOICES: usize = 20;
@@ -23,6 +23,10 @@ pub(super) enum Act {
     Hold,
     /// Ends a hold.
     Resume,
+    /// Lets a canary take over.
+    CanaryPromote,
+    /// Removes a canary.
+    CanaryAbort,
     /// Checks now.
     Sync,
     /// Approves an image.
@@ -42,6 +46,8 @@ impl Act {
             Self::Set => "Set",
             Self::Hold => "Hold",
             Self::Resume => "Resume",
+            Self::CanaryPromote => "Promote the canary of",
+            Self::CanaryAbort => "Abort the canary of",
             Self::Sync => "Check",
             Self::Approve => "Approve the image of",
             Self::Reject => "Reject the image of",
@@ -57,6 +63,8 @@ impl Act {
             Self::Set => "set",
             Self::Hold => "hold",
             Self::Resume => "resume",
+            Self::CanaryPromote => "canary-promote",
+            Self::CanaryAbort => "canary-abort",
             Self::Sync => "sync",
             Self::Approve => "approve",
             Self::Reject => "reject",
@@ -137,6 +145,9 @@ impl ActionForm {
             Act::Resume => view.held.is_some(),
             Act::Hold => view.held.is_none(),
             Act::Rollback => !self.choices.is_empty(),
+            Act::CanaryPromote | Act::CanaryAbort => {
+                view.held.is_none() && view.canary.as_ref().is_some_and(CanaryView::is_under_way)
+            }
             Act::Set | Act::Sync => true,
             Act::Promote => false,
             Act::Approve | Act::Reject | Act::Withdraw => !self.digest.is_empty(),
@@ -196,6 +207,8 @@ pub(super) fn notice(query: &Noted, view: &EnvironmentView, history: &[HistoryEn
     let text = match query.did.as_deref()? {
         "hold" if view.held.is_some() => format!("{name} is held"),
         "resume" if view.held.is_none() => format!("{name} is not held any more"),
+        "canary-promote" => format!("The canary of {name} takes over"),
+        "canary-abort" => format!("The canary of {name} is removed"),
         "sync" => format!("{name} was checked, and what was found is below"),
         "same" => format!("Nothing was changed: {name} has that version already"),
         _ => return None,

@@ -273,8 +273,16 @@ fn acts(
     let group = found.spec().and_then(|spec| spec.group.clone());
     let all: &[Act] = match group {
         // A member is held, resumed and rolled back with its group.
-        Some(_) => &[Act::Set, Act::Sync],
-        None => &[Act::Resume, Act::Rollback, Act::Hold, Act::Set, Act::Sync],
+        Some(_) => &[Act::CanaryPromote, Act::CanaryAbort, Act::Set, Act::Sync],
+        None => &[
+            Act::CanaryPromote,
+            Act::CanaryAbort,
+            Act::Resume,
+            Act::Rollback,
+            Act::Hold,
+            Act::Set,
+            Act::Sync,
+        ],
     };
     let (view, root) = (&seen.view, visit.site.prefix.as_str());
     let form = |act| ActionForm::new(act, root, view, &seen.history, found.spec(), Typed::default());

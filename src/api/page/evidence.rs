@@ -62,6 +62,8 @@ impl EvidenceRow {
                 output: Some(cut(output.trim_end(), LONGEST_OUTPUT)).filter(|output| !output.is_empty()),
                 ..Self::bad(format!("Its check {what}"))
             },
+            EvidenceFinding::Canary { passed: true, .. } => Self::good(sentence(&what)),
+            EvidenceFinding::Canary { .. } => Self::bad(sentence(&what)),
             EvidenceFinding::Approved { .. } => Self::good(format!("Approved by {by}{colon}{what}")),
             EvidenceFinding::Rejected { withdrawn: None } => {
                 Self::bad(format!("Rejected by {by}{colon}{what}"))

@@ -87,7 +87,7 @@ impl GroupForm {
             Act::Rollback => self.way_back.as_ref().is_ok_and(|steps| !steps.is_empty()),
             Act::Sync => true,
             Act::Approve | Act::Reject | Act::Withdraw => !self.judged.is_empty(),
-            Act::Promote | Act::Set => false,
+            Act::Promote | Act::Set | Act::CanaryPromote | Act::CanaryAbort => false,
         }
     }
 }

@@ -60,7 +60,9 @@ pub(super) use log::{download as log_download, follow as log_follow, log};
 pub(super) use login::{login, login_form, login_link, logout};
 pub(super) use outbox::{outbox, outbox_retry};
 pub(super) use promotion::promotion;
-pub(super) use send::{approve, hold, promote, reject, resume, rollback, set, sync, withdraw};
+pub(super) use send::{
+    approve, canary_abort, canary_promote, hold, promote, reject, resume, rollback, set, sync, withdraw,
+};
 
 pub(super) use tokens::{session_end, token_create, token_revoke, tokens};
 

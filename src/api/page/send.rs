@@ -26,6 +26,7 @@ use crate::api::body::{By, Caller, JsonBody};
 use crate::api::error::ApiError;
 use crate::api::find::CommandTarget;
 use crate::api::verbs;
+use crate::model::canary::CanaryDecision;
 use crate::model::desired::{Desired, HistoryEntry};
 use crate::model::name::{EnvironmentName, Generation, GroupName};
 use crate::model::time::Timestamp;
@@ -59,6 +60,10 @@ handlers! {
     resume: Act::Resume;
     /// `POST /environments/{environment}/set`
     set: Act::Set;
+    /// `POST /environments/{environment}/canary-promote`
+    canary_promote: Act::CanaryPromote;
+    /// `POST /environments/{environment}/canary-abort`
+    canary_abort: Act::CanaryAbort;
     /// `POST /environments/{environment}/sync`
     sync: Act::Sync;
     /// `POST /environments/{environment}/promote`
@@ -186,6 +191,16 @@ impl SentForm {
                 let found = api.find(target.name.as_str())?;
                 verbs::set(state, found, Caller(caller), self.body(options)?).await
             }
+            Act::CanaryPromote => {
+                let options = json!({ "decision": CanaryDecision::Promote });
+                let found = api.find(target.name.as_str())?;
+                verbs::canary(state, found, by, self.body(options)?).await
+            }
+            Act::CanaryAbort => {
+                let options = json!({ "decision": CanaryDecision::Abort, "reason": filled("reason") });
+                let found = api.find(target.name.as_str())?;
+                verbs::canary(state, found, by, self.body(options)?).await
+            }
             Act::Sync => verbs::sync(state, target, self.body(json!({}))?).await,
             Act::Promote => {
                 let options = json!({
@@ -223,7 +238,9 @@ impl SentForm {
         match done {
             Ok(Json(RecordChange { generation, changed, .. })) => {
                 let query = match self.act {
-                    Act::Hold | Act::Resume | Act::Sync => format!("did={}", self.act.word()),
+                    Act::Hold | Act::Resume | Act::Sync | Act::CanaryPromote | Act::CanaryAbort => {
+                        format!("did={}", self.act.word())
+                    }
                     act if act.is_judgement() => format!("did={}", act.word()),
                     // The generations of members differ.
                     Act::Promote | Act::Rollback if changed && self.group.is_some() => {

@@ -36,7 +36,7 @@ const IN: u16 = 0;
 
 /// The expected answer of each route to: no token, a viewer, a deployer of dev who names dev, the
 /// same who names prod, an agent, an admin, a tester of dev who names dev, the same who names prod.
-const EXPECTED: [(&str, &str, [u16; 8]); 45] = [
+const EXPECTED: [(&str, &str, [u16; 8]); 46] = [
     ("GET", "/healthz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/readyz", [IN, IN, IN, IN, IN, IN, IN, IN]),
     ("GET", "/metrics", [401, IN, IN, IN, 403, IN, IN, IN]),
@@ -57,6 +57,7 @@ const EXPECTED: [(&str, &str, [u16; 8]); 45] = [
     ("POST", "/api/v1/environments/{environment}/rollback", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/hold", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/maintenance", [401, 403, IN, 403, 403, IN, 403, 403]),
+    ("POST", "/api/v1/environments/{environment}/canary", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/resume", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/sync", [401, 403, IN, 403, 403, IN, 403, 403]),
     ("POST", "/api/v1/environments/{environment}/attach", [401, 403, 403, 403, 403, IN, 403, 403]),

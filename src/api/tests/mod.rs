@@ -29,6 +29,7 @@ use super::agent::AgentHub;
 use super::{ApiState, ControllerApi, ControllerError, Liveness, LogStream, ManifestState, router};
 use crate::metrics::Metrics;
 use crate::model::access::Token;
+use crate::model::canary::{Canary, CanaryPercent, CanaryState, RequestCount};
 use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::logs::LogOptions;
 use crate::model::memory::Memory;
@@ -68,6 +69,27 @@ pub(super) fn status(environment: &str, generation: u64) -> Status {
     let ready =
         Status::new(name(environment), Generation(generation), why, "all as recorded", at(generation));
     Status { running: Some(running), ..ready }
+}
+
+/// The same, with that generation as a canary beside another one.
+pub(super) fn canary_status(environment: &str, generation: u64) -> Status {
+    let canary = Canary {
+        generation: Generation(generation),
+        image: image(generation),
+        fingerprint: String::new(),
+        percent: CanaryPercent::default(),
+        planned_millis: 900_000,
+        served_millis: 240_000,
+        seen_at: None,
+        container: "c0ffee".to_owned(),
+        ready_at: at(generation),
+        ignored: None,
+        earlier: RequestCount { requests: 1204, failed: 2 },
+        counted: None,
+        state: CanaryState::UnderWay,
+    };
+    let (condition, reason) = (Condition::Progressing, Reason::Canary);
+    Status { canary: Some(canary), condition, reason, ..status(environment, generation) }
 }
 
 fn digest(number: u64) -> Digest {
@@ -117,6 +139,7 @@ fn spec(container: &str, supply: Supply) -> EnvironmentSpec {
         },
         build: None,
         push: None,
+        canary: None,
         gates: Default::default(),
         verify: None,
         release: None,

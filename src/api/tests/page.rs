@@ -265,6 +265,8 @@ async fn every_page_checks_the_visitors_role() {
         ("POST", "/environments/{environment}/rollback", moves),
         ("POST", "/environments/{environment}/hold", moves),
         ("POST", "/environments/{environment}/resume", moves),
+        ("POST", "/environments/{environment}/canary-promote", moves),
+        ("POST", "/environments/{environment}/canary-abort", moves),
         ("POST", "/environments/{environment}/set", moves),
         ("POST", "/environments/{environment}/sync", moves),
         ("POST", "/environments/{environment}/approve", judges),

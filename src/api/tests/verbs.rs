@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::http::Method;
 use serde_json::json;
 
-use super::{Api, api, api_with, at, commit, digest, image, manifest, name, status};
+use super::{Api, api, api_with, at, canary_status, commit, digest, image, manifest, name, status};
+use crate::model::canary::CanaryDecision;
 use crate::model::desired::{Desired, Hint, Origin, Outcome};
 use crate::model::memory::{Good, Memory};
 use crate::model::name::{CommitId, Generation, RepositoryName};
@@ -244,6 +245,30 @@ async fn maintenance_is_switched_recorded_and_shown() {
     for words in ["alice started maintenance: a new disk", "alice ended maintenance"] {
         assert!(events.contains(words), "{events}");
     }
+}
+
+#[tokio::test]
+async fn a_canary_is_decided_about_only_while_it_is_under_way() {
+    let api = api();
+    api.ready("dev", 1).await;
+    api.post("dev/canary", json!({"decision": "promote"})).await.refuses(409, "has no canary now");
+    api.post("dev/canary", json!({"decision": "maybe"})).await.refuses(400, "maybe");
+    api.record("dev", 2).await;
+    api.report(&canary_status("dev", 2)).await;
+    let view = api.get("/api/v1/environments/dev").await.json();
+    assert_eq!((&view["canary"]["state"], &view["canary"]["failed"]), (&json!("under_way"), &json!(2)));
+    let moved = api.post("dev/canary", json!({"decision": "abort", "reason": "slow"})).await.moved();
+    assert_eq!((&moved["changed"], &moved["generation"]), (&json!(true), &json!(2)));
+    let order = record_of(&api, "dev").canary_order.unwrap();
+    assert_eq!((order.generation, order.decision), (Generation(2), CanaryDecision::Abort));
+    assert_eq!((order.by.as_str(), order.reason.as_deref()), ("alice", Some("slow")));
+    let events = api.get("/api/v1/environments/dev/events").await.json().to_string();
+    assert!(events.contains("alice aborted the canary of generation 2: slow"), "{events}");
+
+    api.post("dev/hold", json!({"reason": "a demo"})).await.moved();
+    api.post("dev/canary", json!({"decision": "promote"})).await.refuses(409, "paused by a hold");
+    let view = api.get("/api/v1/environments/dev").await.json();
+    assert!(view["canary"]["summary"].as_str().unwrap().starts_with("paused by the hold; 10 % of"), "{view}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The commands that update the record. Each returns once the change is on disk; the controller
 //! then updates the containers.
 
+mod canary;
 mod forget;
 mod hold;
 mod judge;
@@ -10,6 +11,7 @@ mod rollback;
 mod set;
 mod sync;
 
+pub(super) use canary::canary;
 pub(super) use forget::forget;
 pub(super) use hold::{hold, resume};
 pub(super) use judge::{approve, reject, withdraw};

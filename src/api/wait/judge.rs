@@ -223,6 +223,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::RevisionNotFound
         | Reason::StartFailed
         | Reason::NeverReady
+        | Reason::CanaryFailed
         | Reason::ReleaseFailed
         | Reason::HealthUnknown
         | Reason::ImageNotFound
@@ -245,6 +246,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::Releasing
         | Reason::AwaitingNeeds
         | Reason::AwaitingHealth
+        | Reason::Canary
         | Reason::SourceUnavailable
         | Reason::HeadUnknown
         | Reason::WaitingForChecks

@@ -91,6 +91,7 @@ fn a_wait_outlasts_retries_only_for_temporary_problems() {
         Reason::RevisionNotFound,
         Reason::StartFailed,
         Reason::NeverReady,
+        Reason::CanaryFailed,
         Reason::ImageNotFound,
         Reason::CrashLoop,
         Reason::NotConverging,

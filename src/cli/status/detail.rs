@@ -55,6 +55,7 @@ fn facts(view: &EnvironmentView, now: Timestamp) -> Vec<(&'static str, String)> 
         ("running", Some(running(view.running.as_ref(), image, now))),
         ("port", view.port.map(|port| port.to_string())),
         ("host", Some(view.host.clone().unwrap_or_else(|| "this host".to_owned()))),
+        ("canary", view.canary.as_ref().map(|canary| canary.summary.clone())),
         ("waiting", view.waiting.clone()),
         ("held", view.held.as_ref().map(|hold| held(hold, now))),
         ("certificate", view.certificate_expires.map(|at| format!("expires {}", ahead(now, at)))),

@@ -54,6 +54,8 @@ pub(in crate::controller) fn of(
                 HolderImage::Named(_) => true,
                 HolderImage::Off => false,
             },
+        canary: spec.canary.clone(),
+        canary_order: desired.canary_order.clone(),
         drain,
         workload: None,
         keeps_what_runs: false,

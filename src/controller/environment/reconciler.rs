@@ -32,7 +32,7 @@ use crate::controller::polling::poll_state::PollState;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
-use crate::model::front::Route;
+use crate::model::front::{CanaryRoute, Route};
 use crate::model::group::MemberState;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
@@ -41,7 +41,7 @@ use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
 use crate::model::status::Reason;
 use crate::model::time::Timestamp;
-use crate::plan::{self, Intent, Need, Plan};
+use crate::plan::{self, CanaryShare, Intent, Need, Plan};
 use crate::record::{DesiredReader, RecordError, Resolver, StatusReader, StatusWriter};
 
 /// Rounds of plan and act in one reconcile. A deployment takes three. Further rounds are left to the next
@@ -466,8 +466,16 @@ impl Reconciler {
         let serving = planned.plan.serving.as_ref();
         let mut containers = planned.observed.containers.iter();
         let serving = serving.and_then(|id| containers.find(|seen| seen.id == *id));
-        let route =
-            |seen: &ObservedContainer| Some(Route::to_container(seen.id.clone(), planned.address_of(seen)?));
+        let canary = planned.plan.canary.as_ref().and_then(|share| {
+            let seen = planned.observed.containers.iter().find(|seen| seen.id == share.container)?;
+            let (container, address) = (seen.id.clone(), planned.address_of(seen)?);
+            let CanaryShare { percent, generation, .. } = *share;
+            Some(CanaryRoute { container, address, percent, generation })
+        });
+        let route = |seen: &ObservedContainer| {
+            let canary = canary.filter(|canary| canary.container != seen.id);
+            Some(Route { canary, ..Route::to_container(seen.id.clone(), planned.address_of(seen)?) })
+        };
         self.front.maintain(&planned.intent.environment, planned.desired.maintenance.is_some());
         self.front.route(&planned.intent.environment, serving.and_then(route));
     }

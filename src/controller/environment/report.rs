@@ -116,6 +116,7 @@ impl Reconciler {
             volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
             warnings: before.as_ref().map(|before| before.warnings.clone()).unwrap_or_default(),
             observed_declaration: before.as_ref().and_then(|before| before.observed_declaration.clone()),
+            canary: before.as_ref().and_then(|before| before.canary.clone()),
             jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
             nodes: Vec::new(),
         };
@@ -183,6 +184,7 @@ pub(in crate::controller) fn status(
         volumes: planned.plan.volumes.clone(),
         warnings: planned.warnings.iter().chain(&planned.plan.warnings).cloned().collect(),
         observed_declaration: planned.mark.clone(),
+        canary: memory.canary.clone(),
         jobs: reports(&planned.plan.next_jobs, memory),
         nodes: plan::workload_nodes(&planned.observed),
     }

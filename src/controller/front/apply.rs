@@ -64,7 +64,7 @@ impl FrontReconciler {
         if self.accepted.is_none() {
             self.adopt(id, found.as_deref(), spec).await;
         }
-        self.requests.open(None, &self.metrics, &self.front.manifest);
+        self.open_requests(None);
         self.look_for_drift(found.as_deref()).await;
         if !self.has_routes() {
             return Ok(());
@@ -170,7 +170,7 @@ impl FrontReconciler {
         let Some(found) = found.and_then(Configuration::read) else { return };
         self.remembered = found.sites.clone();
         self.changes = found.changes;
-        self.requests.open(found.requests.clone(), &self.metrics, &self.front.manifest);
+        self.open_requests(found.requests.clone());
         if !found.is_unedited() {
             // Somebody changed the file, so it is unknown what nginx serves until it serves another
             // configuration.
@@ -190,6 +190,7 @@ impl FrontReconciler {
                 self.draining.begin(environment.clone(), None, old.as_ref(), now(), spec.drain);
             }
         }
+        self.front.canaries.count(&found.sites, now());
         self.accepted = Some(found);
         self.update_guard();
     }
@@ -312,6 +313,7 @@ impl FrontReconciler {
         self.since.extend(moved.into_iter().map(|environment| (environment, now)));
         self.refusals.taken();
         self.certificates.accepted();
+        self.front.canaries.count(&configuration.sites, now);
         self.remembered = configuration.sites.clone();
         self.accepted = Some(configuration);
         self.update_guard();
@@ -320,8 +322,8 @@ impl FrontReconciler {
     /// The containers to which workers from before a switch may still send requests; `None`: any.
     fn reached_before(&self, environment: &EnvironmentName) -> Option<BTreeSet<String>> {
         let accepted = self.accepted.as_ref()?;
-        let served = accepted.sites.get(environment).and_then(reach::container);
-        Some(served.into_iter().chain(self.unsettled.of(environment)).collect())
+        let served = accepted.sites.get(environment).into_iter().flat_map(reach::containers);
+        Some(served.chain(self.unsettled.of(environment)).collect())
     }
 
     /// Passes the served configuration to the guard, because containers get new addresses when the engine
@@ -338,10 +340,10 @@ impl FrontReconciler {
         if self.accepted.is_none()
             && let Some(found) = self.found(id).await?.as_deref().and_then(Configuration::read)
         {
-            self.requests.open(found.requests, &self.metrics, &self.front.manifest);
+            self.open_requests(found.requests);
             self.remembered = found.sites;
         }
-        self.requests.open(None, &self.metrics, &self.front.manifest);
+        self.open_requests(None);
         let refused = self.refusals.sockets();
         let is_good = |accepted: &&Configuration| !refused.iter().any(|socket| listens_on(accepted, socket));
         let accepted = self.accepted.as_ref().filter(is_good).map(|accepted| accepted.text.clone());

@@ -36,14 +36,11 @@ const RECORD: &str = "\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"h
 \"program_status\":\"$upstream_status\",\"user_agent\":\"$http_user_agent\",\"referer\":\"$http_referer\"";
 
 /// Renders the parts of a site's settings that are outside of servers.
-pub(super) fn zone(
-    out: &mut String,
-    environment: &str,
-    settings: &SiteSettings,
-    counted: Option<&RequestSink>,
-) {
+pub(super) fn zone(out: &mut String, environment: &str, site: &Site, counted: Option<&RequestSink>) {
+    let settings = &site.settings;
     if let Some(sink) = counted {
-        let format = requests::format(&sink.token, environment);
+        let has_canary = site.route.as_ref().is_some_and(|route| route.canary.is_some());
+        let format = requests::format(&sink.token, environment, has_canary);
         let _ = writeln!(out, "    log_format abide-requests-{environment} {format};");
     }
     if settings.access_log {
@@ -92,7 +89,7 @@ impl ServedPlace<'_> {
         match self.pool.passes_to() {
             Some(target) => {
                 settings(out, self.environment, self.pool.site);
-                self.replicas(out);
+                self.choice(out);
                 self.error_pages(out);
                 let _ = writeln!(out, "            proxy_pass http://{target}{pass};");
             }
@@ -101,14 +98,12 @@ impl ServedPlace<'_> {
         out.push_str("        }\n");
     }
 
-    /// How nginx chooses another replica. Without replicas there is none to choose.
-    fn replicas(&self, out: &mut String) {
-        if self.pool.upstream().is_none() {
-            return;
-        }
-        out.push_str(NEXT_REPLICA);
-        if self.pool.site.settings.sticky {
-            out.push_str("            add_header Set-Cookie $abide_new_replica;\n");
+    /// How nginx chooses another container, if there are several.
+    fn choice(&self, out: &mut String) {
+        let Some(upstream) = self.pool.upstream() else { return };
+        out.push_str(NEXT_UPSTREAM);
+        if let Some(cookie) = upstream.choice.cookie() {
+            let _ = writeln!(out, "            add_header Set-Cookie $abide_new_{cookie};");
         }
     }
 
@@ -241,7 +236,7 @@ fn settings(out: &mut String, environment: &str, site: &Site) {
 }
 
 /// nginx repeats a request only as long as no container has received it, or if HTTP allows to repeat it.
-const NEXT_REPLICA: &str = "            proxy_next_upstream error timeout;
+const NEXT_UPSTREAM: &str = "            proxy_next_upstream error timeout;
             proxy_next_upstream_timeout 10s;
             proxy_connect_timeout 2s;
 ";

@@ -8,6 +8,7 @@
 
 mod apply;
 mod ask;
+mod canaries;
 mod container;
 mod draining;
 mod files;
@@ -42,6 +43,7 @@ use crate::model::listener::DaemonListener;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::Manifest;
 pub(super) use apply::PRESENT;
+use canaries::CanaryCounts;
 use reach::Reached;
 pub(super) use render::{Configuration, FOLDER};
 use site::Site;
@@ -61,6 +63,8 @@ pub(super) struct FrontHandle {
     wake: WakeQueue,
     wakeup: Arc<Notify>,
     state: Arc<Mutex<FrontState>>,
+    /// Counts the requests of canaries.
+    canaries: CanaryCounts,
     /// Receives the served configuration.
     guard: Guard,
     /// Certificates from an authority.
@@ -107,6 +111,7 @@ impl FrontHandle {
             wake,
             wakeup: Arc::default(),
             state: Arc::default(),
+            canaries: CanaryCounts::default(),
             guard,
             acme,
             listener: None,
@@ -192,14 +197,20 @@ impl FrontHandle {
         self.manifest.borrow().front.as_ref()?;
         let is_served = self.is_served(environment);
         let state = self.state();
-        let serves = state.routes.get(environment).cloned().flatten().map(|route| route.container);
+        let requested = state.routes.get(environment).cloned().flatten();
         if !is_served {
+            let serves = requested.map(|route| route.container);
             let reach = ProxyTargets::Only(serves.iter().cloned().collect());
             return Some(FrontSeen { serves, reach, ..FrontSeen::default() });
         }
         let mut seen = state.seen.get(environment).cloned()?;
         // The worker may pass the requested route to nginx at any moment.
-        seen.reach = seen.reach.and(serves).and(state.rendered.of(environment));
+        let requested = requested.iter().flat_map(Route::containers).cloned();
+        seen.reach = seen.reach.and(requested).and(state.rendered.of(environment));
+        // The state is published only when something changes; each request would be too often.
+        let counted = self.canaries.of(environment);
+        seen.canary =
+            seen.canary.and_then(|served| counted.filter(|counted| counted.container == served.container));
         Some(seen)
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::site::{Site, Sites};
+use crate::model::front::Route;
 use crate::model::name::EnvironmentName;
 
 /// Containers by environment.
@@ -16,7 +17,7 @@ impl Reached {
     /// Adds the containers that a configuration passes requests to.
     pub(super) fn add(&mut self, sites: &Sites) {
         for (environment, site) in sites {
-            self.0.entry(environment.clone()).or_default().extend(container(site));
+            self.0.entry(environment.clone()).or_default().extend(containers(site));
         }
     }
 
@@ -29,16 +30,14 @@ impl Reached {
     }
 }
 
-/// Returns the container that a site passes requests to.
-pub(super) fn container(site: &Site) -> Option<String> {
-    site.route.as_ref().map(|route| route.container.clone())
+/// Returns the containers that a site passes requests to.
+pub(super) fn containers(site: &Site) -> impl Iterator<Item = String> {
+    site.route.iter().flat_map(Route::containers).cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::front::Route;
-
     fn sites(container: &str) -> Sites {
         let route = Route::to_container(container, "172.18.0.2:80".parse().unwrap());
         let site = Site { route: Some(route), ..serde_json::from_str("{}").unwrap() };

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::location::{self, ServedPlace};
 use super::requests::RequestSink;
 use super::server::{self, Listens, ServerBlock, ServerContent};
-use super::site::{self, SitePools, Sites, listens};
+use super::site::{self, SitePool, SitePools, Sites, UpstreamChoice, UpstreamGroup, listens};
 use super::version::NginxVersion;
 use super::web_page::ServedPage;
 use crate::model::name::SiteName;
@@ -368,7 +368,7 @@ fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
         let _ = write!(out, "\n    geo ${} {{\n        default \"$\";\n    }}\n", location::DOLLAR);
     }
     for (environment, site) in sites {
-        location::zone(out, environment.as_str(), &site.settings, layout.requests.as_ref());
+        location::zone(out, environment.as_str(), site, layout.requests.as_ref());
     }
 }
 
@@ -377,35 +377,45 @@ fn for_sites(out: &mut String, layout: &Layout, sites: &Sites) {
 /// requests, because those that wait for it count. Requests that a client repeats by itself, such as a GET, go to
 /// another one. A POST that was sent is never repeated.
 fn replicas(out: &mut String, pools: &SitePools<'_>) {
-    if pools.values().any(|pool| pool.site.settings.sticky) {
-        out.push_str(STICKY);
+    let upstreams: Vec<UpstreamGroup> = pools.values().filter_map(SitePool::upstream).collect();
+    let cookies: BTreeSet<&str> = upstreams.iter().filter_map(|upstream| upstream.choice.cookie()).collect();
+    if !cookies.is_empty() {
+        out.push_str(SECURE);
     }
-    for pool in pools.values() {
-        let Some(name) = pool.upstream() else { continue };
-        let choice = if pool.site.settings.sticky { "hash $abide_replica consistent" } else { "least_conn" };
+    for name in cookies {
+        out.push_str(&cookie(name));
+    }
+    for UpstreamGroup { name, choice, servers } in upstreams {
+        let choice = match choice {
+            UpstreamChoice::LeastBusy => "least_conn".to_owned(),
+            UpstreamChoice::Sticky => "hash $abide_replica consistent".to_owned(),
+            UpstreamChoice::Canary(generation) => format!("hash \"{generation} $abide_canary\""),
+        };
         let _ = write!(out, "    upstream {name} {{\n        zone {name} 64k;\n        {choice};\n");
-        for address in pool.routes.iter().flat_map(|route| route.addresses()) {
-            let _ = writeln!(out, "        server {address} max_fails=0;");
+        for (address, weight) in servers {
+            let weight = weight.map(|weight| format!(" weight={weight}")).unwrap_or_default();
+            let _ = writeln!(out, "        server {address}{weight} max_fails=0;");
         }
         out.push_str("    }\n");
     }
 }
 
-/// The cookie that keeps a client at one replica, and its value for clients that have none.
-const STICKY: &str = r"
-    map $cookie_abide_replica $abide_replica {
-        default $cookie_abide_replica;
-        '' $request_id;
-    }
+/// The end of cookies that clients must send over TLS only.
+const SECURE: &str = r"
     map $https $abide_secure {
         default '';
         on '; Secure';
     }
-    map $cookie_abide_replica $abide_new_replica {
-        default '';
-        '' 'abide_replica=$request_id; Path=/; HttpOnly; SameSite=Lax$abide_secure';
-    }
 ";
+
+/// Renders the cookie that keeps a client at one container, and its value for clients that have none.
+fn cookie(name: &str) -> String {
+    format!(
+        "    map $cookie_abide_{name} $abide_{name} {{\n        default $cookie_abide_{name};\n        '' $request_id;\n    \
+         }}\n    map $cookie_abide_{name} $abide_new_{name} {{\n        default '';\n        '' \
+         'abide_{name}=$request_id; Path=/; HttpOnly; SameSite=Lax$abide_secure';\n    }}\n"
+    )
+}
 
 fn tls(out: &mut String, layout: &Layout) {
     let Some(tls) = &layout.tls else { return };

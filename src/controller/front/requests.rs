@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+use super::canaries::{CanaryCounts, UpstreamAttempts};
 use crate::controller::clock::now;
 use crate::metrics::{Metrics, RequestRecord};
 use crate::model::name::EnvironmentName;
@@ -70,6 +71,7 @@ impl RequestReceiver {
         &mut self,
         before: Option<RequestSink>,
         metrics: &Metrics,
+        canaries: &CanaryCounts,
         manifest: &channel::Receiver<Arc<Manifest>>,
     ) {
         if self.open.is_some() {
@@ -82,6 +84,7 @@ impl RequestReceiver {
                     port: sink.address.port(),
                     lost: None,
                     metrics: metrics.clone(),
+                    canaries: canaries.clone(),
                     manifest: manifest.clone(),
                 };
                 let task = tokio::spawn(counter.run(socket));
@@ -122,6 +125,7 @@ struct RequestTally {
     /// The number of dropped datagrams at the last look.
     lost: Option<u64>,
     metrics: Metrics,
+    canaries: CanaryCounts,
     manifest: channel::Receiver<Arc<Manifest>>,
 }
 
@@ -142,10 +146,13 @@ impl RequestTally {
     }
 
     fn count(&self, datagram: &[u8]) {
-        let Some(record) = read(datagram, &self.token) else { return };
+        let Some((record, attempts)) = read(datagram, &self.token) else { return };
         // A record of an environment that has just left the manifest must not bring its series back.
         if self.manifest.borrow().environments.contains_key(&record.environment) {
             self.metrics.request(&record, now());
+            if let Some(attempts) = attempts {
+                self.canaries.note(&record, attempts);
+            }
         }
     }
 
@@ -157,13 +164,15 @@ impl RequestTally {
     }
 }
 
-/// The format of a record, for nginx.
-pub(super) fn format(token: &str, environment: &str) -> String {
-    format!("'{token} {environment} $status $request_time $request_method'")
+/// The format of a record, for nginx. With a canary, it ends with the addresses of the programs that nginx asked.
+pub(super) fn format(token: &str, environment: &str, has_canary: bool) -> String {
+    let asked = if has_canary { " $upstream_addr" } else { "" };
+    format!("'{token} {environment} $status $request_time $request_method{asked}'")
 }
 
-/// Reads a datagram: `<190>Nov 29 21:13:42 abide: TOKEN dev 200 0.001 GET`.
-fn read(datagram: &[u8], token: &str) -> Option<RequestRecord> {
+/// Reads a datagram: `<190>Nov 29 21:13:42 abide: TOKEN dev 200 0.001 GET`, or with
+/// `172.18.0.3:80, 172.18.0.2:80` at its end.
+fn read(datagram: &[u8], token: &str) -> Option<(RequestRecord, Option<UpstreamAttempts>)> {
     let (_, record) = std::str::from_utf8(datagram).ok()?.split_once(&format!(" {TAG}: "))?;
     let mut words = record.split_ascii_whitespace();
     if words.next()? != token {
@@ -172,7 +181,10 @@ fn read(datagram: &[u8], token: &str) -> Option<RequestRecord> {
     let environment = EnvironmentName::new(words.next()?).ok()?;
     let status = words.next()?.parse().ok()?;
     let time = Duration::try_from_secs_f64(words.next()?.parse().ok()?).ok()?;
-    Some(RequestRecord { environment, status, time, method: words.next()?.to_owned() })
+    let record = RequestRecord { environment, status, time, method: words.next()?.to_owned() };
+    let first = words.next().and_then(|first| first.trim_end_matches(',').parse().ok());
+    let is_repeated = words.next().is_some();
+    Some((record, first.map(|first| UpstreamAttempts { first, is_repeated })))
 }
 
 /// Returns how many datagrams the kernel dropped because the buffer of the socket at this port was full: the last
@@ -188,7 +200,20 @@ mod tests {
     use super::*;
 
     fn record(text: &str) -> Option<RequestRecord> {
-        read(text.as_bytes(), "token")
+        read(text.as_bytes(), "token").map(|(record, _)| record)
+    }
+
+    #[test]
+    fn a_record_of_a_canary_names_the_programs_that_were_asked() {
+        let attempts = |asked: &str| {
+            let text = format!("<190>Nov 29 21:13:42 abide: token dev 200 0.001 GET{asked}");
+            let found = read(text.as_bytes(), "token").unwrap().1;
+            found.map(|attempts| (attempts.first.to_string(), attempts.is_repeated))
+        };
+        assert_eq!(attempts(" 172.18.0.3:80"), Some(("172.18.0.3:80".to_owned(), false)));
+        assert_eq!(attempts(" 172.18.0.3:80, 172.18.0.2:80"), Some(("172.18.0.3:80".to_owned(), true)));
+        assert_eq!(attempts(" [fd00::3]:80"), Some(("[fd00::3]:80".to_owned(), false)));
+        assert_eq!((attempts(" -"), attempts("")), (None, None), "the proxy answered itself");
     }
 
     #[test]

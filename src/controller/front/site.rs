@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::front::Route;
-use crate::model::name::{EnvironmentName, GroupName, InvalidName, SiteName, name};
+use crate::model::name::{EnvironmentName, Generation, GroupName, InvalidName, SiteName, name};
 use crate::model::site::{ErrorStatus, SitePath, SiteSettings};
 use crate::model::spec::{EnvironmentSpec, HttpsMode, Publish};
 use crate::model::wire;
@@ -135,10 +135,12 @@ impl Site {
 
 /// The containers that share the requests of a site: one, or all replicas.
 pub(crate) struct SitePool<'a> {
+    /// The environment of the first of them.
+    environment: &'a str,
     /// The site of the first of them. All are declared alike.
     pub(crate) site: &'a Site,
     /// The routes to the ready ones.
-    pub(crate) routes: Vec<&'a Route>,
+    routes: Vec<&'a Route>,
     /// The declared name, if there may be several.
     replicas: Option<&'a str>,
 }
@@ -153,8 +155,12 @@ pub(crate) fn pools(sites: &Sites) -> SitePools<'_> {
     for (environment, site) in sites {
         let declared = site.declared(environment);
         let first = *firsts.entry(declared).or_insert(environment.as_str());
-        let pool =
-            pools.entry(first).or_insert_with(|| SitePool { site, routes: Vec::new(), replicas: None });
+        let pool = pools.entry(first).or_insert_with(|| SitePool {
+            environment: first,
+            site,
+            routes: Vec::new(),
+            replicas: None,
+        });
         pool.routes.extend(&site.route);
         if site.replica_of.is_some() || site.is_service {
             pool.replicas = Some(declared);
@@ -168,13 +174,66 @@ impl SitePool<'_> {
     /// site is closed.
     pub(crate) fn passes_to(&self) -> Option<String> {
         let first = self.routes.first().filter(|_| !self.site.is_closed())?;
-        Some(self.upstream().unwrap_or_else(|| first.address.to_string()))
+        Some(self.upstream().map_or_else(|| first.address.to_string(), |upstream| upstream.name))
     }
 
-    /// The name of the group of containers among which nginx chooses; `None`: there are no replicas, or none is ready.
-    pub(crate) fn upstream(&self) -> Option<String> {
-        let declared = self.replicas.filter(|_| !self.routes.is_empty())?;
-        Some(format!("abide-{declared}"))
+    /// The containers among which nginx chooses; `None`: there is only one, or none is ready.
+    pub(crate) fn upstream(&self) -> Option<UpstreamGroup> {
+        let first = self.routes.first()?;
+        if let Some(canary) = &first.canary {
+            let percent = canary.percent.get();
+            return Some(UpstreamGroup {
+                // No environment has a dot in its name, so no other zone has this one.
+                name: format!("abide-{}.canary", self.environment),
+                choice: UpstreamChoice::Canary(canary.generation),
+                // In this order and with this sum, a larger share moves nobody from the canary back.
+                servers: vec![(first.address, Some(100 - percent)), (canary.address, Some(percent))],
+            });
+        }
+        let declared = self.replicas?;
+        let is_sticky = self.site.settings.sticky;
+        Some(UpstreamGroup {
+            name: format!("abide-{declared}"),
+            choice: if is_sticky { UpstreamChoice::Sticky } else { UpstreamChoice::LeastBusy },
+            servers: self
+                .routes
+                .iter()
+                .flat_map(|route| route.addresses())
+                .map(|address| (address, None))
+                .collect(),
+        })
+    }
+}
+
+/// Containers among which nginx chooses.
+pub(crate) struct UpstreamGroup {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// How nginx chooses.
+    pub(crate) choice: UpstreamChoice,
+    /// The addresses, with their weights if they are not alike.
+    pub(crate) servers: Vec<(SocketAddr, Option<u8>)>,
+}
+
+/// How nginx chooses among containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamChoice {
+    /// The one with the fewest requests.
+    LeastBusy,
+    /// The same for each client, by a cookie.
+    Sticky,
+    /// The same version for each visitor, by a cookie. Each generation has other visitors.
+    Canary(Generation),
+}
+
+impl UpstreamChoice {
+    /// The name of the cookie; `None`: it needs none.
+    pub(crate) fn cookie(self) -> Option<&'static str> {
+        match self {
+            Self::LeastBusy => None,
+            Self::Sticky => Some("replica"),
+            Self::Canary(_) => Some("canary"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::files::SiteFiles;
 use super::reach::{self, Reached};
 use super::refused::RefusedSockets;
 use super::render::{Configuration, Layout};
-use super::requests::RequestReceiver;
+use super::requests::{RequestReceiver, RequestSink};
 use super::site::{self, Site, Sites, listens};
 use super::tls::{self, Certificates};
 use super::version::NginxVersion;
@@ -30,9 +30,10 @@ use crate::controller::docker::{Engine, EngineError};
 use crate::controller::jobs::registries::Registries;
 use crate::controller::managed::Managed;
 use crate::metrics::Metrics;
+use crate::model::canary::CountedRequests;
 use crate::model::container::label;
 use crate::model::event::EventKind;
-use crate::model::front::{FrontSeen, ProxyTargets, Route};
+use crate::model::front::{CanaryRoute, FrontSeen, ProxyTargets, Route};
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{FrontSpec, Manifest, Publish};
 use crate::model::time::Timestamp;
@@ -387,6 +388,11 @@ impl FrontReconciler {
         sites
     }
 
+    /// Opens the sink of requests; `before` is that of an earlier process.
+    pub(super) fn open_requests(&mut self, before: Option<RequestSink>) {
+        self.requests.open(before, &self.metrics, &self.front.canaries, &self.front.manifest);
+    }
+
     async fn read_certificates(&mut self, spec: &FrontSpec) {
         let manifest = Arc::clone(&self.declared);
         self.front.acme.want(spec.acme.as_ref().map(|acme| DesiredCertificates {
@@ -489,6 +495,7 @@ impl FrontReconciler {
         FrontSeen {
             serves: served.and_then(|site| Some(site.route.as_ref()?.container.clone())),
             addresses: served.map(|site| site.route.iter().flat_map(Route::addresses).collect()),
+            canary: served.and_then(|site| Some(uncounted(site.route.as_ref()?.canary.as_ref()?))),
             since: self.since.get(environment).copied().unwrap_or_default(),
             is_draining: self.draining.contains(environment),
             trouble: trouble.or(own_port).or(by_name).or_else(|| self.files.trouble(environment, site)),
@@ -504,7 +511,13 @@ impl FrontReconciler {
         let Some(accepted) = self.accepted.as_ref().filter(|_| !self.has_drifted) else {
             return ProxyTargets::Any;
         };
-        let served = accepted.sites.get(environment).and_then(reach::container);
+        let served = accepted.sites.get(environment).into_iter().flat_map(reach::containers);
         self.draining.reach(environment).and(served).and(self.unsettled.of(environment))
     }
+}
+
+/// The canary that nginx serves. Its requests are counted elsewhere: each would be a change of what is seen.
+fn uncounted(canary: &CanaryRoute) -> CountedRequests {
+    let (since, count) = Default::default();
+    CountedRequests { container: canary.container.clone(), since, count }
 }

@@ -64,7 +64,13 @@ pub(super) fn front_text(
         // The replicas of a service are no containers of this host, and the swarm repairs them.
         if let Some(route) = site.route.as_ref().filter(|_| !site.is_service) {
             let (container, address) = (&route.container, &route.address);
-            let _ = writeln!(text, "route {environment} {container} {address} {}", network_of(environment));
+            let network = network_of(environment);
+            let _ = writeln!(text, "route {environment} {container} {address} {network}");
+            if let Some(canary) = &route.canary {
+                // No environment has this name, so the guard finds no other container for it.
+                let (container, address) = (&canary.container, &canary.address);
+                let _ = writeln!(text, "route {environment}/canary {container} {address} {network}");
+            }
         }
     }
     text.push('\n');

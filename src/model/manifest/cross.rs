@@ -9,7 +9,7 @@ use super::job::PartialJob;
 use super::places::{FileLine, Places};
 use super::problem::Problem;
 use super::table::ManifestField;
-use super::{front, gates, groups, page, replicas, swarm};
+use super::{canary, front, gates, groups, page, replicas, swarm};
 use crate::model::channel::ChannelSpec;
 use crate::model::job::JobSpec;
 
@@ -279,6 +279,7 @@ pub(super) fn problems(declared: &Declarations, places: &Places) -> Vec<Problem>
     found.extend(gates::problems(declared, &all, places));
     found.extend(groups::problems(declared, &all, places));
     found.extend(replicas::problems(declared, &all, places));
+    found.extend(canary::problems(declared, &all, places));
     found.extend(checks_of_no_forge(declared, &all, places));
     found.extend(swarm::problems(declared, &all, places));
     found.extend(references::lost_volumes_of_jobs(declared, places));

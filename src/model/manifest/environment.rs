@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::table::{ManifestField, Table, integer};
-use super::{build, gates, grammar, health, keys, one_off, options, replicas, secrets, site, swarm};
+use super::{build, canary, gates, grammar, health, keys, one_off, options, replicas, secrets, site, swarm};
 use crate::model::gates::Gates;
 use crate::model::group::NeedCondition;
 use crate::model::mount::{InvalidMount, Mount, MountOptions, PROPAGATION, RELABEL};
@@ -141,6 +141,7 @@ fn read_spec(
     let push = read_push(table);
     let https = table.get("https").and_then(|field| field.parsed("\"required\" or \"optional\"", read_https));
     let verify = gates::read_verify(table);
+    let canary = canary::read(table);
     let [release, after] = Hook::ALL.map(|hook| one_off::read_hook(table, hook));
     let run = RunOptions {
         ports: draft.ports.clone(),
@@ -187,6 +188,7 @@ fn read_spec(
         health,
         build,
         push,
+        canary,
         gates: draft.gates.clone(),
         verify,
         release,

@@ -4,6 +4,7 @@
 //! [`Section::reference`], and [`schema`](super::schema) describes the same keys to editors.
 
 mod build;
+mod canary;
 mod environment;
 mod gates;
 mod host;
@@ -14,6 +15,7 @@ mod site;
 mod swarm;
 
 pub(super) use self::build::{BUILD, CHECKOUT, OVERLAY, STEP};
+pub(super) use self::canary::CANARY;
 pub(super) use self::environment::{
     ENV_FILE, ENVIRONMENT, HEALTH, MOUNT, NETWORK, PORT, SECRET, SECRET_FILE, SOURCE,
 };
@@ -193,6 +195,7 @@ pub static SECTIONS: &[&Section] = &[
     &NETWORK,
     &MOUNT,
     &HEALTH,
+    &CANARY,
     &SWARM,
     &SITE,
     &BASIC_AUTH,

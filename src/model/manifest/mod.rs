@@ -7,6 +7,7 @@
 
 mod acme;
 mod build;
+mod canary;
 mod cross;
 mod environment;
 mod followed;

@@ -11,6 +11,7 @@ use crate::model::mount::Mount;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::*;
 
+mod canary;
 mod documented;
 mod groups;
 mod jobs;

@@ -130,6 +130,7 @@ fn is_working(reason: Reason) -> bool {
             | Reason::Releasing
             | Reason::AwaitingNeeds
             | Reason::AwaitingHealth
+            | Reason::Canary
             | Reason::RolledBack
     )
 }
@@ -141,6 +142,7 @@ pub fn is_of_the_program(reason: Reason) -> bool {
         Reason::BuildFailed
             | Reason::StartFailed
             | Reason::NeverReady
+            | Reason::CanaryFailed
             | Reason::ReleaseFailed
             | Reason::Unhealthy
             | Reason::CrashLoop

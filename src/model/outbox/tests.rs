@@ -219,6 +219,7 @@ fn a_commit_succeeds_once_ready_and_fails_later_only_by_itself() {
         (Reason::HeadUnknown, Phase::Pending),
         (Reason::Building, Phase::Running),
         (Reason::AwaitingHealth, Phase::Running),
+        (Reason::Canary, Phase::Running),
     ] {
         world.is(Condition::Progressing, reason, 1);
         assert_eq!(world.state(), phase, "{reason:?}");

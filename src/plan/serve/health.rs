@@ -35,8 +35,9 @@ impl RolloutContext<'_> {
             Probe::Http(_) | Probe::Tcp | Probe::Command(_) | Probe::Docker => {}
         }
         let seen = self.readiness(container);
-        match target::readiness(container, memory) {
-            Some(ready) => self.proven(container, &seen, ready.at),
+        let ready_at = target::readiness(container, memory).map(|ready| ready.at);
+        match ready_at.or_else(|| self.canary_ready_at(container, memory)) {
+            Some(ready_at) => self.proven(container, &seen, ready_at),
             None => self.unproven(container, &seen),
         }
     }

@@ -24,10 +24,18 @@ impl RolloutContext<'_> {
         container: &ObservedContainer,
         why: &str,
     ) -> PartialPlan {
-        if serving::may_serve(container, self.intent, self.observed) {
+        if serving::may_serve(container, self.intent, self.observed) || self.is_addressed(container) {
             return partial;
         }
         remove(partial, container, why)
+    }
+
+    /// Whether the proxy may still send requests to a canary. One that has ended keeps its address until then, and
+    /// refuses them at once, so that the container beside it answers. Without the address they would wait.
+    fn is_addressed(&self, container: &ObservedContainer) -> bool {
+        let reach = self.observed.front.as_ref().map(|front| &front.reach);
+        self.canary.as_ref() == Some(&container.id)
+            && matches!(reach, Some(ProxyTargets::Only(ids)) if ids.contains(&container.id))
     }
 
     /// Removes containers whose replacement is ready. Behind a proxy, the proxy decides which container

@@ -7,10 +7,11 @@
 //! In reading order: [`make`] if the container does not exist, [`replace`] while it is on trial beside the
 //! previous one, [`settle`] once it is the final one, [`keep`] if nothing better can be made. [`holder`] is
 //! about the network namespaces that containers join, [`naming`] about the names that they need, [`swap`]
-//! about replacing a container behind the proxy, [`leave`] about which containers may be stopped, and when,
+//! about replacing a container behind the proxy, [`canary`] about versions that serve a part of the visitors first, [`leave`] about which containers may be stopped, and when,
 //! [`trial`] about options that are tried before that.
 
 mod backups;
+pub(super) mod canary;
 mod complete;
 mod folders;
 mod health;
@@ -75,6 +76,8 @@ struct RolloutContext<'a> {
     /// Replaced containers that still answer their last requests: no other decision considers them.
     draining: Vec<&'a ObservedContainer>,
     holders: Vec<&'a ObservedContainer>,
+    /// The container of the last canary.
+    canary: Option<String>,
     /// The times at which abide stopped containers.
     stopped: BTreeMap<String, Timestamp>,
     choice: &'a Choice,
@@ -93,7 +96,8 @@ impl<'a> RolloutContext<'a> {
             .into_iter()
             .partition(|container| memory.draining.contains_key(&container.id));
         let (holders, stopped) = (in_order(&observed.holders), memory.stopped.clone());
-        Self { intent, observed, containers, draining, holders, stopped, choice, now }
+        let canary = memory.canary.as_ref().map(|canary| canary.container.clone());
+        Self { intent, observed, containers, draining, holders, canary, stopped, choice, now }
     }
 
     fn decide(&self, memory: Memory) -> (PartialPlan, Memory) {

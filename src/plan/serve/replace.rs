@@ -1,6 +1,7 @@
 //! A replacement exists beside the previous container, and has to become ready.
 
 use super::RolloutContext;
+use super::canary;
 use super::health::Health;
 use super::holder::wake_holder;
 use super::make::HANDOVER_REASON;
@@ -33,14 +34,15 @@ impl<'a> RolloutContext<'a> {
             }
             ContainerState::Running => match self.health(new, &memory) {
                 Health::Ready if others.is_empty() => self.settled(spec, new, others, memory),
-                Health::Ready if self.is_start_first() => self.switch(spec, new, others, memory),
+                Health::Ready if self.is_start_first() => self.promote_ready(spec, new, others, memory),
                 Health::Ready => self.take_over(spec, new, others, memory),
                 Health::Awaited { until } => self.await_beside(new, until, others, memory),
                 Health::Overdue(_) | Health::Lost(_) if self.is_of_before(spec, new) => {
                     (remove(PartialPlan::default(), new, OF_BEFORE), memory)
                 }
                 Health::Overdue(why) | Health::Lost(why) => {
-                    self.refuse(spec, new, Reason::NeverReady, &why, memory)
+                    let reason = self.failure_of(new, &memory, Reason::NeverReady);
+                    self.refuse(spec, new, reason, &why, memory)
                 }
             },
             ContainerState::Exited(_) if self.await_cause(new).is_some() || self.is_complete(new) => {
@@ -53,7 +55,10 @@ impl<'a> RolloutContext<'a> {
                 self.retry(spec, new, others, exit, memory)
             }
             ContainerState::Exited(exit) => match self.ended_by(new) {
-                None => self.refuse(spec, new, Reason::StartFailed, &restart::how(exit, None), memory),
+                None => {
+                    let reason = self.failure_of(new, &memory, Reason::StartFailed);
+                    self.refuse(spec, new, reason, &restart::how(exit, None), memory)
+                }
                 Some(by) => self.interrupted(spec, new, others, (exit, by), memory),
             },
             ContainerState::Paused => (self.unpause(PartialPlan::default(), new), memory),
@@ -205,6 +210,7 @@ impl<'a> RolloutContext<'a> {
             let message = format!("{} {what}", self.choice.words());
             return (PartialPlan::with_status(Condition::Degraded, refused.reason, message), memory);
         }
+        canary::note_refusal(&mut memory, &refused.fingerprint, what);
         memory.refused = Some(refused);
         memory.next = None;
         let choice = target::choose(self.intent, self.observed, &memory);

@@ -1,5 +1,6 @@
 //! Laws of the plan, checked in a small world that obeys every step.
 
+mod canary;
 mod causes;
 mod clock;
 mod complete;

@@ -44,6 +44,8 @@ enum Event {
     RestartDaemon,
     SlowFront(u64),
     Forget(bool),
+    Canary(bool),
+    Visitors(bool),
     Fail(usize),
     KillDaemonBefore(usize),
     Pass,
@@ -92,6 +94,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(RestartDaemon),
         2 => (0..3_000_u64).prop_map(SlowFront),
         1 => any::<bool>().prop_map(Forget),
+        2 => any::<bool>().prop_map(Canary),
+        1 => any::<bool>().prop_map(Visitors),
         3 => (0..8_usize).prop_map(Fail),
         3 => (0..8_usize).prop_map(KillDaemonBefore),
         6 => Just(Pass),
@@ -143,6 +147,10 @@ fn happen(world: &mut World, event: &Event) {
             world.front.iter_mut().for_each(|front| front.takes = Duration::from_millis(*millis));
         }
         Event::Forget(forgets) => world.forgets = *forgets,
+        Event::Canary(is_declared) => {
+            world.intent.canary = is_declared.then(super::canary::declared);
+        }
+        Event::Visitors(fails) => world.front.iter_mut().for_each(|front| front.fails = *fails),
         Event::Fail(number) => {
             world.failing.insert(*number);
         }
@@ -196,6 +204,7 @@ fn set_right(world: &mut World) {
     world.hung.clear();
     world.killed_before = None;
     world.refuses_holders = false;
+    world.front.iter_mut().for_each(|front| front.fails = false);
     if world.intent.options.is_err() {
         edit(world, 0);
     }

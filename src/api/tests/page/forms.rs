@@ -1,6 +1,8 @@
 //! Forms that change an environment.
 
 use super::*;
+use crate::api::tests::canary_status;
+use crate::model::canary::CanaryDecision;
 
 #[tokio::test]
 async fn a_rollback_notice_is_built_from_the_record() {
@@ -63,6 +65,33 @@ async fn a_hold_needs_a_reason_and_a_resume_ends_it() {
     assert!(site.api.handles.desired.get(&name("dev")).unwrap().hold.is_none());
     let page = site.get("/environments/dev?did=hold").cookie(&cookie).send().await.text;
     assert!(!page.contains("dev is held"), "a notice is made from the record: {page}");
+}
+
+#[tokio::test]
+async fn a_canary_is_shown_with_forms_that_decide_about_it() {
+    let site = local();
+    let (_, cookie) = site.visitor("anna", Role::Admin).await;
+    site.api.ready("dev", 1).await;
+    let page = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    assert!(!page.contains("canary-abort"), "{page}");
+    site.api.record("dev", 2).await;
+    site.api.report(&canary_status("dev", 2)).await;
+    let page = site.get("/environments/dev").cookie(&cookie).send().await.text;
+    for part in [
+        "Canary: 10 % of the visitors for 4m of 15m; 0.2 % 5xx of 1204 requests.",
+        "/environments/dev/canary-promote",
+        "/environments/dev/canary-abort",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let sent = site.post("/environments/dev/canary-abort", "seen=2&reason=slow").cookie(&cookie).send().await;
+    assert_eq!(sent.header("location"), "/environments/dev?did=canary-abort");
+    let order = site.api.handles.desired.get(&name("dev")).unwrap().canary_order.unwrap();
+    assert_eq!((order.decision, order.reason.as_deref()), (CanaryDecision::Abort, Some("slow")));
+    let sent = site.post("/environments/dev/canary-promote", "seen=2").cookie(&cookie).send().await;
+    assert_eq!(sent.header("location"), "/environments/dev?did=canary-promote");
+    let order = site.api.handles.desired.get(&name("dev")).unwrap().canary_order.unwrap();
+    assert_eq!(order.decision, CanaryDecision::Promote);
 }
 
 #[tokio::test]

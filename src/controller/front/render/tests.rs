@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::controller::front::site::{FrontFile, Site, SiteFileNames};
-use crate::model::front::Route;
+use crate::model::front::{CanaryRoute, Route};
 use crate::model::listener::DaemonListener;
-use crate::model::name::EnvironmentName;
+use crate::model::name::{EnvironmentName, Generation};
 use crate::model::site::{HeaderText, ResponseHeader, SitePath, SiteSettings};
 use crate::model::spec::HttpsMode;
 
@@ -139,6 +139,31 @@ fn replicas_share_one_server_and_others_have_their_own() {
         sites.insert(EnvironmentName::new(slot).unwrap(), site);
     }
     is_golden("replicas", &layout(), &sites);
+}
+
+/// Site `dev` below a path, whose program gets the rest of it, with a canary.
+fn with_canary(percent: u64) -> Sites {
+    let mut sites = three();
+    let dev = sites.get_mut(&EnvironmentName::new("dev").unwrap()).unwrap();
+    dev.settings.path = Some("/shop".parse().unwrap());
+    dev.settings.strip_path = true;
+    dev.route.as_mut().unwrap().canary = Some(canary(percent));
+    sites
+}
+
+fn canary(percent: u64) -> CanaryRoute {
+    CanaryRoute {
+        container: "cafe".to_owned(),
+        address: "172.18.0.9:8900".parse().unwrap(),
+        percent: percent.try_into().unwrap(),
+        generation: Generation(7),
+    }
+}
+
+#[test]
+fn a_canary_shares_the_requests_by_a_cookie_and_its_requests_name_it() {
+    let sink = RequestSink { address: "127.0.0.1:514".parse().unwrap(), token: "70ce".to_owned() };
+    is_golden("canary", &Layout { requests: Some(sink), ..layout() }, &with_canary(10));
 }
 
 #[test]
@@ -417,6 +442,7 @@ fn the_real_nginx_reads_hostile_values_as_values() {
         "~*x",
     ];
     let mut sites = everything();
+    sites.values_mut().next().unwrap().route.as_mut().unwrap().canary = Some(canary(99));
     let settings = &mut sites.values_mut().next().unwrap().settings;
     for (index, text) in hostile.iter().enumerate() {
         let name = format!("X-{index}").parse().unwrap();

@@ -1,6 +1,7 @@
 //! `[environment.NAME]` and its tables, except for `build`.
 
 use super::build::BUILD;
+use super::canary::CANARY;
 use super::gates::{PROMOTE, VERIFY};
 use super::one_off::HOOK;
 use super::site::SITE;
@@ -134,6 +135,10 @@ pub(in crate::model::manifest) static ENVIRONMENT: Section = Section {
         Key::new("replicas", ValueShape::Integer(1, 50)).default("one container, without a number").example("3")
             .meaning("how many containers run the environment: the environments `NAME-1`, `NAME-2` and so on, which \
                 share host names and the published port behind the `front`. See [docs/replicas.md](../docs/replicas.md)"),
+        Key::new("canary", ValueShape::Table(&CANARY)).default("a new version takes over once it is ready").example(r#"{ percent = 10, for = "15m", fail_on = "5xx > 1%" }"#)
+            .meaning("a new version first serves a part of the visitors, and is removed if it fails too often: \
+                [`environment.NAME.canary`](#environmentnamecanary) and [docs/canaries.md](../docs/canaries.md). Needs \
+                the `front`"),
         Key::new("update", ValueShape::Text).default(r#"`"start-first"` if there is a `front`, no volume, declared or by a `VOLUME` of the image, and no `ports`; else `"stop-first"`"#).example(r#""stop-first""#)
             .meaning("`\"start-first\"`: the new container runs beside the old one until it is ready; then the \
                 proxy switches to it, and abide removes the old container once its last requests have \

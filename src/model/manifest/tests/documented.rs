@@ -133,6 +133,7 @@ fn with_a_date(section: &Section, key: &str) -> String {
                 if ["path", "redirect_from"].contains(&key.as_str()) { "hostname = \"a.b\"\n" } else { "" };
             format!("[environment.dev]\n{host}[{}]\n", title.replace("NAME", "dev"))
         }
+        title if title.ends_with(".canary") => "[environment.dev.canary]\n".to_owned(),
         title if title.ends_with(".swarm") => "[environment.dev.swarm]\n".to_owned(),
         title if title.ends_with(".health") => "[environment.dev.health]\n".to_owned(),
         title if title.ends_with(".build") => format!("{dev}[environment.dev.build]\n"),

@@ -2,12 +2,15 @@
 //! still get its requests.
 
 use super::*;
+use crate::model::canary::{CountedRequests, RequestCount};
 use crate::model::front::{FrontSeen, ProxyTargets};
 
 /// How long the last requests to a replaced container take.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// How long a started daemon does not know the state of the proxy.
 const UNKNOWN: Duration = Duration::from_millis(300);
+/// The requests that a canary gets in a second.
+const REQUESTS: u64 = 10;
 
 /// The state of the proxy, and the daemon's knowledge of it.
 #[derive(Clone, Debug)]
@@ -15,9 +18,15 @@ pub(in crate::plan::tests) struct Front {
     /// The container that it passes traffic to.
     pub(in crate::plan::tests) serves: Option<String>,
     /// The last target that the daemon sent; `None`: none since the daemon started.
-    sent: Option<Option<String>>,
+    sent: Option<Target>,
     /// The next target, and the time of the switch.
-    switch: Option<(Option<String>, Timestamp)>,
+    switch: Option<(Target, Timestamp)>,
+    /// The container that it passes a part of the traffic to.
+    pub(in crate::plan::tests) canary: Option<String>,
+    /// Since when this daemon counts its requests.
+    counted_since: Timestamp,
+    /// Whether all of them fail.
+    pub(in crate::plan::tests) fails: bool,
     /// How long a switch takes.
     pub(in crate::plan::tests) takes: Duration,
     /// The containers that still have requests from before a switch.
@@ -30,12 +39,34 @@ pub(in crate::plan::tests) struct Front {
     known_at: Timestamp,
 }
 
+/// The containers that get all of the traffic, or most of it and a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Target {
+    serves: Option<String>,
+    canary: Option<String>,
+}
+
+impl Target {
+    fn of(plan: &Plan) -> Self {
+        let serves = plan.serving.clone();
+        let canary = plan.canary.as_ref().map(|share| share.container.clone());
+        Self { canary: canary.filter(|_| serves.is_some()), serves }
+    }
+
+    fn containers(&self) -> impl Iterator<Item = &String> {
+        self.serves.iter().chain(&self.canary)
+    }
+}
+
 impl Front {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             serves: None,
             sent: None,
             switch: None,
+            canary: None,
+            counted_since: now,
+            fails: false,
             takes: Duration::ZERO,
             from: BTreeSet::new(),
             drained: now,
@@ -47,8 +78,8 @@ impl Front {
     /// The containers that new or remaining requests really reach.
     fn reaches(&self, now: Timestamp) -> BTreeSet<String> {
         let under_way = self.from.iter().filter(|_| now < self.drained);
-        let next = self.switch.iter().flat_map(|(next, _)| next);
-        under_way.chain(&self.serves).chain(next).cloned().collect()
+        let next = self.switch.iter().flat_map(|(next, _)| next.containers());
+        under_way.chain(&self.serves).chain(&self.canary).chain(next).cloned().collect()
     }
 
     /// The times of the next events in the proxy.
@@ -64,11 +95,16 @@ impl Front {
                 self.from.clear();
                 self.is_drain_known = true;
             }
-            self.from.extend(std::mem::replace(&mut self.serves, next));
+            if self.canary != next.canary {
+                self.counted_since = at;
+            }
+            self.from.extend(std::mem::replace(&mut self.serves, next.serves));
+            self.from.extend(std::mem::replace(&mut self.canary, next.canary));
             self.drained = at.after(LAST_REQUESTS);
             has_changed = true;
         }
-        let sent = self.sent.clone().filter(|sent| *sent != self.serves && self.switch.is_none());
+        let now_served = Target { serves: self.serves.clone(), canary: self.canary.clone() };
+        let sent = self.sent.clone().filter(|sent| *sent != now_served && self.switch.is_none());
         if let Some(sent) = sent {
             self.switch = Some((sent, now.after(self.takes)));
             return self.takes.is_zero() && self.turn(now) || has_changed;
@@ -84,10 +120,15 @@ impl Front {
         let reach = if is_draining && !self.is_drain_known {
             ProxyTargets::Any
         } else {
-            ProxyTargets::Only(self.reaches(now)).and(self.sent.clone().flatten())
+            let sent = self.sent.iter().flat_map(Target::containers).cloned();
+            ProxyTargets::Only(self.reaches(now)).and(sent)
         };
         let serves = self.serves.clone();
-        Some(FrontSeen { serves, since: now, is_draining, reach, ..FrontSeen::default() })
+        let requests = now.since(self.counted_since).as_secs() * REQUESTS;
+        let count = RequestCount { requests, failed: if self.fails { requests } else { 0 } };
+        let since = self.counted_since;
+        let canary = self.canary.clone().map(|container| CountedRequests { container, since, count });
+        Some(FrontSeen { serves, canary, since: now, is_draining, reach, ..FrontSeen::default() })
     }
 }
 
@@ -96,8 +137,9 @@ impl World {
     pub(super) fn update_front(&mut self, plan: &Plan) {
         let now = self.now;
         if let Some(front) = self.front.as_mut().filter(|front| now >= front.known_at) {
-            let has_changed = front.sent.as_ref() != Some(&plan.serving);
-            front.sent = Some(plan.serving.clone());
+            let target = Target::of(plan);
+            let has_changed = front.sent.as_ref() != Some(&target);
+            front.sent = Some(target);
             self.is_woken |= has_changed;
         }
     }
@@ -118,6 +160,7 @@ impl World {
             front.switch = Some((next, now));
             front.turn(now);
         }
+        front.counted_since = now;
         front.is_drain_known = now >= front.drained;
         front.known_at = now.after(UNKNOWN);
     }

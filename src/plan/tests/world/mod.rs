@@ -607,6 +607,8 @@ fn intent() -> Intent {
         update: Some(Update::StopFirst),
         restart: RestartMode::Always,
         holder: false,
+        canary: None,
+        canary_order: None,
         drain: None,
         workload: None,
         keeps_what_runs: false,
