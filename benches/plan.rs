@@ -116,6 +116,8 @@ impl Scene {
 
 fn intent(entry: Entry, options: ContainerOptions) -> Intent {
     Intent {
+        canary: None,
+        canary_order: None,
         jobs: Default::default(),
         declared: None,
         after_hold: None,
