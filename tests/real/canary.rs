@@ -123,6 +123,7 @@ fn a_canary_takes_over_after_its_time_without_a_failed_request() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_cookie_keeps_each_visitor_at_one_version_until_a_person_decides() {
     let Some(canaries) = Canaries::new("1h") else { return };
     let [first, second] = ["one", "two"].map(|page| canaries.image(page, ""));
@@ -179,6 +180,7 @@ fn a_canary_that_answers_with_errors_is_removed_and_remembered_as_bad() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_canary_that_crashes_is_removed_and_costs_no_request() {
     let Some(canaries) = Canaries::new("1h") else { return };
     let first = canaries.image("one", "");
@@ -196,6 +198,7 @@ fn a_canary_that_crashes_is_removed_and_costs_no_request() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_canary_continues_after_the_daemon_was_killed_and_a_rollback_ends_it() {
     let Some(canaries) = Canaries::new("1h") else { return };
     let [first, second] = ["one", "two"].map(|page| canaries.image(page, ""));

@@ -181,6 +181,7 @@ fn a_proxy_that_is_killed_again_and_again_is_reported_and_started_after_a_pause(
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_proxy_whose_program_does_not_run_is_reported_until_it_runs() {
     let Some(space) = Space::new() else { return };
     let (spot, http, _daemon, proxy) = fronted(&space);
@@ -194,6 +195,7 @@ fn a_proxy_whose_program_does_not_run_is_reported_until_it_runs() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_proxy_without_any_free_port_is_reported_until_one_is_free() {
     let Some(space) = Space::new() else { return };
     let (spot, http, _daemon, proxy) = fronted(&space);

@@ -15,9 +15,10 @@ use crate::common::{
     PATIENCE, Scene, ServedAnswer, eventually, eventually_some, free_ports, http_get, serve,
 };
 
-/// Families that begin with the first pull, the first outgoing message and the first request through the proxy, of
-/// which the example has none.
-const QUIET: [&str; 4] = [
+/// Families that begin with the first pull, the first outgoing message, the first request through the proxy and a
+/// manifest from git, of which the example has none.
+const QUIET: [&str; 5] = [
+    "abide_manifest_branch_readable",
     "abide_pull_duration_seconds",
     "abide_outbox_attempts_total",
     "abide_http_requests_total",

@@ -695,8 +695,8 @@ fn a_secret_file_beside_a_tmpfs_is_kept_and_one_below_it_is_rejected() {
     let check = kept.spot.abide(&["check"]);
     let words =
         "must not put `note` at /www/memory/note.txt, below /www/memory of `tmpfs`, which would hide it";
-    assert!(check.code != 0 && check.stderr.contains(words), "{check:?}");
-    kept.spot.until("the error is reported", |_| kept.spot.abide(&["status"]).stdout.contains(words));
+    assert!(check.code != 0 && check.stdout.contains(words), "{check:?}");
+    kept.spot.until("the error is reported", |_| kept.spot.abide(&["status"]).stderr.contains(words));
     assert_eq!((Life::of(&kept.spot.name), note(&kept).as_deref()), (serves, Some("only in the file")));
 }
 

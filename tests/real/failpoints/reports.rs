@@ -113,6 +113,7 @@ fn github_shows_the_last_true_state_wherever_its_report_was_cut_short() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn gitlab_shows_the_last_true_state_wherever_its_report_was_cut_short() {
     the_last_state_is_the_last_true_one(&Forge::gitlab(), "success");
 }

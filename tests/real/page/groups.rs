@@ -192,8 +192,9 @@ fn a_group_is_approved_without_scripts() {
     let Some(shell) = busybox(&shops.space) else { return };
     let daemon = shops.daemon();
     shops.both_run(&shell);
+    let of = ["--environment", "shop-test-db", "--environment", "shop-test-web"];
     let Ran { stdout: token, .. } =
-        shops.run(&["token", "create", "--role", "tester", "--environment", "shop-test", "anna"]);
+        shops.run(&[&["token", "create", "--role", "tester"], &of[..], &["anna"]].concat());
     browser.open(&format!("http://abide.localhost:{}/groups/shop-test", daemon.port()));
     super::sign_in_with(&browser, token.trim());
     browser.until("the page of the link is shown", "h1", |text| text.contains("shop-test"));
