@@ -96,8 +96,9 @@ fn an_operator_finds_a_crash_loop_reads_why_rolls_back_and_resumes(width: u32) {
     browser.screen(width, "dark");
     signed_in(&scene, &browser);
     browser.until("the board is live", LIVE, |text| text == "Live");
+    // The second crash is the trouble. After the third one abide would roll back before the operator does.
     let commit =
-        scene.site.repo.commit_and_push("dev", &[("site.env", "SITE_CRASH_AFTER=3s\nSITE_EXIT_CODE=7\n")]);
+        scene.site.repo.commit_and_push("dev", &[("site.env", "SITE_CRASH_AFTER=15s\nSITE_EXIT_CODE=7\n")]);
     assert_eq!(scene.announce("dev").0, 202);
     scene.until("the version that crashes is the recorded one", "dev", |view| view["revision"] == commit);
     browser.until("the trouble is first on the open board", ".trouble", |text| {
