@@ -198,6 +198,7 @@ fn a_group_is_approved_without_scripts() {
     browser.open(&format!("http://abide.localhost:{}/groups/shop-test", daemon.port()));
     super::sign_in_with(&browser, token.trim());
     browser.until("the page of the link is shown", "h1", |text| text.contains("shop-test"));
+    browser.unfold("#approve-fold");
     browser.fill("#approve input[name=note]", "every page loads");
     browser.click("#approve button");
     browser.until("the approval is confirmed", ".banner[role=status]", |text| {
