@@ -161,7 +161,7 @@ fn role(api: &ApiState, wanted: CreateTokenRequest) -> Result<Role, ApiError> {
             "missing `environments`: name those whose images the tester may approve and reject",
         )),
         (RoleWord::Tester, _) => {
-            environments.iter().try_for_each(|name| api.find(name.as_str()).map(drop))?;
+            environments.iter().try_for_each(|name| api.target(name.as_str()).map(drop))?;
             Ok(Role::Tester { environments: environments.into_iter().collect() })
         }
         (RoleWord::Runner, _) if environments.is_empty() => Err(ApiError::bad_request(
