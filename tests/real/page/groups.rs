@@ -184,3 +184,30 @@ fn the_forms_of_a_group_work_without_scripts() {
         text.contains("shop-prod was checked")
     });
 }
+
+#[test]
+fn a_group_is_approved_without_scripts() {
+    let Some(browser) = Browser::without_scripts() else { return };
+    let Some(shops) = Shops::new() else { return };
+    let Some(shell) = busybox(&shops.space) else { return };
+    let daemon = shops.daemon();
+    shops.both_run(&shell);
+    let Ran { stdout: token, .. } =
+        shops.run(&["token", "create", "--role", "tester", "--environment", "shop-test", "anna"]);
+    browser.open(&format!("http://abide.localhost:{}/groups/shop-test", daemon.port()));
+    super::sign_in_with(&browser, token.trim());
+    browser.until("the page of the link is shown", "h1", |text| text.contains("shop-test"));
+    browser.unfold("#approve-fold");
+    browser.fill("#approve input[name=note]", "every page loads");
+    browser.click("#approve button");
+    browser.until("the approval is confirmed", ".banner[role=status]", |text| {
+        text.contains("of web are approved by anna")
+    });
+    assert_eq!(shops.findings("approved"), [1, 1]);
+    // The command line does the same.
+    shops.run(&["approve", "shop-test"]);
+    shops.run(&["reject", "shop-test", "--reason", "the prices are wrong"]);
+    shops.run(&["reject", "shop-test", "--withdraw"]);
+    shops.run(&["sync", "shop-test", "--wait", "--timeout", "60s"]);
+    assert_eq!((shops.findings("approved"), shops.findings("rejected")), ([2, 2], [1, 1]));
+}
