@@ -174,26 +174,34 @@ impl SitePool<'_> {
     /// site is closed.
     pub(crate) fn passes_to(&self) -> Option<String> {
         let first = self.routes.first().filter(|_| !self.site.is_closed())?;
-        Some(self.upstream().map_or_else(|| first.address.to_string(), |upstream| upstream.name))
+        Some(self.upstream_name().unwrap_or_else(|| first.address.to_string()))
+    }
+
+    /// The name of the containers among which nginx chooses; `None`: there is only one.
+    fn upstream_name(&self) -> Option<String> {
+        if self.routes.first()?.canary.is_some() {
+            // No environment has a dot in its name, so no other zone has this one.
+            return Some(format!("abide-{}.canary", self.environment));
+        }
+        self.replicas.map(|declared| format!("abide-{declared}"))
     }
 
     /// The containers among which nginx chooses; `None`: there is only one, or none is ready.
     pub(crate) fn upstream(&self) -> Option<UpstreamGroup> {
         let first = self.routes.first()?;
+        let name = self.upstream_name()?;
         if let Some(canary) = &first.canary {
             let percent = canary.percent.get();
             return Some(UpstreamGroup {
-                // No environment has a dot in its name, so no other zone has this one.
-                name: format!("abide-{}.canary", self.environment),
+                name,
                 choice: UpstreamChoice::Canary(canary.generation),
                 // In this order and with this sum, a larger share moves nobody from the canary back.
                 servers: vec![(first.address, Some(100 - percent)), (canary.address, Some(percent))],
             });
         }
-        let declared = self.replicas?;
         let is_sticky = self.site.settings.sticky;
         Some(UpstreamGroup {
-            name: format!("abide-{declared}"),
+            name,
             choice: if is_sticky { UpstreamChoice::Sticky } else { UpstreamChoice::LeastBusy },
             servers: self
                 .routes
