@@ -157,6 +157,16 @@ impl Registry {
         (status == 200).then(|| header(&head, "docker-content-digest").unwrap())
     }
 
+    /// The digest of an image's largest layer.
+    pub(crate) fn largest_layer(&self, repository: &str, reference: &str) -> String {
+        let (status, _, body) = self.ask("GET", &format!("/v2/{repository}/manifests/{reference}"), "", "");
+        assert_eq!(status, 200, "{body}");
+        let manifest: Value = serde_json::from_str(&body).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        let largest = layers.iter().max_by_key(|layer| layer["size"].as_u64()).unwrap();
+        largest["digest"].as_str().unwrap().to_owned()
+    }
+
     /// The tags of a repository, sorted.
     pub(crate) fn tags(&self, repository: &str) -> Vec<String> {
         let (status, _, body) = self.ask("GET", &format!("/v2/{repository}/tags/list"), "", "");

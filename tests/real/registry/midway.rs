@@ -33,14 +33,6 @@ enum Transfer {
 }
 
 impl Transfer {
-    /// Whether a request with this head is one for a layer.
-    fn is_asked_for(self, head: &str) -> bool {
-        match self {
-            Self::Push => head.starts_with("PATCH ") && head.contains("/blobs/uploads/"),
-            Self::Pull => head.starts_with("GET ") && head.contains("/blobs/"),
-        }
-    }
-
     fn environment(self) -> &'static str {
         match self {
             Self::Push => "dev",
@@ -83,12 +75,16 @@ impl Road {
         });
     }
 
-    /// Requests a second version with a large layer; returns its digest if it is already known.
-    fn want_second(&self, transfer: Transfer) -> Option<String> {
-        let Self { shop, daemon, .. } = self;
+    /// Requests a second version with a large layer, whose transfer suffers the mishap; returns its
+    /// digest if it is already known.
+    fn want_second(&self, transfer: Transfer, mishap: Mishap) -> Option<String> {
+        let Self { shop, daemon, relay } = self;
         let bulky = bulky_image(&shop.space, "second", &[BULK]);
+        let strike = move |is_struck: bool| if is_struck { mishap } else { Mishap::None };
         match transfer {
             Transfer::Push => {
+                relay
+                    .rule(move |head| strike(head.starts_with("PATCH ") && head.contains("/blobs/uploads/")));
                 let base = shop.space.name("bulky:1");
                 docker(&["tag", &bulky, &base]);
                 let recipe = format!("FROM {base}\nLABEL {}\n", shop.space.label());
@@ -102,6 +98,9 @@ impl Road {
                 docker(&["push", "--quiet", &tag]);
                 docker(&["rmi", "--force", &bulky]);
                 let digest = shop.registry.digest(&shop.path, "second").unwrap();
+                // The engine requests the configuration and the layers in any order.
+                let layer = shop.registry.largest_layer(&shop.path, &digest);
+                relay.rule(move |head| strike(head.starts_with("GET ") && head.contains(&layer)));
                 self.set_prod(&digest);
                 Some(digest)
             }
@@ -127,17 +126,7 @@ fn survives(transfer: Transfer, fault: Fault, reason: &str) -> Option<String> {
         Fault::Answers(status) if matches!(transfer, Transfer::Pull) => Mishap::Answer(0, status),
         Fault::Answers(status) => Mishap::Answer(MIDWAY, status),
     };
-    // The first blob pulled is the configuration, which is not a layer.
-    let mut left = usize::from(matches!(transfer, Transfer::Pull));
-    road.relay.rule(move |head| match transfer.is_asked_for(head) {
-        true if left == 0 => mishap,
-        true => {
-            left -= 1;
-            Mishap::None
-        }
-        false => Mishap::None,
-    });
-    let second = road.want_second(transfer);
+    let second = road.want_second(transfer, mishap);
     match fault {
         Fault::Freezes => {
             road.relay.await_held();
