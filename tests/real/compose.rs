@@ -110,6 +110,7 @@ fn commands() -> Vec<&'static str> {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn every_command_of_the_guide_works_as_written() {
     let Some(space) = Space::new() else { return };
     let Some(registry) = Registry::start(&space) else { return };

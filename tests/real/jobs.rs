@@ -102,6 +102,7 @@ fn a_scheduled_job_runs_once_despite_a_daemon_kill() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_scheduled_job_that_fails_is_announced_once_until_it_succeeds() {
     let Some(space) = Space::new() else { return };
     let Some(shell) = busybox(&space) else { return };

@@ -117,6 +117,7 @@ fn await_moment(space: &Space, at_rest: usize, moment: u32) {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn no_request_fails_if_an_update_behind_the_proxy_is_interrupted() {
     let Some(space) = Space::new() else { return };
     let (spot, http) = Spot::fronted(&space, "");

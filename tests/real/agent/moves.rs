@@ -101,6 +101,7 @@ fn moved_at(moments: &[&str]) {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_move_early_in_an_update_leaves_one_serving_container() {
     moved_at(&["after-create", "after-stop", "before-start", "after-start"]);
 }

@@ -103,6 +103,7 @@ fn a_build_log_is_followed_live_and_kept_afterwards() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn endless_build_output_fills_neither_disk_nor_memory() {
     let Some(space) = Space::new() else { return };
     let Some(base) = busybox(&space) else { return };

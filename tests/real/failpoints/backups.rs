@@ -60,6 +60,7 @@ fn a_job_runs_once_wherever_it_was_cut_short() {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_backup_and_a_restore_are_finished_wherever_they_were_cut_short() {
     let Some(space) = Space::new() else { return };
     let Some(shell) = busybox(&space) else { return };

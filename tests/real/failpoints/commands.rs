@@ -10,6 +10,7 @@ use crate::common::{Space, Spot, busybox};
 pub(super) const COMMAND: &[Point] = &[Point::CreateOneOff, Point::StartOneOff, Point::Flush];
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn a_release_command_runs_once_after_a_kill_at_any_failpoint() {
     let Some(space) = Space::new() else { return };
     let Some(shell) = busybox(&space) else { return };

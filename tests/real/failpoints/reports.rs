@@ -108,6 +108,7 @@ fn the_last_state_is_the_last_true_one(forge: &Forge, former: &str) {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn github_shows_the_last_true_state_wherever_its_report_was_cut_short() {
     the_last_state_is_the_last_true_one(&Forge::start(), "inactive");
 }

@@ -128,6 +128,7 @@ fn an_operator_finds_a_crash_loop_reads_why_rolls_back_and_resumes(width: u32) {
 }
 
 #[test]
+#[ignore = "slow: .ci/slow runs it"]
 fn on_a_phone_an_operator_ends_a_crash_loop() {
     an_operator_finds_a_crash_loop_reads_why_rolls_back_and_resumes(390);
 }
