@@ -524,7 +524,8 @@ fn a_host_port_that_another_program_has_stops_nothing() {
     kept.spot.until("it is ready with the port", |status| {
         status["status"] == "Ready" && Life::of(&kept.spot.name) != serves
     });
-    let left = docker(&["ps", "--all", "--quiet", "--filter", "label=abide.step", "--filter", "name=trial"]);
+    let trial = format!("name={}.trial", kept.spot.name);
+    let left = docker(&["ps", "--all", "--quiet", "--filter", &trial]);
     assert_eq!(left, "", "a trial was left");
     kept.at_rest();
 }
