@@ -127,6 +127,7 @@ fn intent(entry: Entry, options: ContainerOptions) -> Intent {
         update: Some(Update::StopFirst),
         holder: true,
         drain: None,
+        spare: false,
         workload: None,
         may_pull: true,
         keeps_what_runs: false,

@@ -77,6 +77,8 @@ points! {
     Unpause = "unpause",
     /// Connect a container to the managed network.
     Connect = "connect",
+    /// Disconnect a spare sandbox from the managed network.
+    Disconnect = "disconnect",
     /// Set the limits of a container.
     Adjust = "adjust",
     /// Create or update the workload of an orchestrator.

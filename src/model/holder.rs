@@ -55,6 +55,13 @@ impl HolderSpec {
         self.run.attachments(&self.network, &self.alias)
     }
 
+    /// Its addresses in all networks, without names. No name leads to it then.
+    pub fn nameless_attachments(&self) -> Attachments {
+        let mut attachments = self.attachments();
+        attachments.values_mut().for_each(|attachment| attachment.aliases.clear());
+        attachments
+    }
+
     /// All published ports.
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
         let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));

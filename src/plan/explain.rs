@@ -1,6 +1,6 @@
 //! A plan in sentences, for `diff`, `events`, `why` and logs.
 
-use super::{ContainerTarget, Need, Plan, PlannedStep, RecordStep, Step};
+use super::{ContainerTarget, HolderPurpose, Need, Plan, PlannedStep, RecordStep, Step};
 
 /// Every step as a sentence, in order.
 pub fn explain(plan: &Plan) -> Vec<String> {
@@ -26,7 +26,12 @@ pub fn words(step: &Step) -> String {
         Step::CreateVolume { name } => format!("create volume {name}"),
         Step::CreateFolder { path } => format!("create folder {path}"),
         Step::LoadHolder => "load the sandbox image".to_owned(),
-        Step::CreateHolder { name, .. } => format!("create sandbox {name}"),
+        Step::CreateHolder { name, purpose: HolderPurpose::Container, .. } => {
+            format!("create sandbox {name}")
+        }
+        Step::CreateHolder { name, purpose: HolderPurpose::Spare, .. } => {
+            format!("create the spare sandbox {name}")
+        }
         Step::StartHolder { holder: ContainerTarget::Created, .. } => "start the new sandbox".to_owned(),
         Step::StartHolder { holder: ContainerTarget::Seen(id), .. } => format!("start sandbox {}", short(id)),
         Step::Announce { .. } => "send the proxy the new container's address".to_owned(),
@@ -47,6 +52,7 @@ pub fn words(step: &Step) -> String {
         Step::Pause { id } => format!("pause container {}", short(id)),
         Step::Unpause { id } => format!("unpause container {}", short(id)),
         Step::Connect { id } => format!("connect container {} to the managed network", short(id)),
+        Step::Disconnect { .. } => "disconnect the spare sandbox from the managed network".to_owned(),
         Step::ApplyWorkload { workload, over: None } => {
             format!("create service {} with {}", workload.name(), replicas(workload.placement.replicas))
         }

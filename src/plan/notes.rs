@@ -18,6 +18,11 @@ use crate::model::time::Timestamp;
 /// registry outage.
 const WITHOUT_HOLDERS: Duration = Duration::from_secs(600);
 
+/// When sandboxes are tried again after one could not be started.
+pub(super) fn end_of(no_holder: &NoHolder) -> Timestamp {
+    no_holder.at.after(WITHOUT_HOLDERS)
+}
+
 /// The reconcile state at the start of a reconcile. Observed volumes are remembered. Failures of another
 /// generation or before a `sync`, and crashes of a removed container, are forgotten.
 pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now: Timestamp) -> Memory {
@@ -33,7 +38,7 @@ pub(super) fn refresh(memory: &Memory, intent: &Intent, observed: &Observed, now
     memory.repeat.take_if(|repeat| forgiven(repeat.at));
     memory.interrupted.take_if(|interrupted| forgiven(interrupted.at));
     memory.no_holder.take_if(|no_holder| {
-        let counts = no_holder.at <= now && now < no_holder.at.after(WITHOUT_HOLDERS);
+        let counts = no_holder.at <= now && now < end_of(no_holder);
         !counts || forgiven(no_holder.at)
     });
     let is_gone = |id: &str| observed.containers.iter().all(|container| container.id != id);
@@ -181,6 +186,7 @@ fn is_paced(step: &Step, crashes: &Crashes, before: &Crashes) -> bool {
         | Step::CreateFolder { .. }
         | Step::LoadHolder
         | Step::CreateHolder { .. }
+        | Step::Disconnect { .. }
         | Step::Announce { .. }
         | Step::TryOptions { .. }
         | Step::Create { .. }
@@ -321,6 +327,7 @@ fn refusable<'a>(plan: &'a Plan, step: &'a Step, cause: Cause) -> Option<&'a Str
         | Step::Pause { .. }
         | Step::Unpause { .. }
         | Step::Connect { .. }
+        | Step::Disconnect { .. }
         | Step::Adjust { .. }
         | Step::ApplyWorkload { .. }
         | Step::RemoveWorkload { .. }

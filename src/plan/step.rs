@@ -50,6 +50,8 @@ pub enum Step {
         name: ContainerName,
         /// Its options.
         spec: Box<HolderSpec>,
+        /// What it is for.
+        purpose: HolderPurpose,
     },
     /// Starts a sandbox. `replacement` as with [`Step::Start`].
     StartHolder {
@@ -139,6 +141,11 @@ pub enum Step {
         /// Its id.
         id: String,
     },
+    /// Disconnects a spare sandbox from the managed network.
+    Disconnect {
+        /// The sandbox; [`ContainerTarget::Created`] is that of the preceding [`Step::CreateHolder`].
+        holder: ContainerTarget,
+    },
     /// Creates or replaces a workload on its orchestrator. If somebody has changed it since it was observed, nothing
     /// is written.
     ApplyWorkload {
@@ -196,6 +203,7 @@ impl Step {
             | Self::Pause { .. }
             | Self::Unpause { .. }
             | Self::Connect { .. }
+            | Self::Disconnect { .. }
             | Self::ApplyWorkload { .. }
             | Self::RemoveWorkload { .. }
             | Self::Adjust { .. } => None,
@@ -207,10 +215,27 @@ impl Step {
         matches!(self.one_off(), Some(OneOffKey::Job(_)))
     }
 
+    /// Whether it makes a sandbox.
+    pub(super) fn is_of_sandbox(&self) -> bool {
+        matches!(
+            self,
+            Self::LoadHolder | Self::CreateHolder { .. } | Self::StartHolder { .. } | Self::Disconnect { .. }
+        )
+    }
+
     /// Whether it creates or starts the container of a command of a release.
     pub(super) fn is_of_command(&self) -> bool {
         matches!(self.one_off(), Some(OneOffKey::Hook(_)))
     }
+}
+
+/// What a sandbox is created for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolderPurpose {
+    /// The container that joins it next.
+    Container,
+    /// The next version, which does not exist yet. Until then no name leads to it.
+    Spare,
 }
 
 /// A step that changes the record and touches no container.

@@ -40,14 +40,14 @@ pub fn releases_turn(plan: &Plan) -> bool {
     *condition != Condition::Progressing || is_waiting
 }
 
-/// Whether a step makes no difference to what serves: it removes what a ready container replaced, or runs a scheduled
-/// job.
+/// Whether a step makes no difference to what serves: it removes what a ready container replaced, makes a spare
+/// sandbox, or runs a scheduled job.
 pub fn is_upkeep(plan: &Plan, step: &Step) -> bool {
     let is_converged = plan.verdict.condition == Condition::Ready && plan.differences.is_empty();
     if let Step::Stop { id } | Step::Remove { id } = step {
         return is_converged && plan.serving.as_ref() != Some(id);
     }
-    step.is_of_job()
+    is_converged && step.is_of_sandbox() || step.is_of_job()
 }
 
 /// Whether a plan begins a command of a release.

@@ -132,6 +132,20 @@ impl Space {
         holders.into_iter().filter(|id| all.contains(id)).collect()
     }
 
+    /// The number of its running spare sandboxes: they are in no network.
+    pub(crate) fn spares(&self) -> usize {
+        let format = "{{.State.Running}} {{len .NetworkSettings.Networks}}";
+        let is_spare = |id: &&String| {
+            try_docker(&["container", "inspect", "--format", format, id]).is_some_and(|seen| seen == "true 0")
+        };
+        self.holders().iter().filter(is_spare).count()
+    }
+
+    /// Whether one container serves behind the proxy, in its sandbox, with a spare beside, and nothing else is left.
+    pub(crate) fn is_at_rest_behind_proxy(&self) -> bool {
+        (self.containers().len(), self.holders().len(), self.spares()) == (2, 2, 1)
+    }
+
     /// The IDs of all containers of this space, running or not.
     pub(crate) fn all_containers(&self) -> BTreeSet<String> {
         let mut found = self.filtered(&["ps", "--all", "--quiet", "--no-trunc"]);

@@ -68,9 +68,7 @@ impl Canaries {
         });
         assert_eq!(status["image"]["id"], image, "{status}");
         assert_eq!(status["canary"]["state"], "failed", "{status}");
-        eventually("the canary is removed", PATIENCE, || {
-            (self.space.containers().len(), self.space.holders().len()) == (2, 1)
-        });
+        eventually("the canary is removed", PATIENCE, || self.space.is_at_rest_behind_proxy());
         status
     }
 

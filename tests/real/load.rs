@@ -21,7 +21,13 @@ fn ways(port: u16, http: u16) -> Vec<Way> {
     ways
 }
 
-/// Waits until only the serving container, its sandbox and the proxy are left.
+/// The number of containers while nothing happens: the serving one, its sandbox, the proxy, and these spares.
+fn at_rest(space: &Space, spares: usize) -> usize {
+    eventually("the spares are made", PATIENCE, || space.spares() == spares);
+    space.container_names().len()
+}
+
+/// Waits until only the serving container, its sandboxes and the proxy are left.
 fn await_rest(space: &Space, at_rest: usize) {
     eventually("nothing is left over", PATIENCE, || space.container_names().len() == at_rest);
 }
@@ -51,8 +57,7 @@ fn deploy(deployments: usize, kill_every: usize) {
     let (spot, http) = Spot::fronted(&space, "");
     let images = PAGES.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
     let mut daemon = serving(&spot, &images[0]);
-    // The container and its sandbox.
-    let at_rest = space.container_names().len();
+    let at_rest = at_rest(&space, 1);
     let load = Load::start(&ways(spot.port, http));
     for deployment in 1..=deployments {
         let image = &images[deployment % PAGES.len()];
@@ -123,8 +128,7 @@ fn no_request_fails_if_an_update_behind_the_proxy_is_interrupted() {
     let (spot, http) = Spot::fronted(&space, "");
     let images = THREE.map(|page| made_image(&space, page, "ENV SITE_SLOW=400ms"));
     let mut daemon = serving(&spot, &images[0]);
-    let at_rest = space.container_names().len();
-    await_rest(&space, at_rest);
+    let at_rest = at_rest(&space, 1);
     let load = Load::start(&ways(spot.port, http));
     let mut current = 0;
     for moment in 0..MOMENTS {
@@ -160,7 +164,7 @@ fn a_kill_during_an_update_adds_no_gap_on_a_published_port() {
     let spot = Spot::new(&space, "");
     let images = THREE.map(|page| made_image(&space, page, ""));
     let mut daemon = serving(&spot, &images[0]);
-    let at_rest = space.container_names().len();
+    let at_rest = at_rest(&space, 0);
     let mut current = 0;
     for moment in (0..MOMENTS).step_by(3) {
         let watcher = Watcher::start(&space, spot.port);

@@ -8,6 +8,8 @@ use super::program::Program;
 use super::{Engine, Result, SLOW, settings, within};
 use crate::model::holder::HolderSpec;
 use crate::model::name::ContainerName;
+use crate::model::network::Attachments;
+use crate::plan::HolderPurpose;
 
 /// The program that waits forever.
 pub(crate) static PROGRAM: Program = Program {
@@ -22,19 +24,28 @@ impl Engine {
         &self,
         name: &ContainerName,
         spec: &HolderSpec,
+        purpose: HolderPurpose,
         image: &str,
     ) -> Result<String> {
+        let attachments = match purpose {
+            HolderPurpose::Container => spec.attachments(),
+            HolderPurpose::Spare => spec.nameless_attachments(),
+        };
         let docker = self.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name.as_str()).build();
-        let call = docker.create_container(Some(options), create_body(spec, image)?);
+        let call = docker.create_container(Some(options), create_body(spec, &attachments, image)?);
         let id = within("create a sandbox", SLOW, call).await?.id;
-        self.attach(&id, &spec.record, &spec.network, &spec.attachments()).await?;
+        self.attach(&id, &spec.record, &spec.network, &attachments).await?;
         Ok(id)
     }
 }
 
 /// The request that creates a holder.
-pub(super) fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCreateBody> {
+pub(super) fn create_body(
+    spec: &HolderSpec,
+    attachments: &Attachments,
+    image: &str,
+) -> Result<ContainerCreateBody> {
     let mut body = ContainerCreateBody {
         image: Some(image.to_owned()),
         labels: Some(spec.labels().into_iter().collect()),
@@ -43,13 +54,12 @@ pub(super) fn create_body(spec: &HolderSpec, image: &str) -> Result<ContainerCre
         host_config: Some(HostConfig { restart_policy: Some(no_restarts()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()
     };
-    let attachments = spec.attachments();
     let network = NetworkSettings {
         exposed: spec.port,
         ports: spec.ports().collect(),
         extra_hosts: &spec.extra_hosts,
         network: &spec.network,
-        attachments: &attachments,
+        attachments,
     };
     network.give_to(&mut body);
     settings::give_to(&spec.run.settings, body)

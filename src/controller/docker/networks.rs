@@ -94,14 +94,19 @@ impl Engine {
         network: &NetworkName,
         attachment: &Attachment,
     ) -> Result<()> {
-        let docker = self.docker().await?;
-        let cut = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
         // Usually there is nothing to cut, which the engine reports as an error.
-        let _ =
-            within("disconnect a container", QUICK, docker.disconnect_network(network.as_str(), cut)).await;
+        let _ = self.disconnect(id, network).await;
+        let docker = self.docker().await?;
         let request =
             NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(endpoint(attachment)) };
         within("connect a container", QUICK, docker.connect_network(network.as_str(), request)).await
+    }
+
+    /// Disconnects a container from the network.
+    pub(crate) async fn disconnect(&self, id: &str, network: &NetworkName) -> Result<()> {
+        let docker = self.docker().await?;
+        let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+        within("disconnect a container", QUICK, docker.disconnect_network(network.as_str(), request)).await
     }
 
     /// Connects a new container to all networks but `managed`, in which it was created.

@@ -283,10 +283,11 @@ fn at_rest(manifest: &Manifest, image: &Value) -> Result<plan::Plan, String> {
                         echoed(name.as_str(), &body, &attachments, image).with_holder(&observed.holders),
                     );
                 }
-                Step::CreateHolder { name, spec } => {
-                    let body =
-                        holder::create_body(spec, "abide/holder").map_err(|error| error.to_string())?;
-                    observed.holders.push(echoed(name.as_str(), &body, &spec.attachments(), &Value::Null));
+                Step::CreateHolder { name, spec, .. } => {
+                    let attachments = spec.attachments();
+                    let body = holder::create_body(spec, &attachments, "abide/holder")
+                        .map_err(|error| error.to_string())?;
+                    observed.holders.push(echoed(name.as_str(), &body, &attachments, &Value::Null));
                 }
                 Step::Start { .. }
                 | Step::StartHolder { .. }

@@ -155,8 +155,8 @@ impl Reconciler {
                 Ok(())
             }
             Step::Record(step) => Ok(self.record(&planned.intent.environment, step).await?),
-            Step::CreateHolder { name, spec } => {
-                let id = self.engine.create_holder(name, spec, &self.holder_image()).await?;
+            Step::CreateHolder { name, spec, purpose } => {
+                let id = self.engine.create_holder(name, spec, *purpose, &self.holder_image()).await?;
                 touched.insert(id.clone());
                 made.holder = Some(id);
                 Ok(())
@@ -265,6 +265,11 @@ impl Reconciler {
                 let attachment =
                     self.attachments(&planned.spec, &planned.intent).remove(&network).unwrap_or_default();
                 Ok(self.engine.connect(id, &network, &attachment).await?)
+            }
+            Step::Disconnect { holder } => {
+                let id = of(holder, made.holder.as_ref())?;
+                touched.insert(id.clone());
+                Ok(self.engine.disconnect(&id, &self.network(&planned.spec, &planned.intent)).await?)
             }
             Step::ApplyWorkload { workload, over } => self.apply_workload(workload, over.as_ref()).await,
             Step::RemoveWorkload { id } => {

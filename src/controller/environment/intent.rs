@@ -54,6 +54,9 @@ pub(in crate::controller) fn of(
                 HolderImage::Named(_) => true,
                 HolderImage::Off => false,
             },
+        spare: manifest.front.as_ref().is_some_and(|front| front.spare)
+            && has_traffic
+            && spec.replica.is_none(),
         canary: spec.canary.clone(),
         canary_order: desired.canary_order.clone(),
         drain,

@@ -32,6 +32,7 @@ impl Step {
             Self::Pause { .. } => Point::Pause,
             Self::Unpause { .. } => Point::Unpause,
             Self::Connect { .. } => Point::Connect,
+            Self::Disconnect { .. } => Point::Disconnect,
             Self::Adjust { .. } => Point::Adjust,
             Self::ApplyWorkload { .. } => Point::ApplyWorkload,
             Self::RemoveWorkload { .. } => Point::RemoveWorkload,

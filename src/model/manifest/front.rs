@@ -41,6 +41,7 @@ pub(super) fn read(field: &ManifestField<'_>) -> Option<FrontSpec> {
     if let (Some(field), true) = (&proxy_protocol, trusted.is_empty()) {
         field.must("needs the addresses of the senders in `trusted_proxies`");
     }
+    let spare = table.get("spare").map(|field| field.flag());
     Some(FrontSpec {
         image: image.unwrap_or_else(|| Some(DEFAULT_IMAGE.to_owned()))?,
         http: http.unwrap_or(Some(DEFAULT_HTTP))?,
@@ -50,6 +51,7 @@ pub(super) fn read(field: &ManifestField<'_>) -> Option<FrontSpec> {
         drain: drain.unwrap_or(Some(DEFAULT_DRAIN))?,
         trusted_proxies: trusted.iter().filter_map(read_network).collect(),
         proxy_protocol: proxy_protocol.is_some(),
+        spare: spare.unwrap_or(Some(true))?,
     })
 }
 

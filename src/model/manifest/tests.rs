@@ -252,6 +252,7 @@ fn an_empty_front_section_has_defaults_for_all_keys() {
         drain: Duration::from_secs(30),
         trusted_proxies: vec![],
         proxy_protocol: false,
+        spare: true,
     };
     assert_eq!(front(""), plain);
     let files = |name: &str| CertificateFiles {
@@ -285,9 +286,10 @@ fn an_empty_front_section_has_defaults_for_all_keys() {
         drain: Duration::from_secs(1),
         trusted_proxies,
         proxy_protocol: true,
+        spare: false,
     };
     let lines = "image = \"r:5000/nginx:1\"\nhttp = 81\nhttps = 443\ncertificate = \"/c\"\nkey = \"/k\"\ndrain = \"1s\"\n\
-                 trusted_proxies = [\"10.0.0.7\", \"192.168.3.4/16\", \"fd00::/8\"]\nproxy_protocol = true\n\
+                 trusted_proxies = [\"10.0.0.7\", \"192.168.3.4/16\", \"fd00::/8\"]\nproxy_protocol = true\nspare = false\n\
                  certificates = [{ names = [\"a.example\", \"*.b.example\"], cert = \"/1c\", key = \"/1k\" }]\n\
                  [front.acme]\nemail = \"a@b.example\"\nprofile = \"shortlived\"\nresolver = \"1.1.1.1\"\n\
                  dns = { command = [\"/bin/hook\", \"zone\"], env = { T = { secret_env = \"TOKEN\" } }, propagation = \"5s\" }";

@@ -41,6 +41,8 @@ pub struct FrontSpec {
     /// Whether they send the address of the client by the PROXY protocol, on the ports of host names (default
     /// false).
     pub proxy_protocol: bool,
+    /// Whether each environment keeps a spare sandbox for its next version.
+    pub spare: bool,
 }
 
 impl FrontSpec {

@@ -83,6 +83,7 @@ impl RolloutContext<'_> {
             | Step::Pause { .. }
             | Step::Unpause { .. }
             | Step::Connect { .. }
+            | Step::Disconnect { .. }
             | Step::Adjust { .. }
             | Step::ApplyWorkload { .. }
             | Step::RemoveWorkload { .. } => Vec::new(),

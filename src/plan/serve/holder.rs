@@ -8,7 +8,7 @@ use crate::model::holder::HolderSpec;
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, ObservedContainer, SandboxState};
-use crate::plan::{ContainerTarget, PartialPlan, Step, difference};
+use crate::plan::{ContainerTarget, HolderPurpose, PartialPlan, Step, difference};
 
 /// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {
@@ -36,7 +36,7 @@ impl Namespace {
     }
 }
 
-impl RolloutContext<'_> {
+impl<'a> RolloutContext<'a> {
     /// Whether new containers join a sandbox.
     fn has_holders(&self, memory: &Memory) -> bool {
         self.intent.holder && memory.no_holder.is_none()
@@ -64,31 +64,47 @@ impl RolloutContext<'_> {
         let wanted = HolderSpec::of(&spec.options);
         if let Some(holder) = self.fitting(&wanted) {
             let is_down = holder.state != ContainerState::Running;
+            let partial = if self.is_connected(holder) {
+                partial
+            } else {
+                let connect = Step::Connect { id: holder.id.clone() };
+                partial.then(connect, "a spare sandbox is outside the network until a container joins it")
+            };
             return (partial, Namespace { joins: Some(ContainerTarget::Seen(holder.id.clone())), is_down });
         }
-        let partial = if self.observed.holder_image {
-            partial
-        } else {
-            partial.then(Step::LoadHolder, "sandboxes are created from it")
-        };
-        let create =
-            Step::CreateHolder { name: self.holder_name(&spec.options.name), spec: Box::new(wanted) };
-        let partial = partial.then(create, "it keeps the network address when containers are replaced");
+        let (name, purpose) = (self.holder_name(&spec.options.name), HolderPurpose::Container);
+        let create = Step::CreateHolder { name, spec: Box::new(wanted), purpose };
+        let partial = self
+            .holder_image_first(partial)
+            .then(create, "it keeps the network address when containers are replaced");
         (partial, Namespace { joins: Some(ContainerTarget::Created), is_down: true })
     }
 
-    /// The sandbox that a new container can join. Of several, a running one. Its label alone does not prove it: a
-    /// user may have created it again with other options.
+    pub(super) fn holder_image_first(&self, partial: PartialPlan) -> PartialPlan {
+        if self.observed.holder_image {
+            partial
+        } else {
+            partial.then(Step::LoadHolder, "sandboxes are created from it")
+        }
+    }
+
+    /// The sandbox that a new container can join. Of several, a running one.
     fn fitting(&self, wanted: &HolderSpec) -> Option<&ObservedContainer> {
+        self.all_fitting(wanted)
+            .min_by_key(|holder| (holder.state != ContainerState::Running, holder.created_at, &holder.id))
+    }
+
+    /// The sandboxes that a new container can join. The label alone does not prove it: a user may have created one
+    /// again with other options.
+    pub(super) fn all_fitting(&self, wanted: &HolderSpec) -> impl Iterator<Item = &'a ObservedContainer> {
         let fingerprint = wanted.fingerprint();
-        let fits = |holder: &&ObservedContainer| {
+        let fits = move |holder: &&ObservedContainer| {
             holder.labels.get(label::SPEC) == Some(&fingerprint)
                 && difference::is_sandbox(wanted, holder)
                 && !matches!(holder.state, ContainerState::Dead | ContainerState::InTransit)
                 && !self.is_taken(holder)
         };
-        let fitting = self.holders.iter().copied().filter(fits);
-        fitting.min_by_key(|holder| (holder.state != ContainerState::Running, holder.created_at, &holder.id))
+        self.holders.iter().copied().filter(fits)
     }
 
     /// Whether the namespace of this sandbox belongs to a container that keeps serving beside a new one.
@@ -97,7 +113,7 @@ impl RolloutContext<'_> {
         self.is_draining(holder) || (self.is_start_first() && self.containers.iter().any(is_inside))
     }
 
-    fn holder_name(&self, container: &ContainerName) -> ContainerName {
+    pub(super) fn holder_name(&self, container: &ContainerName) -> ContainerName {
         self.free_name(container, ".net", |name| self.holders.iter().all(|holder| holder.name != name))
     }
 
@@ -141,7 +157,7 @@ impl RolloutContext<'_> {
     }
 
     /// Removes the sandboxes that are not needed, and that have no container that stays or drains.
-    fn remove_holders(
+    pub(super) fn remove_holders(
         &self,
         partial: PartialPlan,
         is_needed: impl Fn(&ObservedContainer) -> bool,

@@ -136,7 +136,7 @@ impl RolloutContext<'_> {
         memory: &mut Memory,
     ) -> PartialPlan {
         let partial = self.succeeded(PartialPlan::default(), others, "it is a leftover");
-        let mut partial = self.remove_empty_holders(partial);
+        let mut partial = self.keep_spare(partial, spec, current, memory);
         partial.outcome = self.note_ready(spec, current, memory);
         partial.verdict = Some(self.status_behind_front(current, self.rest(memory)));
         partial

@@ -203,15 +203,66 @@ fn behind_a_proxy_the_old_container_serves_until_the_new_one_is_ready() {
     world.wait(12);
     assert_eq!(
         world.take_done(),
-        ["create holder", "start holder", "announce", "create", "start", "rename", "rename"]
+        ["connect", "announce", "create", "start", "rename", "rename"],
+        "the new version joins the spare"
     );
     let verdict = world.plan().verdict;
     assert_eq!(verdict.condition, Condition::Ready, "{verdict:?}");
     let names: Vec<_> = world.observed.containers.iter().map(|seen| seen.name.as_str()).collect();
     assert_eq!(names, ["dev-server.old-000002", NAME]);
     world.rest();
-    assert_eq!(world.take_done(), ["stop", "remove", "stop", "remove"], "the old one and its holder");
+    assert_eq!(
+        world.take_done(),
+        ["stop", "remove", "stop", "remove", "create holder", "start holder", "disconnect"],
+        "the old one and its holder, and then another spare"
+    );
     assert!(world.is_ready_with(2));
+}
+
+#[test]
+fn a_spare_that_ended_or_was_connected_is_replaced() {
+    let breaks: [fn(&mut World); 3] = [
+        |world| world.exit_holder(1),
+        |world| world.remove_holder(1),
+        |world| {
+            let id = world.observed.holders[1].id.clone();
+            world.connect(&id).unwrap();
+        },
+    ];
+    for breaks in breaks {
+        let mut world = fronted();
+        let serving = world.only().joined.as_ref().unwrap().holder.clone();
+        breaks(&mut world);
+        world.rest();
+        assert!(world.is_ready_with(1), "{world:?}");
+        assert_eq!(world.only().joined.as_ref().unwrap().holder, serving, "{world:?}");
+    }
+}
+
+#[test]
+fn a_held_environment_gets_no_spare_and_keeps_the_one_it_has() {
+    let mut world = fronted();
+    world.hold();
+    world.rest();
+    assert_eq!(world.spares(), 1, "{world:?}");
+    world.remove_holder(1);
+    world.rest();
+    assert_eq!(world.spares(), 0, "{world:?}");
+    world.resume();
+    world.rest();
+    assert_eq!(world.spares(), 1, "{world:?}");
+}
+
+#[test]
+fn without_spares_a_new_version_gets_a_new_sandbox() {
+    let mut world = fronted();
+    world.intent.spare = false;
+    world.rest();
+    assert_eq!(world.take_done(), ["stop", "remove"], "the spare");
+    world.set(2);
+    world.wait(12);
+    let steps = ["create holder", "start holder", "announce", "create", "start", "rename", "rename"];
+    assert_eq!(world.take_done(), steps);
 }
 
 #[test]
@@ -453,7 +504,7 @@ proptest! {
         }
         world.rest();
         prop_assert_eq!(world.serving().len(), 1);
-        prop_assert_eq!(world.observed.holders.len(), 1);
+        prop_assert_eq!((world.observed.holders.len(), world.spares()), (2, 1));
     }
     /// The law of the serving container: no container that may have requests is stopped
     /// (`World::may_leave`), and the container with the proxy's traffic always answers. It holds for any

@@ -256,7 +256,7 @@ proptest! {
         prop_assert!(world.is_ready_with(3), "{:#?}", world.plan());
         world.done.clear();
         prop_assert_eq!(world.wait(3600), 0);
-        prop_assert!(world.is_ready_with(3));
+        prop_assert!(world.is_ready_with(3), "{world:?}");
     }
 
     #[test]

@@ -28,10 +28,8 @@ fn no_request_fails_after_a_kill_at_any_failpoint_of_a_canary() {
         let runs = canaries.spot.await_ready();
         assert!(!acknowledged || runs == images[wanted], "{failpoint}: what was acknowledged does not run");
         current = images.iter().position(|image| *image == runs).unwrap();
-        let what = format!("{failpoint}: one container, one holder and the front are left");
-        eventually(&what, PATIENCE, || {
-            (canaries.space.containers().len(), canaries.space.holders().len()) == (2, 1)
-        });
+        let what = format!("{failpoint}: one container, its sandbox, a spare and the front are left");
+        eventually(&what, PATIENCE, || canaries.space.is_at_rest_behind_proxy());
         daemon.kill();
     }
     let tally = load.finish();

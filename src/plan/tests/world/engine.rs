@@ -73,7 +73,10 @@ impl World {
             }
             Step::CreateFolder { path } => drop(self.observed.missing_sources.remove(path)),
             Step::LoadHolder => self.load_holder()?,
-            Step::CreateHolder { name, spec } => made.holder = Some(self.create_holder(name, spec)?),
+            Step::CreateHolder { name, spec, purpose } => {
+                made.holder = Some(self.create_holder(name, spec, *purpose)?);
+            }
+            Step::Disconnect { holder } => self.disconnect(&made.target(holder, true))?,
             Step::StartHolder { holder, .. } => self.start_holder(&made.target(holder, true))?,
             Step::Announce { holder } => self.announce(&made.target(holder, true)),
             Step::TryOptions { spec, .. } => self.try_options(spec)?,
@@ -223,10 +226,7 @@ impl World {
             }
             Step::Pause { id } => self.find(id)?.state = ContainerState::Paused,
             Step::Unpause { id } => self.find(id)?.state = ContainerState::Running,
-            Step::Connect { id } => {
-                let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                self.find(id)?.networks.insert("abide".to_owned(), Some(address));
-            }
+            Step::Connect { id } => self.connect(id)?,
             Step::Adjust { memory: Some(_), .. } if self.refuses_limits => {
                 return Err("unable to set memory limit to 8388608 (current usage: 20000000)".to_owned());
             }

@@ -610,6 +610,7 @@ fn intent() -> Intent {
         canary: None,
         canary_order: None,
         drain: None,
+        spare: false,
         workload: None,
         keeps_what_runs: false,
     }
@@ -658,6 +659,7 @@ pub(super) fn kind(step: &Step) -> &'static str {
         Step::Pause { .. } => "pause",
         Step::Unpause { .. } => "unpause",
         Step::Connect { .. } => "connect",
+        Step::Disconnect { .. } => "disconnect",
         Step::Adjust { .. } => "adjust",
         Step::ApplyWorkload { .. } => "apply workload",
         Step::RemoveWorkload { .. } => "remove workload",

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::model::holder::HolderSpec;
+use crate::model::network::Attachment;
 use crate::model::observed::{EngineHealth, Joined, SandboxState};
+use crate::plan::HolderPurpose;
 
 /// The containers that the steps of a plan created so far.
 #[derive(Default)]
@@ -28,6 +30,7 @@ impl World {
             self.intent.update = Some(Update::StartFirst);
             self.intent.drain = Some(Duration::from_secs(30));
             self.front = Some(Front::new(self.now));
+            self.intent.spare = true;
             self.edit(|options| options.publish = None);
         }
     }
@@ -43,6 +46,7 @@ impl World {
         &mut self,
         name: &ContainerName,
         spec: &HolderSpec,
+        purpose: HolderPurpose,
     ) -> Result<String, String> {
         assert!(self.intent.holder, "a holder that nobody wants");
         assert!(self.memory.no_holder.is_none(), "a holder where they do not work");
@@ -56,8 +60,32 @@ impl World {
         }
         self.containers_made += 1;
         let id = format!("{:06x}{:058x}", self.containers_made, self.containers_made);
-        self.observed.holders.push(project_holder(id.clone(), name, spec, self.now));
+        let mut holder = project_holder(id.clone(), name, spec, self.now);
+        if purpose == HolderPurpose::Spare {
+            holder.attachments = spec.nameless_attachments();
+        }
+        self.observed.holders.push(holder);
         Ok(id)
+    }
+
+    pub(in crate::plan::tests) fn connect(&mut self, id: &str) -> Result<(), String> {
+        let attachments = self.intent.options.as_ref().map(ContainerOptions::attachments).unwrap_or_default();
+        let container = self.find(id)?;
+        container.networks.insert("abide".to_owned(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        container.attachments.extend(attachments);
+        Ok(())
+    }
+
+    pub(super) fn disconnect(&mut self, id: &str) -> Result<(), String> {
+        let holder = self.find(id)?;
+        holder.networks.clear();
+        holder.attachments.clear();
+        Ok(())
+    }
+
+    /// The sandboxes that are outside the managed network.
+    pub(in crate::plan::tests) fn spares(&self) -> usize {
+        self.observed.holders.iter().filter(|holder| holder.networks.is_empty()).count()
     }
 
     pub(super) fn start_holder(&mut self, id: &str) -> Result<(), String> {
@@ -77,6 +105,7 @@ impl World {
         if holder.networks.is_empty() {
             // The engine reconnects it by itself, as it does for any container.
             holder.networks.insert("abide".to_owned(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+            holder.attachments.insert("abide".parse().unwrap(), Attachment::default());
         }
         if holder.state != ContainerState::Running {
             (holder.state, holder.started_at) = (ContainerState::Running, Some(now));

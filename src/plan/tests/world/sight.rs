@@ -84,7 +84,10 @@ impl World {
     pub(in crate::plan::tests) fn is_ready_with(&self, number: u8) -> bool {
         let plan = self.plan();
         let [only] = self.observed.containers.as_slice() else { return false };
-        let has_its_holder = self.observed.holders.len() == usize::from(only.joined.is_some());
+        let in_use = usize::from(only.joined.is_some());
+        let is_start_first = crate::plan::is_start_first(&self.intent, &self.observed);
+        let spares = usize::from(self.intent.spare && is_start_first && only.joined.is_some());
+        let has_its_holder = self.observed.holders.len() == in_use + spares && self.spares() == spares;
         has_its_holder
             && plan.steps.is_empty()
             && plan.verdict.condition == Condition::Ready
