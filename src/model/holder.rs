@@ -35,6 +35,15 @@ pub struct HolderSpec {
     pub run: RunOptions,
 }
 
+/// What a sandbox is created for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolderPurpose {
+    /// The container that joins it next.
+    Container,
+    /// The next version, which does not exist yet. Until then no name leads to it.
+    Spare,
+}
+
 impl HolderSpec {
     /// Returns the sandbox for a container with these options.
     pub fn of(options: &ContainerOptions) -> Self {

@@ -1,6 +1,7 @@
 //! A plan in sentences, for `diff`, `events`, `why` and logs.
 
-use super::{ContainerTarget, HolderPurpose, Need, Plan, PlannedStep, RecordStep, Step};
+use super::{ContainerTarget, Need, Plan, PlannedStep, RecordStep, Step};
+use crate::model::holder::HolderPurpose;
 
 /// Every step as a sentence, in order.
 pub fn explain(plan: &Plan) -> Vec<String> {

@@ -55,7 +55,7 @@ pub(crate) use notes::{StepFailure, after_failure};
 pub use restart::backoff;
 pub(crate) use serve::without_secrets;
 pub(crate) use serving::{must_be_stored, serving};
-pub(crate) use step::{ContainerTarget, HolderPurpose, PlannedStep, RecordStep, Step};
+pub(crate) use step::{ContainerTarget, PlannedStep, RecordStep, Step};
 pub(crate) use supply::{Need, need};
 pub(crate) use target::wanted as recorded;
 pub(crate) use turn::{is_upkeep, releases_turn, starts_command, takes_turn};

@@ -4,7 +4,7 @@ use super::Need;
 use crate::model::build::RecipeKey;
 use crate::model::container::ContainerSpec;
 use crate::model::desired::Image;
-use crate::model::holder::HolderSpec;
+use crate::model::holder::{HolderPurpose, HolderSpec};
 use crate::model::memory::Good;
 use crate::model::mount::AbsolutePath;
 use crate::model::name::{ContainerName, Generation};
@@ -227,15 +227,6 @@ impl Step {
     pub(super) fn is_of_command(&self) -> bool {
         matches!(self.one_off(), Some(OneOffKey::Hook(_)))
     }
-}
-
-/// What a sandbox is created for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HolderPurpose {
-    /// The container that joins it next.
-    Container,
-    /// The next version, which does not exist yet. Until then no name leads to it.
-    Spare,
 }
 
 /// A step that changes the record and touches no container.

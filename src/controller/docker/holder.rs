@@ -6,10 +6,9 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use super::containers::{NetworkSettings, no_restarts};
 use super::program::Program;
 use super::{Engine, Result, SLOW, settings, within};
-use crate::model::holder::HolderSpec;
+use crate::model::holder::{HolderPurpose, HolderSpec};
 use crate::model::name::ContainerName;
 use crate::model::network::Attachments;
-use crate::plan::HolderPurpose;
 
 /// The program that waits forever.
 pub(crate) static PROGRAM: Program = Program {

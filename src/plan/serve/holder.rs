@@ -4,11 +4,11 @@ use super::RolloutContext;
 use super::leave::is_removed;
 use super::parts::{remove, stop_running};
 use crate::model::container::{ContainerSpec, label};
-use crate::model::holder::HolderSpec;
+use crate::model::holder::{HolderPurpose, HolderSpec};
 use crate::model::memory::Memory;
 use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, ObservedContainer, SandboxState};
-use crate::plan::{ContainerTarget, HolderPurpose, PartialPlan, Step, difference};
+use crate::plan::{ContainerTarget, PartialPlan, Step, difference};
 
 /// The network namespace of a container that is about to be created.
 pub(super) struct Namespace {

@@ -7,11 +7,11 @@
 
 use super::RolloutContext;
 use crate::model::container::ContainerSpec;
-use crate::model::holder::HolderSpec;
+use crate::model::holder::{HolderPurpose, HolderSpec};
 use crate::model::memory::Memory;
 use crate::model::observed::{ContainerState, NetworkPresence, ObservedContainer};
 use crate::plan::notes::end_of;
-use crate::plan::{ContainerTarget, HolderPurpose, PartialPlan, Step};
+use crate::plan::{ContainerTarget, PartialPlan, Step};
 
 const REASON: &str = "the next version starts sooner in a sandbox that is already running";
 

@@ -1,10 +1,9 @@
 //! The sandboxes and the proxy of the world, and the laws of the network.
 
 use super::*;
-use crate::model::holder::HolderSpec;
+use crate::model::holder::{HolderPurpose, HolderSpec};
 use crate::model::network::Attachment;
 use crate::model::observed::{EngineHealth, Joined, SandboxState};
-use crate::plan::HolderPurpose;
 
 /// The containers that the steps of a plan created so far.
 #[derive(Default)]
