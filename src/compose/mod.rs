@@ -5,6 +5,8 @@
 //! file itself: [`ComposeInput::read`] does. Whatever the manifest's own parser rejects is not written, and is
 //! reported instead, so every manifest that comes from here is valid.
 
+mod advice;
+mod basic_auth;
 mod build;
 mod draft;
 mod health;

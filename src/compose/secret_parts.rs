@@ -53,6 +53,11 @@ const HOOKS: &[&str] = &[
     "webhook.office.com/webhookb2/",
     "api.telegram.org/bot",
 ];
+/// Beginnings of hashes of passwords, as in `/etc/shadow` and in the files of `htpasswd`.
+const HASHES: &[&str] =
+    &["$1$", "$2a$", "$2b$", "$2x$", "$2y$", "$5$", "$6$", "$y$", "$apr1$", "$argon2", "$scrypt$", "$pbkdf2"];
+/// The fewest bytes after the last `$` of such a hash.
+const SHORTEST_HASH: usize = 22;
 /// Beginnings of options that say something about a secret and take no value.
 const SWITCHES: &[&str] =
     &["NO_", "SKIP_", "ALLOW_", "USE_", "ENABLE_", "DISABLE_", "WITH_", "WITHOUT_", "REQUIRE_"];
@@ -60,7 +65,8 @@ const SWITCHES: &[&str] =
 /// The secrets in a text, in order and without overlaps.
 pub(super) fn secret_parts(text: &str) -> Vec<SecretPart> {
     let mut found =
-        [logins(text), assignments(text), lines(text), tokens(text), hooks(text), keys(text)].concat();
+        [logins(text), assignments(text), lines(text), tokens(text), hooks(text), keys(text), hashes(text)]
+            .concat();
     found.extend(options(&[text]).into_iter().map(|(_, part)| part));
     without_overlaps(found)
 }
@@ -339,6 +345,25 @@ fn hooks(text: &str) -> Vec<SecretPart> {
     found
 }
 
+/// Hashes of passwords. Whoever reads one can guess the password without asking the program.
+fn hashes(text: &str) -> Vec<SecretPart> {
+    let mut found = Vec::new();
+    for (start, _) in text.match_indices('$') {
+        let rest = &text[start..];
+        let Some(scheme) = HASHES.iter().find(|scheme| rest.starts_with(**scheme)) else { continue };
+        // The parameters of this one have commas. A comma between other hashes separates users.
+        let is_in_hash =
+            |c: char| c.is_ascii_alphanumeric() || "./$=+-".contains(c) || c == ',' && *scheme == "$argon2";
+        let hash = rest.split(|c| !is_in_hash(c)).next().unwrap_or_default();
+        let last = hash.rsplit('$').next().unwrap_or_default();
+        if hash.matches('$').count() >= 3 && last.len() >= SHORTEST_HASH {
+            let range = start..start + hash.len();
+            found.push(SecretPart { range, name: "PASSWORD_HASH".to_owned() });
+        }
+    }
+    found
+}
+
 /// Private keys in PEM.
 fn keys(text: &str) -> Vec<SecretPart> {
     let mut found = Vec::new();
@@ -396,6 +421,25 @@ mod tests {
         ] {
             assert_eq!(values(text), [expected], "{text}");
         }
+        for (text, expected) in [
+            (
+                "a:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/",
+                &["$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/"] as &[&str],
+            ),
+            (
+                "a:$2y$05$QgoabVnNBN3gR4wezwQovOm0glw00bQvUPORrYxz7.rI/rnw07cBG,b:$1$abcdefgh$0123456789abcdefghijkl",
+                &[
+                    "$2y$05$QgoabVnNBN3gR4wezwQovOm0glw00bQvUPORrYxz7.rI/rnw07cBG",
+                    "$1$abcdefgh$0123456789abcdefghijkl",
+                ],
+            ),
+            (
+                "x $argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObGd y",
+                &["$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObGd"],
+            ),
+        ] {
+            assert_eq!(values(text), expected, "{text}");
+        }
         let key = "-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----";
         assert_eq!(values(&format!("a {key} b")), [key]);
         let found = options(&["serve", "--token", "a b", "--port", "80"]);
@@ -427,6 +471,7 @@ mod tests {
             "traefik.http.middlewares.token-auth.address=http://x",
             "the password: choose it",
             "sk-example",
+            "echo $1$2$3, $5$6 and $2a$",
             "\u{fc}://\u{e4}:=\u{20ac}",
         ] {
             assert!(values(text).is_empty(), "{text}: {:?}", values(text));

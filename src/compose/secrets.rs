@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::advice::{ShownSecrets, refusal};
 use super::draft::EnvironmentDraft;
 use super::secret_names::names_secret;
 use super::secret_parts::secret_parts;
@@ -75,17 +76,19 @@ pub(super) fn settle(draft: &mut EnvironmentDraft, context: &mut Context<'_>) {
     for key in ["command", "entrypoint", "health"] {
         by_shell(draft, context, key);
     }
-    let own = draft.keys.iter().map(|(key, value)| (key.clone(), value));
-    let of_build = draft.build.iter().flatten().map(|(key, value)| (format!("build.{key}"), value));
-    let found = own.chain(of_build).map(|(key, value)| (key, variables_in(value)));
-    let mut lost: Vec<(String, Vec<String>)> = found.filter(|(_, names)| !names.is_empty()).collect();
-    if let Some(repository) = &draft.repository {
-        let names = variables_in(&json!([repository.url, repository.name]));
-        lost.extend((!names.is_empty()).then(|| ("url".to_owned(), names)));
-    }
-    for (key, names) in lost {
-        let shown = names.iter().map(|name| context.project.literals.described(name));
-        draft.lose(refusal(&key, &shown.collect::<Vec<_>>().join(", "), &names));
+    let own = draft.keys.iter().map(|(key, value)| (key.clone(), value.clone()));
+    let of_build = draft.build.iter().flatten().map(|(key, value)| (format!("build.{key}"), value.clone()));
+    let of_source = draft.repository.iter().map(|it| ("url".to_owned(), json!([it.url, it.name])));
+    let written: Vec<(String, Value)> = own.chain(of_build).chain(of_source).collect();
+    for (key, value) in &written {
+        let names = variables_in(value);
+        if !names.is_empty() {
+            let described: Vec<String> =
+                names.iter().map(|name| context.project.literals.described(name)).collect();
+            let shown = ShownSecrets { key, value, names: &names, described: described.join(", ") };
+            let why = refusal(draft, &shown);
+            draft.lose(why);
+        }
     }
     for (service, _) in &mut draft.needs {
         *service = shown(service);
@@ -93,24 +96,6 @@ pub(super) fn settle(draft: &mut EnvironmentDraft, context: &mut Context<'_>) {
     for texts in [&mut draft.lost, &mut draft.actions, &mut draft.changed] {
         texts.iter_mut().for_each(|text| *text = shown(text));
     }
-}
-
-/// Says that a key would hold secrets, and what to change in the compose file.
-fn refusal(key: &str, shown: &str, variables: &[String]) -> String {
-    let first = variables.first().map_or("", String::as_str);
-    let advice = match key {
-        "command" | "entrypoint" | "health" => format!(
-            "write it in the compose file as `sh -c '... $${first} ...'`, add `{first}: ${{{first}}}` to \
-             `environment`, and run this again"
-        ),
-        "build.args" => "use a secret of the build, because arguments stay readable in the image".to_owned(),
-        "labels" => "every user of the engine reads labels: use `site` of the manifest, or let the program read a file"
-            .to_owned(),
-        "logging" => "set the options of the log driver in the engine's `daemon.json`, or write to `json-file`".to_owned(),
-        "url" => "write the URL without it, and declare `username` and `password` of the repository".to_owned(),
-        _ => "put it into `environment` or into a file of `secrets`, and run this again".to_owned(),
-    };
-    format!("`{key}` would show {shown}, and a manifest holds no secret: {advice}")
 }
 
 /// Lets the shell that runs a command read its secrets from variables of the container.
@@ -131,12 +116,17 @@ fn by_shell(draft: &mut EnvironmentDraft, context: &mut Context<'_>, key: &str) 
 
 /// The script in `sh -c SCRIPT ...`, and whether no other word holds a secret.
 fn script_of(words: &mut [Value]) -> Option<(&mut Value, bool)> {
-    let text = |at: usize| words.get(at).and_then(Value::as_str).unwrap_or_default();
-    let shell = text(0).rsplit('/').next().unwrap_or_default();
-    let is_script =
-        ["sh", "bash", "ash", "dash"].contains(&shell) && text(1).starts_with('-') && text(1).ends_with('c');
+    let texts: Vec<&str> = words.iter().map(|word| word.as_str().unwrap_or_default()).collect();
+    let is_script = is_script(&texts);
     let others = words.iter().enumerate().all(|(at, word)| at == 2 || variables_in(word).is_empty());
     words.get_mut(2).filter(|_| is_script).map(|script| (script, others))
+}
+
+/// Whether a command is a shell that runs a script: `sh -c SCRIPT`.
+pub(super) fn is_script(words: &[&str]) -> bool {
+    let [shell, flag, ..] = words else { return false };
+    let shell = shell.rsplit('/').next().unwrap_or_default();
+    ["sh", "bash", "ash", "dash"].contains(&shell) && flag.starts_with('-') && flag.ends_with('c')
 }
 
 /// The script with references to variables in place of secrets; `None`: whether a shell would read them is unclear.

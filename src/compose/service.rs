@@ -12,7 +12,7 @@ use super::secrets::{self, is_marked, is_secret};
 use super::time::{duration, whole_seconds, written};
 use super::yaml::{Node, Scalar, YamlKind};
 use super::{Checkout, ComposeInput};
-use super::{build, health, network, settings, storage};
+use super::{basic_auth, build, health, network, settings, storage};
 use crate::model::name::ContainerName;
 use crate::model::platform::Platform;
 use crate::model::pull::PullPolicy;
@@ -104,6 +104,7 @@ pub(super) fn convert(context: &mut Context<'_>, name: &str, service: &Node) -> 
     order(&mut draft, service);
     rest(&mut draft, service);
     unset(&mut draft, context.project, service);
+    basic_auth::to_files(&mut draft, context, service);
     secrets::settle(&mut draft, context);
     draft
 }
@@ -381,7 +382,7 @@ pub(super) fn reference(context: &mut Context<'_>, name: &str) -> Value {
 }
 
 /// A reference to a variable of the daemon. If another secret has its name, it gets a number.
-fn stored(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
+pub(super) fn stored(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
     let mut name = variable.to_owned();
     let mut number = 2;
     while context.secrets.get(&name).is_some_and(|known| known != place) {
@@ -393,7 +394,7 @@ fn stored(context: &mut Context<'_>, variable: &str, place: &str) -> Value {
 }
 
 /// The name of the daemon's variable for a secret that has no name of its own.
-fn secret_name(project: &ComposeProject, service: &str, name: &str) -> String {
+pub(super) fn secret_name(project: &ComposeProject, service: &str, name: &str) -> String {
     daemon_variable(&[&project.name, service, name])
 }
 

@@ -286,7 +286,6 @@ fn configs(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
 
 fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &Node, mounts: &mut Vec<Value>) {
     let mut all = Map::new();
-    let in_memory = memory_paths(context.project, service);
     for item in service.get("secrets").map(Node::items).unwrap_or_default() {
         let Some(name) = item.text().or_else(|| item.get_text("source")) else { continue };
         let Some(mut secret) = declared_secret(context, name) else {
@@ -298,9 +297,8 @@ fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
         // abide writes the files of secrets before the start, which a read-only container does not allow, and which a
         // file system in memory would hide. Compose mounts them.
         let target = secret_path(item.get_text("target").unwrap_or(name));
-        let is_hidden = in_memory.iter().any(|memory| Path::new(&target).starts_with(memory));
         let file = secret.get("secret_file").and_then(Value::as_str);
-        if let (true, Some(file)) = (is_read_only(service) || is_hidden, file) {
+        if let (true, Some(file)) = (is_secret_hidden(context.project, service, &target), file) {
             mounts.push(mounted_secret(draft, context, file, &target));
             continue;
         }
@@ -326,6 +324,12 @@ fn secrets(draft: &mut EnvironmentDraft, context: &mut Context<'_>, service: &No
     if !all.is_empty() {
         draft.set("secrets", Value::from(all));
     }
+}
+
+/// Whether a file that abide writes before the start cannot be in the container, or cannot be seen in it.
+pub(super) fn is_secret_hidden(project: &ComposeProject, service: &Node, path: &str) -> bool {
+    let in_memory = memory_paths(project, service);
+    is_read_only(service) || in_memory.iter().any(|memory| Path::new(path).starts_with(memory))
 }
 
 /// The paths at which a service has a file system in memory.

@@ -605,8 +605,44 @@ fn a_secret_outside_of_environment_is_read_by_a_shell_or_reported_with_a_remedy(
     };
     let (environment, why) = lost("db");
     assert!(environment.is_none() && why.contains("`command` would show DB_PASSWORD"), "{why}");
-    assert!(why.contains("`sh -c '... $$DB_PASSWORD ...'`, add `DB_PASSWORD: ${DB_PASSWORD}` to"), "{why}");
+    let line = r#"`command: ["sh","-c","exec serve --password \"$$DB_PASSWORD\""]`"#;
+    assert!(why.contains(line) && why.contains("add `DB_PASSWORD: ${DB_PASSWORD}` to"), "{why}");
     assert!(lost("web").1.contains("use a secret of the build"), "{}", lost("web").1);
+}
+
+#[test]
+fn hashes_of_passwords_in_labels_reach_no_manifest() {
+    let hash = "$$2y$$05$$QgoabVnNBN3gR4wezwQovOm0glw00bQvUPORrYxz7.rI/rnw07cBG";
+    let of = |image: &str, users: &str| {
+        let label = format!("traefik.http.middlewares.auth.basicauth.users={users}");
+        let text = format!("services:\n  web:\n    image: {image}\n    labels: ['{label}']\n");
+        case(Box::leak(text.into_boxed_str()))
+            .with("/srv/shop/.env", "USERS='me:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/'\n")
+    };
+    let literal = of("registry.example.com/traefik:v3", &format!("me:{hash}")).converted().unwrap();
+    holds(
+        &literal.manifest,
+        &[
+            "labels = { \"traefik.http.middlewares.auth.basicauth.usersfile\" = \"/run/secrets/auth-users\" }",
+            "secrets = { auth-users = { secret_env = \"SHOP_WEB_AUTH_USERS\" } }",
+        ],
+    );
+    assert!(!literal.manifest.contains("QgoabVn"), "{}", literal.manifest);
+    assert!(literal.secrets["SHOP_WEB_AUTH_USERS"].contains("line 4"), "{:?}", literal.secrets);
+    let variable = of("traefik:v3", "${USERS}");
+    holds(&variable.manifest(), &["secrets = { auth-users = { secret_env = \"SHOP_USERS\" } }"]);
+    for (image, users) in
+        [("whoami:1", format!("me:{hash}")), ("traefik:v3", format!("me:{hash},you:{hash}"))]
+    {
+        let converted = of(image, &users).converted().unwrap();
+        let why = converted.services[0].lost.join("; ");
+        assert!(converted.services[0].environment.is_none(), "{converted:?}");
+        assert!(
+            why.contains("`traefik.http.middlewares.auth.basicauth.usersfile=/run/secrets/NAME`"),
+            "{why}"
+        );
+        assert!(!format!("{converted:?}").contains("QgoabVn"), "{converted:?}");
+    }
 }
 
 #[test]
