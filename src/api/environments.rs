@@ -160,10 +160,10 @@ pub(super) async fn stats(
     Ok(Json(controller.usage(found.name.clone()).await?))
 }
 
+/// The plan of an environment that left the manifest: abide does nothing with it. Its status explains the difference.
 fn undeclared(environment: EnvironmentName) -> PlanView {
-    let difference = "it is no longer in the manifest; its container keeps running, unmanaged".to_owned();
-    let (differences, message) = (vec![difference], String::new());
-    PlanView { environment, differences, steps: Vec::new(), upkeep: Vec::new(), message, differs: true }
+    let (differences, steps, upkeep) = (Vec::new(), Vec::new(), Vec::new());
+    PlanView { environment, differences, steps, upkeep, message: String::new(), differs: true }
 }
 
 /// Adds the parts of the status that no step shows: a failed build, a push that is not processed yet,

@@ -179,21 +179,36 @@ impl EnvironmentFacts<'_> {
     }
 
     fn of_status(&self) -> StatusView {
+        let is_reported = |status: &Status| status.reason == Reason::NotInManifest;
+        if self.spec.is_none() && !self.status.as_ref().is_some_and(is_reported) {
+            return self.undeclared();
+        }
         let Some(status) = &self.status else {
-            let reason = if self.spec.is_some() { Reason::Unknown } else { Reason::NotInManifest };
             let message = match self.host() {
                 Some(host) => format!("the agent {host} has not reported it yet"),
                 None => "not reconciled yet".to_owned(),
             };
-            return StatusView::progressing(reason, message, None);
+            return StatusView::progressing(Reason::Unknown, message, None);
         };
-        if self.spec.is_none() && status.reason != Reason::NotInManifest {
-            let message = "it is no longer in the manifest".to_owned();
-            return StatusView { reason: Reason::NotInManifest, message, ..StatusView::of_status(status) };
-        }
         match self.moved_since(status) {
             Some((reason, message, since)) => StatusView::progressing(reason, message, since),
             None => StatusView::of_status(status),
+        }
+    }
+
+    /// The status of an environment that left the manifest, unless the controller has reported its containers.
+    fn undeclared(&self) -> StatusView {
+        let name = &self.desired.environment;
+        StatusView {
+            condition: Condition::Blocked,
+            reason: Reason::NotInManifest,
+            message: format!(
+                "{name} is no longer in the manifest, and abide changes nothing of it. `abide forget {name}` removes it \
+                 from the record"
+            ),
+            since: None,
+            next_retry: None,
+            is_of_source: false,
         }
     }
 

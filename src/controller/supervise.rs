@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch as channel};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::clock::now;
 use super::front;
@@ -31,7 +31,6 @@ use crate::model::error::chain;
 use crate::model::event::EventKind;
 use crate::model::name::EnvironmentName;
 use crate::model::spec::{EnvironmentSpec, Manifest};
-use crate::model::status::{Condition, Reason, Status};
 use crate::model::time::Timestamp;
 use crate::plan::backoff;
 use crate::record::{Wakeup, Wakeups};
@@ -138,7 +137,7 @@ impl LoopSupervisor {
                 _ = resynced.changed() => {
                     let manifest = self.manifest.borrow().clone();
                     self.adopt(&manifest);
-                    self.name_orphans().await;
+                    self.reconciler.report_orphans().await;
                     self.complete_departures(&tasks);
                     self.forget_all(&tasks);
                 }
@@ -347,53 +346,6 @@ impl LoopSupervisor {
             reconciler.prober.forget(&environment);
         });
         stop.drop_guard()
-    }
-
-    /// Containers whose environment left the manifest keep running, and a warning names them: removing them
-    /// because of an edit would turn a typing error into an outage.
-    async fn name_orphans(&self) {
-        for environment in self.reconciler.cache.environments() {
-            if self.manifest.borrow().environments.contains_key(&environment) {
-                continue;
-            }
-            let containers = self.reconciler.cache.all_of(&environment);
-            let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-            let message = format!(
-                "{environment} is no longer in the manifest; its container ({}) keeps running, \
-                unmanaged. `abide forget {environment} --stop` removes the container and the record, and \
-                keeps the volumes",
-                names.join(", ")
-            );
-            let before = self.reconciler.status.status(&environment).ok().flatten();
-            let same = before.as_ref().filter(|before| before.reason == Reason::NotInManifest);
-            let status = Status {
-                environment: environment.clone(),
-                observed_generation: before
-                    .as_ref()
-                    .map(|before| before.observed_generation)
-                    .unwrap_or_default(),
-                condition: Condition::Blocked,
-                reason: Reason::NotInManifest,
-                message,
-                since: same.map_or_else(now, |same| same.since),
-                running: before.as_ref().and_then(|before| before.running.clone()),
-                next_retry: None,
-                plan: Vec::new(),
-                observed_sync: before.as_ref().and_then(|before| before.observed_sync),
-                certificate_until: None,
-                volumes: before.as_ref().map(|before| before.volumes.clone()).unwrap_or_default(),
-                warnings: Vec::new(),
-                observed_declaration: None,
-                canary: before.as_ref().and_then(|before| before.canary.clone()),
-                jobs: before.as_ref().map(|before| before.jobs.clone()).unwrap_or_default(),
-                nodes: Vec::new(),
-            };
-            let memory = self.reconciler.status.memory(&environment).unwrap_or_default();
-            if let Err(error) = self.reconciler.writer.report(&status, &memory).await {
-                warn!(%environment, error = %chain(&error), "cannot report the container of a removed \
-                    environment");
-            }
-        }
     }
 }
 

@@ -281,6 +281,20 @@ pub enum ContainerState {
     Dead,
 }
 
+impl ContainerState {
+    /// A clause about a container that abide leaves as it is; its name is the subject.
+    pub fn clause(&self) -> &'static str {
+        match self {
+            Self::Created => "was never started",
+            Self::Running => "keeps running",
+            Self::Paused => "is paused",
+            Self::InTransit => "is being restarted or removed by the engine",
+            Self::Exited(_) => "does not run",
+            Self::Dead => "is dead",
+        }
+    }
+}
+
 /// The probe results of one running container since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {

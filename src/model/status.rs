@@ -231,7 +231,7 @@ pub enum Reason {
     SecretMissing,
     /// The Docker Engine does not answer, or an engine call failed.
     EngineUnavailable,
-    /// It runs, but the manifest no longer declares it.
+    /// The manifest no longer declares it. abide leaves its containers as they are.
     NotInManifest,
     /// The proxy cannot forward requests to it.
     FrontUnavailable,

@@ -72,7 +72,7 @@ pub(in crate::api) async fn forget(
     let desired = writer.forget(name, request).await?;
     let (removed, when) = (list(&left), api.when());
     let message = match found.spec() {
-        Some(_) => format!("`{name}` keeps running; removing {removed}{when}{kept}{lost}"),
+        Some(_) => format!("`{name}` stays as it is; removing {removed}{when}{kept}{lost}"),
         None if left.iter().any(|left| left.agent.is_some()) => {
             format!("`{name}` is removed from the record{when} after {removed}{kept}{lost}")
         }

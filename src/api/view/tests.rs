@@ -163,7 +163,10 @@ fn a_status_of_the_current_generation_is_repeated() {
 #[test]
 fn an_undeclared_environment_is_reported() {
     let view = seen(desired(5), Some(status("dev", 5)), |facts| facts.spec = None);
-    assert_eq!((view.status, view.reason), (Condition::Ready, Reason::NotInManifest));
+    assert_eq!((view.status, view.reason), (Condition::Blocked, Reason::NotInManifest));
+    assert!(view.message.contains("`abide forget dev` removes it from the record"), "{}", view.message);
+    let never_seen = seen(desired(5), None, |facts| facts.spec = None);
+    assert_eq!((never_seen.status, never_seen.reason), (Condition::Blocked, Reason::NotInManifest));
 }
 
 #[test]

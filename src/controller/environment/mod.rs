@@ -14,6 +14,7 @@ pub(super) mod last_output;
 pub(super) mod leave;
 pub(super) mod mount_policy;
 pub(super) mod mounts;
+mod orphans;
 pub(super) mod output;
 mod position;
 pub(super) mod previous;

@@ -180,14 +180,13 @@ impl RegistryReconciler {
         images.any(|image| image.digest.is_some() && image.reference.as_deref().is_some_and(is_there))
     }
 
-    /// A container that the manifest no longer declares keeps running, as with environments.
+    /// A container that the manifest no longer declares stays as it is, as with environments.
     async fn name_orphan(&self) -> Result<(), String> {
         let found = self.container.all().await.map_err(words)?;
         let Some(orphan) = found.first() else { return Ok(()) };
-        let name = &orphan.seen.name;
+        let (name, state) = (&orphan.seen.name, orphan.seen.state.clause());
         Err(format!(
-            "it is no longer in the manifest, and keeps running, unmanaged. To remove it: docker rm -f \
-            {name}"
+            "it is no longer in the manifest, and its container {state}. To remove it: docker rm -f {name}"
         ))
     }
 

@@ -76,12 +76,13 @@ impl RolloutContext<'_> {
         memory: &Memory,
     ) -> PartialPlan {
         let runs = kept.state == ContainerState::Running || self.is_complete(kept);
+        let stays = if runs { "keeps running" } else { "stays" };
         let as_it_is = partial.verdict.take();
         partial.verdict = match why {
             KeepReason::NoOptions(why) => Some(PlannedStatus::new(
                 Condition::Blocked,
                 Reason::SecretMissing,
-                format!("{why}; the current container keeps running unchanged"),
+                format!("{why}; the current container {stays} unchanged"),
             )),
             KeepReason::Blocked(verdict) => Some(verdict.clone()),
             KeepReason::OldCopy => as_it_is.filter(PlannedStatus::is_bad).or_else(|| {

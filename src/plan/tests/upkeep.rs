@@ -207,7 +207,10 @@ fn an_unreadable_secret_does_not_stop_healing() {
     let mut world = World::running(1);
     let options = std::mem::replace(&mut world.intent.options, Err("$PASSWORD is not set".to_owned()));
     world.exit(0, 1, false);
+    let stopped = world.plan().verdict.message;
+    assert!(stopped.ends_with("the current container stays unchanged"), "{stopped}");
     let plan = world.rest();
+    assert!(plan.verdict.message.ends_with("the current container keeps running unchanged"), "{plan:?}");
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Blocked, Reason::SecretMissing));
     assert!(plan.verdict.message.starts_with("$PASSWORD is not set"), "{}", plan.verdict.message);
     assert_eq!(world.serving().len(), 1);
