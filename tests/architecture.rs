@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that only one module may use, and why.
-const CRATES: [(&str, &[&str], &str); 16] = [
+const CRATES: [(&str, &[&str], &str); 17] = [
     ("cronexpr", &["model/schedule"], "schedules are read in one place"),
+    ("serde_path_to_error", &["model/reading"], "errors of clients' documents are worded in one place"),
     ("saphyr_parser", &["compose/"], "compose files are read in one place"),
     ("instant_acme", &["acme"], "certificates are asked for in one place"),
     ("simple_dns", &["acme"], "name servers are asked in one place"),

@@ -15,6 +15,7 @@ use crate::model::mount::{AbsolutePath, Mount, MountSource};
 use crate::model::name::{NetworkName, SiteName};
 use crate::model::options::Right;
 use crate::model::ports::PortMapping;
+use crate::model::reading;
 use crate::model::reference::ImageRepository;
 use crate::model::site::SiteSettings;
 use crate::model::spec::{EnvValue, EnvironmentSpec, FrontSpec, GuardMode, SecretRef};
@@ -167,6 +168,13 @@ pub(super) enum PolicyError {
     },
 }
 
+/// Words an error of a policy's text, with its line.
+fn problem(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+    format!("{}{}", line.unwrap_or_default(), reading::sentence("", error.message()))
+}
+
 impl Policy {
     /// Reads the policy from a file. `own`: files and folders of the agent, which are never mounted into a
     /// container.
@@ -181,7 +189,7 @@ impl Policy {
             return Err(PolicyError::Writable { path: path.to_owned() });
         }
         let wrong = |why: String| PolicyError::Wrong { path: path.to_owned(), why };
-        let rules: PolicyRules = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let rules: PolicyRules = toml::from_str(&text).map_err(|error| wrong(problem(&text, &error)))?;
         let mut paths = rules.binds.iter().chain(&rules.secret_files);
         if let Some(path) = paths.find(|path| !path.is_absolute()) {
             return Err(wrong(format!("`{}` is not an absolute path", path.display())));
@@ -396,7 +404,7 @@ fn is_below(rule: &SiteName, name: &SiteName) -> bool {
 }
 
 fn refusal(what: String) -> String {
-    format!("the policy of this host does not allow {what}; the container keeps running unchanged")
+    format!("the policy of this host does not allow {what}; its container stays unchanged")
 }
 
 /// The socket from the agent's own configuration.

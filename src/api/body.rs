@@ -2,7 +2,7 @@
 //! them is a client error with a message.
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::ApiState;
 use super::access::Access;
 use super::error::ApiError;
+use crate::model::reading;
 
 /// A JSON body. An empty body counts as an empty object, because most commands need no more.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -21,8 +22,8 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
         let refused = |error: BytesRejection| ApiError::refused(error.status(), error.body_text());
         let bytes = Bytes::from_request(request, state).await.map_err(refused)?;
         let text = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
-        let parsed = serde_json::from_slice(text);
-        parsed.map(Self).map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
+        let parsed = reading::json(text);
+        parsed.map(Self).map_err(|problem| ApiError::bad_request(format!("invalid request body: {problem}")))
     }
 }
 
@@ -35,9 +36,19 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for QueryParams<T> {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(asked)) => Ok(Self(asked)),
-            Err(error) => Err(ApiError::refused(error.status(), error.body_text())),
+            Err(error) => Err(ApiError::refused(error.status(), query_problem(&error))),
         }
     }
+}
+
+/// Words a problem with a query, which the parser reports as `PARAMETER: MESSAGE`.
+fn query_problem(error: &QueryRejection) -> String {
+    let text = error.body_text();
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
+    let named = text.split_once(": ").filter(|(name, _)| is_name(name));
+    let (parameter, message) = named.unwrap_or(("", text));
+    format!("invalid query: {}", reading::sentence(parameter, message))
 }
 
 /// The caller and its permissions.

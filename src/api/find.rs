@@ -149,8 +149,10 @@ impl FromRequestParts<ApiState> for FoundEnvironment {
 
 async fn named(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> {
     let named = Path::<NamedInPath>::from_request_parts(parts, state).await;
+    // A text can only fail to be one.
+    let unreadable = "invalid path: the name of the environment is not UTF-8";
     let Path(NamedInPath { environment }) =
-        named.map_err(|error| ApiError::refused(error.status(), error.body_text()))?;
+        named.map_err(|error| ApiError::refused(error.status(), unreadable))?;
     Ok(environment)
 }
 

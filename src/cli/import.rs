@@ -9,6 +9,7 @@ use tokio_util::io::ReaderStream;
 
 use super::exit::{CliError, CliExit};
 use super::session::{CliSession, Requirement};
+use crate::model::reading;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,11 +58,15 @@ fn opened(file: &str) -> Result<File, CliError> {
     let mut documents = serde_json::Deserializer::from_reader(BufReader::new(&export)).into_iter();
     match documents.next() {
         Some(Ok(serde::de::IgnoredAny)) => {}
-        Some(Err(error)) => return Err(CliError::Usage(format!("{path} is not valid JSON: {error}"))),
-        None => return Err(CliError::Usage(format!("{path} is not valid JSON: it is empty"))),
+        Some(Err(error)) => return Err(CliError::Usage(unusable(path, &reading::words(&error)))),
+        None => return Err(CliError::Usage(unusable(path, "it is empty"))),
     }
     export.rewind().map_err(failed)?;
     Ok(export)
+}
+
+fn unusable(path: &str, problem: &str) -> String {
+    format!("{path} is not an export: {problem}. `abide export > FILE` writes one")
 }
 
 /// Standard input can be read only once, so it goes to a file.

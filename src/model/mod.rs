@@ -6,7 +6,7 @@
 //! (`evidence`), the reconcile state ([`memory`]), reports ([`status`], [`event`]), checks of commits (`checks`),
 //! builds (`build`), permissions (`access`, `credential`), API answers ([`view`]), explanations of states (`why`),
 //! commits (`commits`), messages between hosts ([`link`]), the daemon's address (`listener`), causes of failures
-//! (`cause`), outgoing items (`outbox`), error texts (`error`) and texts without secrets (`redact`).
+//! (`cause`), outgoing items (`outbox`), error texts (`error`, `reading`) and texts without secrets (`redact`).
 
 pub(crate) mod access;
 pub(crate) mod address;
@@ -52,6 +52,7 @@ pub(crate) mod poll;
 pub mod ports;
 pub(crate) mod public_url;
 pub(crate) mod pull;
+pub(crate) mod reading;
 pub(crate) mod redact;
 pub mod reference;
 pub(crate) mod registries;

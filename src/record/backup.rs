@@ -27,6 +27,7 @@ use super::{FORMAT, keys};
 use crate::model::desired::{Desired, HistoryEntry};
 use crate::model::evidence::Evidence;
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::reading;
 
 /// The kinds of documents in the lines after the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -168,7 +169,7 @@ impl Backup {
             if names.insert(desired.environment) { Ok(()) } else { Err(twice) }
         };
         let (head, rest) = scan::export(BufReader::new(file), each).map_err(|error| match error {
-            ScanError::Json(error) => BackupError::Unreadable(error.to_string()),
+            ScanError::Json(error) => BackupError::Unreadable(reading::words(&error)),
             ScanError::Refused(why) => BackupError::Disagreeing(why),
             ScanError::TooNew(format) => BackupError::TooNew(format),
         })?;
@@ -257,7 +258,7 @@ impl Backup {
         let scanned = scan::export(BufReader::new(file), one);
         if let Err(error) = scanned {
             return Err(match error {
-                ScanError::Json(error) => BackupError::Unreadable(error.to_string()).into(),
+                ScanError::Json(error) => BackupError::Unreadable(reading::words(&error)).into(),
                 ScanError::TooNew(format) => BackupError::TooNew(format).into(),
                 ScanError::Refused(error) => error,
             });

@@ -32,6 +32,7 @@ use crate::model::link::{LeftThere, ReportCursor};
 use crate::model::memory::Memory;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::outbox::{Message, Projection};
+use crate::model::reading;
 use crate::model::status::Status;
 use crate::model::time::Timestamp;
 
@@ -441,7 +442,8 @@ impl Repairing<'_> {
                     }
                 },
                 Err(error) => {
-                    self.notices.push(format!("ignored an environment of the backup file: {error}"));
+                    let problem = reading::words(&error);
+                    self.notices.push(format!("ignored an environment of the backup file: {problem}"));
                     return Ok(());
                 }
             };

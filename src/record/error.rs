@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::model::name::{EnvironmentName, Generation};
+use crate::model::reading;
 
 /// A cause whose type stays private to this module.
 pub(super) type BoxedCause = Box<dyn StdError + Send + Sync>;
@@ -57,7 +58,9 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The store could not be opened, and damage is not the cause.
-    #[error("failed to open the record's store")]
+    #[error(
+        "failed to open the record's store; check the disk and the owner of its files, then start abide again"
+    )]
     Store(#[source] BoxedCause),
     /// The store was opened but could not be checked or repaired.
     #[error("failed to check the record")]
@@ -94,7 +97,7 @@ pub enum RecordError {
     )]
     NoGeneration(EnvironmentName),
     /// The write may or may not have been made.
-    #[error("a write to the record was interrupted")]
+    #[error("a write to the record was interrupted; check the result with `abide status`, and try again")]
     CutOff(#[source] BoxedCause),
 }
 
@@ -141,6 +144,10 @@ impl RecordError {
     }
 
     pub(super) fn unreadable(what: impl Into<String>, source: impl Into<BoxedCause>) -> Self {
-        Self::Unreadable { what: what.into(), source: source.into() }
+        let source = match source.into().downcast::<serde_json::Error>() {
+            Ok(error) => reading::words(&error).into(),
+            Err(source) => source,
+        };
+        Self::Unreadable { what: what.into(), source }
     }
 }

@@ -24,6 +24,7 @@ use super::store::{DocumentKind, RESERVE, RecordStore, free_space};
 use super::wakeup::Wakeup;
 use super::{FORMAT, keys};
 use crate::model::name::EnvironmentName;
+use crate::model::reading;
 
 /// The file of an import that is under way.
 pub(super) const UNDER_WAY: &str = "record.importing.json";
@@ -157,7 +158,7 @@ fn check(backup: &Backup) -> Result<(), WriteError> {
     }
     export::check_head(&backup.head)?;
     let each = |environment: serde_json::Result<EnvironmentExport>, _| {
-        let environment = environment.map_err(|error| WriteError::NoExport(error.to_string()))?;
+        let environment = environment.map_err(|error| WriteError::NoExport(reading::words(&error)))?;
         export::check_environment(&environment)
     };
     backup.environments(each)
@@ -208,7 +209,7 @@ fn apply(shared: &RecordInner, backup: &Backup) -> Result<(), WriteError> {
     let mut group = Vec::new();
     let mut length = 0;
     backup.environments(|environment, text| {
-        let environment = environment.map_err(|error| WriteError::NoExport(error.to_string()))?;
+        let environment = environment.map_err(|error| WriteError::NoExport(reading::words(&error)))?;
         group.push(environment);
         length += text;
         if length < ONE_WRITE {

@@ -29,6 +29,7 @@ use crate::api::verbs;
 use crate::model::canary::CanaryDecision;
 use crate::model::desired::{Desired, HistoryEntry};
 use crate::model::name::{EnvironmentName, Generation, GroupName};
+use crate::model::reading;
 use crate::model::time::Timestamp;
 use crate::model::view::{EnvironmentView, RecordChange};
 use crate::record::RecordError;
@@ -148,10 +149,10 @@ impl SentForm {
         if let Some(options) = options.as_object_mut() {
             options.retain(|_, value| !value.is_null());
         }
-        let options = serde_json::from_value(options);
+        let options = reading::value(options);
         options
             .map(JsonBody)
-            .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")))
+            .map_err(|problem| ApiError::bad_request(format!("the form is invalid: {problem}")))
     }
 
     /// Adds the images that the sender saw to the options of a judgement.

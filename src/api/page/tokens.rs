@@ -20,6 +20,7 @@ use crate::api::tokens::{issue, revoke_token};
 use crate::model::access::{BrowserSession, Holder, Role, Token};
 use crate::model::container::Secret;
 use crate::model::name::{SessionId, TokenId};
+use crate::model::reading;
 use crate::model::time::Timestamp;
 
 /// The most revoked or expired tokens on the page.
@@ -200,8 +201,8 @@ pub(in crate::api) async fn token_create(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let typed = TypedToken::of(&fields);
-    let wanted = serde_json::from_value(typed.request())
-        .map_err(|error| ApiError::bad_request(format!("the form is not understood: {error}")));
+    let wanted = reading::value(typed.request())
+        .map_err(|problem| ApiError::bad_request(format!("the form is invalid: {problem}")));
     let issued = match wanted {
         Ok(wanted) => issue(&api, wanted, by).await,
         Err(error) => Err(error),

@@ -63,8 +63,8 @@ async fn a_reference_without_a_digest_cannot_be_set() {
         (json!({"image": format!("; rm -rf / @{}", digest(1))}), "has no digest"),
         (json!({"image": format!("@{}", digest(1))}), "has no digest"),
         (json!({"commit": "abc123"}), "40 or 64"),
-        (json!({"commit": 7}), "invalid type"),
-        (json!({"tag": "latest"}), "unknown field `tag`"),
+        (json!({"commit": 7}), "`commit` must be a text, not the number 7"),
+        (json!({"tag": "latest"}), "unknown field `tag`: use one of `"),
         (json!([]), "invalid request body"),
     ];
     for (body, expected) in cases {
@@ -211,7 +211,9 @@ async fn a_rollback_without_a_target_is_rejected_with_a_reason() {
     api.post("dev/rollback", json!({})).await.refuses(409, "no earlier generation became ready");
     api.post("dev/rollback", json!({"to": 1})).await.refuses(409, "is already the current one");
     api.post("dev/rollback", json!({"to": 7})).await.refuses(409, "generation 7 is not in the history");
-    api.post("dev/rollback", json!({"to": -1})).await.refuses(400, "invalid value");
+    api.post("dev/rollback", json!({"to": -1}))
+        .await
+        .refuses(400, "`to` must be a whole number of 0 or more, not the number -1");
     api.post("dev/set", json!({"commit": commit(9).to_string()})).await.moved();
     api.record("dev", 3).await;
     api.post("dev/rollback", json!({"to": 2})).await.refuses(409, "never had an image");

@@ -30,6 +30,7 @@ use crate::model::event::Event;
 use crate::model::job::JobView;
 use crate::model::name::{ChannelName, EnvironmentName, JobName};
 use crate::model::outbox::OutboxItem;
+use crate::model::reading;
 use crate::model::usage::ResourceUsage;
 use crate::model::view::{
     EnvironmentView, ErrorView, EvidenceView, GroupView, HistoryView, IssuedToken, LoginLink, OutboxRetried,
@@ -119,7 +120,9 @@ pub(crate) enum ClientError {
         seconds: u64,
     },
     /// The connection broke before an answer arrived.
-    #[error("the connection to {place} was interrupted")]
+    #[error(
+        "the connection to {place} was interrupted; run the command again, and check the daemon's log if it repeats"
+    )]
     Exchange {
         /// The server.
         place: String,
@@ -127,7 +130,9 @@ pub(crate) enum ClientError {
         source: hyper::Error,
     },
     /// The connection broke within the answer.
-    #[error("the response of {place} was interrupted")]
+    #[error(
+        "the response of {place} was interrupted; run the command again, and check the daemon's log if it repeats"
+    )]
     Body {
         /// The server.
         place: String,
@@ -153,12 +158,14 @@ pub(crate) enum ClientError {
         text: String,
     },
     /// The answer has a format unknown to this version.
-    #[error("cannot read the response of {place}: is the daemon a different version?")]
+    #[error(
+        "cannot read the response of {place}: {problem}. Is the daemon a different version? Compare `abide --version`"
+    )]
     Shape {
         /// The server.
         place: String,
         /// The mismatch.
-        source: serde_json::Error,
+        problem: String,
     },
     /// The stream of events is malformed.
     #[error("cannot follow the events of {place}")]
@@ -385,7 +392,7 @@ impl ApiClient {
         name: &EnvironmentName,
         request: &AttachRequest,
     ) -> Result<AttachStream, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|source| self.misshapen(source))?;
+        let body = serde_json::to_vec(request).map_err(|error| self.misshapen(reading::words(&error)))?;
         let path = format!("/environments/{name}/attach");
         let mut request = self.request(Method::POST, &path, Body::from(body))?;
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -422,7 +429,7 @@ impl ApiClient {
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|source| self.misshapen(source))?;
+        let body = serde_json::to_vec(body).map_err(|error| self.misshapen(reading::words(&error)))?;
         let answer = self.fetch(Method::POST, path, Body::from(body)).await?;
         self.decode(&answer)
     }
@@ -481,11 +488,11 @@ impl ApiClient {
     }
 
     fn decode<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(answer).map_err(|source| self.misshapen(source))
+        reading::json(answer).map_err(|problem| self.misshapen(problem))
     }
 
-    fn misshapen(&self, source: serde_json::Error) -> ClientError {
-        ClientError::Shape { place: self.transport.place(), source }
+    fn misshapen(&self, problem: String) -> ClientError {
+        ClientError::Shape { place: self.transport.place(), problem }
     }
 }
 

@@ -34,6 +34,7 @@ mod service_spec;
 mod services;
 mod session;
 mod settings;
+mod silence;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,7 @@ use tokio_util::task::TaskTracker;
 use crate::model::reference::ImageRepository;
 
 use crate::model::cause::{self, Cause};
-use crate::model::error::chain;
+use crate::model::reading;
 
 pub(crate) use aside::Aside;
 pub(crate) use attach::AttachedProcess;
@@ -165,10 +166,11 @@ impl From<BollardError> for EngineError {
             }
             BollardError::DockerStreamError { error } => Self::Refused(first_line(&error)),
             BollardError::RequestTimeoutError => Self::Deadline { call: "answer", within: SLOW },
-            unread @ (BollardError::JsonDataError { .. } | BollardError::JsonSerdeError { .. }) => {
-                Self::Unreadable(chain(&unread))
+            BollardError::JsonDataError { message, .. } => {
+                Self::Unreadable(format!("it has an unexpected form near `{message}`"))
             }
-            other => Self::Unreachable(chain(&other)),
+            BollardError::JsonSerdeError { err } => Self::Unreadable(reading::words(&err)),
+            other => Self::Unreachable(silence::reason(&other)),
         }
     }
 }

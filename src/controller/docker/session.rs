@@ -28,9 +28,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
 use super::logins::{self, LoginServer, Logins};
-use super::{EngineError, QUICK, Result};
+use super::{EngineError, QUICK, Result, silence};
 use crate::model::container::Secret;
-use crate::model::error::chain;
 
 /// The engine's socket by default.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -101,7 +100,7 @@ impl EngineAddress {
 
 /// Returns a connection that the engine has turned into a session.
 async fn connect(host: Option<&str>, id: &str) -> Result<Upgraded> {
-    let lost = |error: std::io::Error| EngineError::Unreachable(error.to_string());
+    let lost = |error: std::io::Error| EngineError::Unreachable(silence::reason(&error));
     match EngineAddress::of(host) {
         Some(EngineAddress::Socket(path)) => {
             upgrade(UnixStream::connect(path).await.map_err(lost)?, id).await
@@ -114,7 +113,7 @@ async fn connect(host: Option<&str>, id: &str) -> Result<Upgraded> {
 }
 
 async fn upgrade(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, id: &str) -> Result<Upgraded> {
-    let lost = |error: hyper::Error| EngineError::Unreachable(chain(&error));
+    let lost = |error: hyper::Error| EngineError::Unreachable(silence::reason(&error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     tokio::spawn(connection.with_upgrades());
     let request = HttpRequest::post("/session")
