@@ -23,6 +23,8 @@ const LONGEST_READ: u64 = 64 * 1024;
 /// Folders in the volume while it is restored: the content to be, and the previous content.
 const FRESH: &str = ".abide-restore-new";
 const OLD: &str = ".abide-restore-old";
+/// What an archive never holds: the standard library does not read it.
+const NOT_KEPT: &str = "without extended attributes, capabilities and ACLs";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -70,7 +72,7 @@ fn back_up(volume: &Path, folder: &Path, name: &str, prefix: &str, keep: usize) 
         }
     }
     let removed = if removed > 0 { format!(", removed {removed} old ones") } else { String::new() };
-    Ok(format!("backed up {written} into {name}{removed}"))
+    Ok(format!("backed up {written} into {name}, {NOT_KEPT}{removed}"))
 }
 
 /// Returns how much was written, for a sentence.
@@ -351,7 +353,7 @@ fn restore(volume: &Path, folder: &Path, name: &str, safety: &str) -> Result<Str
         }
     };
     exchange(volume)?;
-    Ok(format!("restored {entries} entries from {name}"))
+    Ok(format!("restored {entries} entries from {name}, {NOT_KEPT}"))
 }
 
 /// Moves the previous content away and the new content to its place.

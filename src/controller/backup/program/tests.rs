@@ -47,11 +47,13 @@ fn listed(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_restore_brings_back_exactly_what_was_backed_up() {
     let (_dir, volume, folder) = volume();
     let before = listed(&volume);
-    back_up(&volume, &folder, "a-1.tar", "a-", 0).unwrap();
+    let done = back_up(&volume, &folder, "a-1.tar", "a-", 0).unwrap();
+    assert!(done.ends_with("into a-1.tar, without extended attributes, capabilities and ACLs"), "{done}");
     fs::remove_dir_all(volume.join("sub")).unwrap();
     fs::write(volume.join("later"), "later").unwrap();
     let later = listed(&volume);
-    restore(&volume, &folder, "a-1.tar", "a-before-2.tar").unwrap();
+    let done = restore(&volume, &folder, "a-1.tar", "a-before-2.tar").unwrap();
+    assert!(done.ends_with("from a-1.tar, without extended attributes, capabilities and ACLs"), "{done}");
     assert_eq!(listed(&volume), before);
     let seen = fs::metadata(volume.join("sub/data")).unwrap();
     assert_eq!((seen.mode() & 0o7777, seen.mtime(), seen.nlink()), (0o640, 1_000_000_000, 2));
