@@ -227,7 +227,7 @@ pub(crate) async fn until_all_ready(
     until_all(session, client, &goals, timeout).await
 }
 
-/// Waits for several environments in turn, each until its goal, all within `timeout`.
+/// Waits for several environments in turn, each until its goal, all within `timeout`. Prints each one that reaches it.
 async fn until_all(
     session: &mut CliSession,
     client: &ApiClient,
@@ -237,9 +237,11 @@ async fn until_all(
     let deadline = Instant::now() + timeout;
     let mut failed = Vec::new();
     for (environment, goal) in goals {
-        let ended = until_end(&mut session.console, client, environment, goal, deadline).await;
-        match ended.and_then(|ended| into_result(&ended)) {
-            Ok(_) => {}
+        match until_end(&mut session.console, client, environment, goal, deadline).await {
+            Ok(ended) if ended.state == WaitState::Reached => {
+                session.console.talk(&headline(&ended.environment));
+            }
+            Ok(ended) => failed.push(sentence(&ended)),
             Err(CliError::No(sentence)) => failed.push(sentence),
             Err(other) => return Err(other),
         }

@@ -149,6 +149,10 @@ fn updated_in_turn(update: &str) {
     replicas.set(&images[0]);
     let waited = replicas.spot.abide(&["wait", "dev", "--timeout", "2m"]);
     assert_eq!(waited.code, 0, "{waited:?}");
+    for slot in SLOTS {
+        let reached = format!("{slot} generation 1: Ready (AsRecorded)");
+        assert!(waited.stderr.contains(&reached), "{waited:?}");
+    }
     replicas.run(&SLOTS, &images[0]);
 
     let load = replicas.load();
