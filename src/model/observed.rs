@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::build::{Acquisition, RecipeKey};
 use super::cause::EndedBy;
-use super::container::{Exit, Secret};
+use super::container::{ContainerOptions, Exit, Secret};
 use super::front::FrontSeen;
 use super::group::MemberState;
 use super::job::JobRequest;
@@ -185,6 +185,12 @@ impl ObservedContainer {
     /// Whether its network namespace still exists, so that it can be started.
     pub fn has_namespace(&self) -> bool {
         self.joined.as_ref().is_none_or(|joined| joined.state != SandboxState::Gone)
+    }
+
+    /// Whether it has the values of all secrets of these options.
+    pub fn has_secrets_of(&self, options: &ContainerOptions) -> bool {
+        options.secrets.iter().all(|name| self.env.get(name) == options.env.get(name))
+            && options.files.iter().all(|file| self.secret_files.contains(&file.content))
     }
 
     /// The same container with the network options of its sandbox, which is one of `holders`.

@@ -1,7 +1,8 @@
 //! Needs: a new version waits until other members of the group have reached a state with their current versions.
 //!
-//! Only a version that was never ready as it is declared now waits, so an edit of the manifest waits too. Healing does not: what ran together before may start in any order,
-//! and a program that comes too early is started again.
+//! Only a version that was never ready as it is declared now and with the secrets of now waits, so an edit of the
+//! manifest and a changed secret wait too. Healing does not: what ran together before may start in any order, and a
+//! program that comes too early is started again.
 
 use super::target;
 use super::{Intent, PartialPlan, difference, generation_words};
@@ -14,10 +15,19 @@ use crate::model::status::{Condition, Reason};
 
 /// Whether the recorded version must wait for other members.
 pub(super) fn is_awaited(intent: &Intent, observed: &Observed, memory: &Memory) -> bool {
-    unmet(intent, observed).next().is_some()
-        && !was_ready(intent, memory)
-        && target::wanted(intent, observed, memory)
-            .is_some_and(|wanted| !exists(&wanted, intent, observed, memory))
+    if unmet(intent, observed).next().is_none() {
+        return false;
+    }
+    let Some(wanted) = target::wanted(intent, observed, memory) else { return false };
+    let is_known = was_ready(intent, memory) && !has_changed(&wanted, observed, memory);
+    !is_known && !exists(&wanted, intent, observed, memory)
+}
+
+/// Whether the container that became ready last was made otherwise than `wanted`. If the declaration is the same, the
+/// value of a secret has changed since.
+fn has_changed(wanted: &ContainerSpec, observed: &Observed, memory: &Memory) -> bool {
+    let mut containers = observed.containers.iter().filter(|seen| seen.state != ContainerState::Dead);
+    containers.any(|seen| target::is_proven(seen, memory) && !target::is_made_as(seen, wanted))
 }
 
 /// Whether a container of the version exists, with all its options.
@@ -42,8 +52,9 @@ pub(super) fn plan(intent: &Intent, observed: &Observed, memory: &Memory) -> Par
     };
     let clauses: Vec<String> = unmet(intent, observed).map(clause).collect();
     let entry = &intent.entry;
-    let is_edit = memory.good.as_ref().is_some_and(|good| good.generation == entry.generation);
-    let who = match is_edit {
+    let is_same_version = memory.good.as_ref().is_some_and(|good| good.generation == entry.generation);
+    let who = match is_same_version {
+        true if was_ready(intent, memory) => "the changed value of a secret".to_owned(),
         true => "the edit of the manifest".to_owned(),
         false => generation_words(entry.generation, entry.revision.as_ref()),
     };

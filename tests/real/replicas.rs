@@ -241,6 +241,30 @@ fn an_edit_comes_to_one_replica_after_the_other_and_a_bad_one_stops_there() {
 }
 
 #[test]
+fn a_changed_secret_comes_to_one_replica_after_the_other() {
+    let Some((replicas, shell)) = Replicas::sharing("stop-first") else { return };
+    let image = once(&replicas.space, &shell, "one", "");
+    let secret = replicas.spot.desired_state.join("password");
+    std::fs::write(&secret, "one").unwrap();
+    replicas.edit(&format!("env = {{ PASSWORD = {{ secret_file = {secret:?} }} }}"));
+    let daemon = replicas.spot.daemon();
+    replicas.set(&image);
+    replicas.run(&SLOTS, &image);
+    let (load, before) = (replicas.load(), replicas.lives());
+    std::fs::write(&secret, "two").unwrap();
+    assert_eq!(replicas.spot.abide(&["sync", "dev"]).code, 0);
+    eventually("every slot has the new value", PATIENCE, || {
+        let lives = replicas.lives();
+        lives.iter().zip(&before).all(|(life, before)| life.is_some() && life != before)
+    });
+    replicas.run(&SLOTS, &image);
+    assert!([1, 2, 3].map(|slot| replicas.started_at(slot)).is_sorted(), "not in turn");
+    let tally = load.finish();
+    assert!(tally.failed.is_empty(), "{} failed; {tally:#?}", tally.failed.len());
+    drop(daemon);
+}
+
+#[test]
 fn a_memory_limit_below_the_use_replaces_one_replica_after_the_other() {
     let Some((replicas, shell)) = Replicas::sharing("stop-first") else { return };
     let image = once(&replicas.space, &shell, "one", "");

@@ -12,6 +12,7 @@ pub(super) mod intent;
 pub(super) mod jobs;
 pub(super) mod last_output;
 pub(super) mod leave;
+mod members;
 pub(super) mod mount_policy;
 pub(super) mod mounts;
 mod orphans;

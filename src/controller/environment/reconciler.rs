@@ -1,6 +1,6 @@
 //! One reconcile of one environment: snapshot, observe, plan, act, report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -33,7 +33,6 @@ use crate::model::build::{Acquisition, BuildRecord, BuildResult};
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
 use crate::model::front::{CanaryRoute, Route};
-use crate::model::group::MemberState;
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
 use crate::model::observed::{ContainerState, Observed, ObservedContainer, RegistryPresence};
@@ -329,7 +328,7 @@ impl Reconciler {
                 .await,
             attended: engine.attended(),
             job_requests: self.job_requests.of(&intent.environment),
-            members: self.members(intent)?,
+            members: self.members(intent, memory).await?,
             holder_image,
             front: self.front.seen(&intent.environment),
             name_holder: self.cache.name_holder(&intent.environment, spec.container.as_str()),
@@ -354,19 +353,6 @@ impl Reconciler {
         };
         self.observe_mounts(intent, memory, &mut observed).await?;
         Ok((observed, job))
-    }
-
-    /// The states of the members that an environment needs.
-    fn members(&self, intent: &Intent) -> Result<BTreeMap<EnvironmentName, MemberState>, RecordError> {
-        let manifest = Arc::clone(&self.manifest.borrow());
-        let state = |member: &EnvironmentName| {
-            // The status comes first, so that a change between the two reads makes it outdated.
-            let status = self.status.status(member)?;
-            let desired = self.desired.get(member)?;
-            let state = MemberState::of(&desired, status.as_ref(), manifest.mark(member).as_ref());
-            Ok((member.clone(), state))
-        };
-        intent.needs.keys().map(state).collect()
     }
 
     /// The name of the image of sandboxes.

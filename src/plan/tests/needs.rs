@@ -1,7 +1,7 @@
 //! Needs: a new version waits for other members of its group.
 
 use super::world::{World, digest};
-use crate::model::container::{ContainerOptions, Exit};
+use crate::model::container::{ContainerOptions, Exit, Secret};
 use crate::model::declared::Declared;
 use crate::model::group::{MemberState, NeedCondition};
 use crate::model::manifest::{SourceFile, parse};
@@ -131,6 +131,38 @@ fn an_edit_waits_while_the_container_of_before_serves_and_is_healed() {
         assert!(world.is_ready_with(1), "{world:?}");
         assert!(is_as_edited(&world), "{world:?}");
     }
+}
+
+#[test]
+fn a_changed_secret_waits_while_the_container_of_before_serves_and_is_healed() {
+    let mut world = needing(NeedCondition::Healthy);
+    is(&mut world, true, true);
+    let rotate = |world: &mut World, value: &str| {
+        let secret = Secret::new(value);
+        world.edit(|options| drop(options.env.insert("PASSWORD".to_owned(), secret)));
+    };
+    world.intent.declared = declared("128m");
+    rotate(&mut world, "one");
+    world.set(1);
+    world.rest();
+    let before = world.only().id.clone();
+    is(&mut world, true, false);
+    rotate(&mut world, "two");
+    let plan = world.rest();
+    assert_eq!(plan.verdict.reason, Reason::AwaitingNeeds, "{plan:?}");
+    assert!(
+        plan.verdict.message.starts_with("the changed value of a secret waits until shop-db"),
+        "{plan:?}"
+    );
+    world.exit(0, 1, false);
+    world.rest();
+    let kept = world.only();
+    assert_eq!((&kept.id, &kept.state), (&before, &ContainerState::Running), "{world:?}");
+    is(&mut world, true, true);
+    world.rest();
+    assert!(world.is_ready_with(1), "{world:?}");
+    assert!(world.only().has_secrets_of(world.intent.options.as_ref().unwrap()), "{world:?}");
+    assert_ne!(world.only().id, before);
 }
 
 #[test]
