@@ -39,6 +39,7 @@ mod platform;
 mod registry;
 mod replicas;
 mod rollback;
+mod tls;
 mod verdicts;
 mod volumes;
 mod waves;
