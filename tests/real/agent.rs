@@ -2,6 +2,7 @@
 //! registry that is reachable only through its link.
 
 mod away;
+mod canary;
 mod end_to_end;
 mod front;
 mod left;
