@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::controller::{self, ControllerInput, MountPolicy, StateDirs};
+use crate::daemon::record_dir;
 use crate::daemon::systemd::StopSignals;
 use crate::metrics::Metrics;
 use crate::model::container::Secret;
@@ -81,8 +82,10 @@ pub struct AgentOptions {
 /// Returns an error with a message for users if the agent cannot be started.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // This comes first, so that a signal during the start still ends the agent in order.
-    let signals = StopSignals::listen().context("cannot listen for signals")?;
-    let agent = Agent::start(options).await?;
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let dir = record_dir(&options.folder);
+    let started = signals.start_with_space(&dir, || Agent::start(options.clone())).await?;
+    let Some(agent) = started else { return Ok(()) };
     signals.run_until_stopped(agent.handles.desired.clone(), agent.stop()).await
 }
 
@@ -275,7 +278,7 @@ fn read_policy(options: &AgentOptions) -> anyhow::Result<Policy> {
 }
 
 fn open_record(folder: &Path) -> anyhow::Result<Handles> {
-    let dir = folder.join("record");
+    let dir = record_dir(folder);
     let handles =
         record::open(&dir).with_context(|| format!("cannot open the record in {}", dir.display()))?;
     for notice in &handles.notices {
@@ -285,5 +288,5 @@ fn open_record(folder: &Path) -> anyhow::Result<Handles> {
 }
 
 fn state_dirs(folder: &Path) -> StateDirs {
-    StateDirs::of(&folder.join("record"))
+    StateDirs::of(&record_dir(folder))
 }

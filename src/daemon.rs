@@ -48,7 +48,7 @@ use crate::model::poll::PollStatus;
 use crate::model::time::Timestamp;
 use crate::model::usage::ResourceUsage;
 use crate::model::view::{BuildProgress, PlanView};
-use crate::record::{self, Handles};
+use crate::record::{self, Handles, StatusReader};
 use crate::registry::RegistryClient;
 use images::TunnelRegistries;
 use manifest_follow::ManifestFollower;
@@ -101,8 +101,10 @@ fn listed(error: LoadError) -> anyhow::Error {
 /// It cannot be started; the error is a sentence for users.
 pub async fn run(options: DaemonOptions) -> anyhow::Result<()> {
     // First, so that a signal during the start still stops the daemon in order.
-    let signals = StopSignals::listen().context("cannot listen for signals")?;
-    let daemon = Daemon::start(options).await?;
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let dir = record_dir(&options.desired_state);
+    let started = signals.start_with_space(&dir, || Daemon::start(options.clone())).await?;
+    let Some(daemon) = started else { return Ok(()) };
     signals.run_until_stopped(daemon.handles.desired.clone(), daemon.stop()).await
 }
 
@@ -179,7 +181,7 @@ impl Daemon {
             listener: Some(listener),
         });
         let notices = handles.notices.clone();
-        let seen = Arc::new(Loop { controller: controller.clone(), notices });
+        let seen = Arc::new(Loop { controller: controller.clone(), notices, status: handles.status.clone() });
         let mut state = api_state(&handles, watched.states, dirs.logs, Some(seen));
         state.metrics = metrics;
         state.read_manifest = Some(watched.read);
@@ -400,6 +402,7 @@ struct Loop {
     /// The repairs made when the record was opened.
     notices: Vec<String>,
 }
+    status: StatusReader,
 
 impl api::ControllerApi for Loop {
     fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
@@ -498,6 +501,13 @@ impl api::ControllerApi for Loop {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.notices.clone();
         warnings.extend(self.controller.warnings());
+        warnings.extend(self.status.full_disk().map(|dir| {
+            format!(
+                "the disk of the record ({}) is full: abide keeps everything running as recorded, but records \
+                 nothing new and rejects pushes and changes until there is space",
+                dir.display()
+            )
+        }));
         warnings
     }
 }

@@ -163,6 +163,11 @@ impl EnvironmentFacts<'_> {
             return self.of_status().of_the_away(host, last_seen);
         }
         let shown = self.of_status();
+        if let Some(why) = self.look.as_ref().and_then(|look| look.unrecorded.as_ref()) {
+            let message = format!("its state cannot be recorded: {why}; last recorded: {}", shown.message);
+            let (condition, reason) = (Condition::Degraded, Reason::Unknown);
+            return StatusView { condition, reason, message, since: None, next_retry: None, ..shown };
+        }
         match self.trouble() {
             Some(trouble) if shown.reason == Reason::NothingRecorded && self.desired.hold.is_none() => {
                 StatusView {

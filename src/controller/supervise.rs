@@ -394,7 +394,8 @@ impl ReconcileLoop {
             error!(environment = %self.environment, error = %chain(&worse), "cannot record the error of \
                 a reconcile");
         }
-        if matches!(error, PassError::Record(_)) {
+        if let PassError::Record(why) = error {
+            self.reconciler.poll_state.unrecorded(&self.environment, chain(why));
             error!(environment = %self.environment, error = %chain(error), "a reconcile failed because \
                 of the record");
         }

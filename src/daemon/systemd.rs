@@ -1,12 +1,19 @@
 //! Signals, and notifications for systemd (`Type=notify`, `WatchdogSec=`).
 
+use std::path::Path;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::record::DesiredReader;
+use crate::record::{self, DesiredReader, OpenError};
+
+/// The pause between two attempts to start on a full disk.
+const WAIT_FOR_SPACE: Duration = Duration::from_secs(2);
+/// How much later systemd expects the start after such an attempt, in microseconds.
+const START_LATER: u32 = 60_000_000;
 
 /// The signals that request a stop. While this value lives, none of them is lost, even if no task
 /// waits for one.
@@ -26,6 +33,39 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Runs `start`, and repeats it while the disk of the record in `dir` is so full that not even a copy can be opened.
+    /// Returns `None` if a signal came meanwhile. The first start of all fails at once, because a person waits for it.
+    pub(crate) async fn start_with_space<T, F>(
+        &mut self,
+        dir: &Path,
+        start: impl Fn() -> F,
+    ) -> anyhow::Result<Option<T>>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let mut is_known = false;
+        loop {
+            let error = match start().await {
+                Err(error) if needs_space(&error) && record::exists(dir) => error,
+                started => return started.map(Some),
+            };
+            if !std::mem::replace(&mut is_known, true) {
+                error!(error = format!("{error:#}"), "cannot start yet; waiting for space");
+            }
+            let _ = sd_notify::notify(&[
+                NotifyState::Status("the disk of the record is full; waiting for space"),
+                NotifyState::ExtendTimeoutUsec(START_LATER),
+            ]);
+            tokio::select! {
+                () = sleep(WAIT_FOR_SPACE) => {}
+                signal = self.next() => {
+                    info!(signal, "stopped before the start");
+                    return Ok(None);
+                }
+            }
         }
     }
 
@@ -50,6 +90,10 @@ impl StopSignals {
             }
         }
     }
+}
+
+fn needs_space(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::DiskFull))
 }
 
 /// Notifies the watchdog, twice as often as required, that the daemon lives: tasks run, and the

@@ -59,6 +59,8 @@ pub struct PollStatus {
     pub unchecked: Option<UncheckedHead>,
     /// Whether the environment itself was reconciled.
     pub is_observed: bool,
+    /// Why the result of the last reconcile could not be recorded, as a sentence; `None`: it was.
+    pub unrecorded: Option<String>,
 }
 
 /// The reason why the head of a branch or the digest of a tag is unknown.

@@ -14,9 +14,10 @@ use tokio::sync::watch;
 
 use super::agent_reports::ReportWriter;
 use super::backup::Backup;
-use super::check::{self, Mirrored};
+use super::check::{self, Checked, Mirrored};
 use super::desired::DesiredWriter;
 use super::error::{OpenError, RecordError, WriteError};
+use super::identity;
 use super::import;
 use super::mirror::{self, BackupWriter};
 use super::outbox::Outbox;
@@ -27,6 +28,7 @@ use super::reopen::Reopener;
 use super::replica::Replica;
 use super::resolver::Resolver;
 use super::shared::RecordInner;
+use super::stand_in;
 use super::status::StatusWriter;
 use super::status_reader::StatusReader;
 use super::store::{RESERVE, RecordStore, free_space};
@@ -89,29 +91,34 @@ pub fn open(dir: &Path) -> Result<Handles, OpenError> {
     open_with(dir, RESERVE).map_err(|error| owner::explain(dir, error))
 }
 
+/// Whether the folder `dir` has a record that was opened before.
+pub fn exists(dir: &Path) -> bool {
+    dir.join(identity::FILE).exists()
+}
+
 /// [`open`] with a given reserve: the number of bytes that must be free before anything is written.
 pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> {
     make_folder(dir)?;
     let lock = lock(lock_file(dir)?, dir)?;
-    if free_space(dir).is_some_and(|free| free < reserve) {
-        return Err(OpenError::DiskFull);
-    }
     let mut notices = Vec::new();
     import::remove_received(dir);
-    let mirrored = read_mirror(&dir.join(mirror::FILE))?;
-    let db = recover::open_sled(dir, &mut notices)?;
-    let store = Arc::new(RecordStore::new(db, &dir.join(SLED), reserve).map_err(OpenError::Check)?);
-    let checked = check::check(&store, &mirrored, &mut notices)?;
-    keep_unreadable(&dir.join(mirror::FILE), &mirrored, &mut notices)?;
-    let backed_up = checked.backed_up;
+    let is_full = free_space(dir).is_some_and(|free| free < reserve);
+    let (store, checked) =
+        if is_full { stand_in::open(dir, reserve)? } else { open_store(dir, reserve, &mut notices)? };
+    let (store, backed_up) = (Arc::new(store), checked.backed_up);
     let mirror = BackupWriter::start(dir, Arc::clone(&store), backed_up).map_err(|source| OpenError::Io {
         doing: "starting the backup of",
         path: dir.to_owned(),
         source,
     })?;
-    if backed_up.is_none() {
-        store.journal.begin_again();
-        mirror.wake();
+    if is_full {
+        store.note_failure();
+    } else {
+        stand_in::remove_left(&checked.id);
+        if backed_up.is_none() {
+            store.journal.begin_again();
+            mirror.wake();
+        }
     }
     let (wakeups, tokens, outgoing) = (Wakeups::new(), watch::Sender::new(0), watch::Sender::new(0));
     let reopener = Reopener::start(dir, Arc::clone(&store)).map_err(|source| OpenError::Io {
@@ -143,6 +150,19 @@ pub(super) fn open_with(dir: &Path, reserve: u64) -> Result<Handles, OpenError> 
         notices.push("finished an import that was interrupted".to_owned());
     }
     Ok(deal(resumed.unwrap_or(checked.id), checked.instance, shared, notices))
+}
+
+fn open_store(
+    dir: &Path,
+    reserve: u64,
+    notices: &mut Vec<String>,
+) -> Result<(RecordStore, Checked), OpenError> {
+    let mirrored = read_mirror(&dir.join(mirror::FILE))?;
+    let db = recover::open_sled(dir, notices)?;
+    let store = RecordStore::new(db, &dir.join(SLED), reserve)?;
+    let checked = check::check(&store, &mirrored, notices)?;
+    keep_unreadable(&dir.join(mirror::FILE), &mirrored, notices)?;
+    Ok((store, checked))
 }
 
 fn deal(id: String, instance: String, shared: RecordInner, notices: Vec<String>) -> Handles {

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use super::error::OpenError;
 use super::open::{Handles, LOCK, lock, open_with};
 use super::recover::{SLED, copy_folder};
-use super::store::RESERVE;
-use super::{identity, import, mirror, owner};
+use super::store::{RESERVE, is_disk_full};
+use super::{identity, import, mirror, owner, stand_in};
 
 /// Opens a copy of the record in the folder `dir`. A missing record opens as an empty one.
 ///
@@ -27,31 +27,34 @@ pub fn open_to_read(dir: &Path) -> Result<Handles, OpenError> {
 }
 
 fn copy(dir: &Path) -> Result<TempDir, OpenError> {
-    let failed = |doing| move |source| OpenError::Io { doing, path: dir.to_owned(), source };
-    let place = tempfile::tempdir().map_err(failed("copying"))?;
+    let place = stand_in::folder(dir, "abide-copy-")?;
     match File::open(dir.join(LOCK)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(place),
         Err(source) => return Err(OpenError::Io { doing: "locking", path: dir.join(LOCK), source }),
         Ok(file) => {
             let _locked = lock(file, dir)?;
-            let (sled, copied) = (dir.join(SLED), place.path().join(SLED));
-            if sled.exists() {
-                copy_folder(&sled, &copied).map_err(|source| OpenError::Io {
-                    doing: "copying",
-                    path: sled,
-                    source,
-                })?;
-            }
-            for file in [mirror::FILE, import::UNDER_WAY, identity::FILE] {
-                let (from, to) = (dir.join(file), place.path().join(file));
-                match fs::copy(&from, to) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(OpenError::Io { doing: "copying", path: from, source: error });
-                    }
-                    _ => {}
-                }
-            }
+            copy_files(dir, place.path())?;
         }
     }
     Ok(place)
+}
+
+/// Copies the files of the locked record in `dir` to the folder `place`.
+pub(super) fn copy_files(dir: &Path, place: &Path) -> Result<(), OpenError> {
+    let failed = |path: &Path, source: io::Error| match is_disk_full(&source) {
+        true => OpenError::DiskFull,
+        false => OpenError::Io { doing: "copying", path: path.to_owned(), source },
+    };
+    let sled = dir.join(SLED);
+    if sled.exists() {
+        copy_folder(&sled, &place.join(SLED)).map_err(|error| failed(&sled, error))?;
+    }
+    for file in [mirror::FILE, import::UNDER_WAY, identity::FILE] {
+        let from = dir.join(file);
+        match fs::copy(&from, place.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&from, error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }

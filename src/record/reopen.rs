@@ -14,6 +14,8 @@ use super::recover;
 use super::store::RecordStore;
 use crate::durable;
 
+/// The pause between two looks at the space of a full disk.
+const WHILE_FULL: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -44,14 +46,24 @@ impl Drop for Reopener {
 
 fn keep(dir: &Path, store: &RecordStore) {
     let mut pause = PAUSES.0;
+    let mut is_known_full = false;
     while store.await_failure() {
         match reopen(dir, store) {
             Ok(notices) => {
-                tracing::warn!("the record failed and was reopened");
+                let cause =
+                    if std::mem::take(&mut is_known_full) { "its disk was full" } else { "it failed" };
+                tracing::warn!(cause, "the record was reopened");
                 for notice in notices {
                     tracing::warn!(notice, "repaired the record");
                 }
                 pause = PAUSES.0;
+            }
+            Err(OpenError::DiskFull) => {
+                if !std::mem::replace(&mut is_known_full, true) {
+                    tracing::error!(dir = %dir.display(), "{}", OpenError::DiskFull);
+                }
+                store.note_failure();
+                store.await_close(WHILE_FULL);
             }
             Err(error) => {
                 // The store may have opened, and only the check failed.
@@ -66,6 +78,9 @@ fn keep(dir: &Path, store: &RecordStore) {
 }
 
 fn reopen(dir: &Path, store: &RecordStore) -> Result<Vec<String>, OpenError> {
+    if store.is_full() {
+        return Err(OpenError::DiskFull);
+    }
     try_disk(dir).map_err(|source| OpenError::Io { doing: "writing to", path: dir.to_owned(), source })?;
     let mut notices = Vec::new();
     store.replace(|| recover::open_sled(dir, &mut notices))?;

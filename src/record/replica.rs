@@ -10,7 +10,7 @@ use super::error::RecordError;
 use super::reader::documents;
 use super::resolver::to_roll_back_from;
 use super::shared::RecordInner;
-use super::store::DocumentKind;
+use super::store::{DocumentKind, RecordStore};
 use super::wakeup::Wakeup;
 use super::{generation, keys};
 use crate::model::desired::{Bad, Desired, Entry, Forget, Image, RollbackRequest};
@@ -102,22 +102,32 @@ impl Replica {
     /// The number of the first session of the next process: at least `at_least`, and [`SESSIONS`] above the
     /// previous process. The numbers in between belong to the sessions of that process.
     ///
+    /// A full disk keeps no agent from its work: the number is not stored then. Only if the clock is set back as
+    /// well, the next process has the same one.
+    ///
     /// # Errors
     /// Returns [`RecordError`] if the write failed; the number must not be used then.
     pub async fn next_epoch(&self, at_least: u64) -> Result<u64, RecordError> {
         let work = move |draft: &mut RecordDraft<'_>| {
-            let last = draft.store().get(DocumentKind::Meta, EPOCH)?.as_deref().and_then(keys::number);
-            let epoch = last.map_or(at_least, |last| last.saturating_add(SESSIONS).max(at_least));
+            let epoch = next_epoch(draft.store(), at_least)?;
             draft.put_bytes(DocumentKind::Meta, EPOCH.to_vec(), epoch.to_be_bytes().to_vec());
             Ok(epoch)
         };
-        self.shared.write(work).await
+        match self.shared.write(work).await {
+            Err(RecordError::DiskFull) => next_epoch(&self.shared.store, at_least),
+            written => written,
+        }
     }
+}
+
+fn next_epoch(store: &RecordStore, at_least: u64) -> Result<u64, RecordError> {
+    let last = store.get(DocumentKind::Meta, EPOCH)?.as_deref().and_then(keys::number);
+    Ok(last.map_or(at_least, |last| last.saturating_add(SESSIONS).max(at_least)))
 }
 
 /// The rollback of an environment that is pending on the controller.
 pub(super) fn proposed(
-    store: &super::store::RecordStore,
+    store: &RecordStore,
     environment: &EnvironmentName,
 ) -> Result<Option<RollbackRequest>, RecordError> {
     let key = environment.as_str().as_bytes();

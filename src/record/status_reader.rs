@@ -1,6 +1,7 @@
 //! Reads the results and observations of the reconcile loop.
 
 use std::collections::BinaryHeap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::warn;
@@ -38,6 +39,11 @@ impl StatusReader {
     /// The space on the disk of the record; `None` if the system does not report it.
     pub fn disk_space(&self) -> Option<DiskSpace> {
         self.store().disk_space()
+    }
+
+    /// The folder of the record, if its disk is full: reads are answered, and writes fail until there is space.
+    pub fn full_disk(&self) -> Option<&Path> {
+        self.store().rejects_writes().then(|| self.store().home())
     }
 
     /// The state of an environment; `None` if it was not reconciled yet.

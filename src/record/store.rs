@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
+use tempfile::TempDir;
 
 use super::error::RecordError;
 use super::journal::Journal;
@@ -238,6 +239,8 @@ struct OpenStore {
     db: sled::Db,
     trees: Vec<sled::Tree>,
     log: File,
+    /// The folder of the files, if they are a copy of a record whose disk is full.
+    copy: Option<TempDir>,
 }
 
 impl OpenStore {
@@ -246,7 +249,7 @@ impl OpenStore {
             DocumentKind::ALL.iter().map(|kind| db.open_tree(kind.name())).collect();
         let trees = opened.map_err(|error| failed("opening", error))?;
         let log = File::open(dir.join("db")).map_err(|error| failed_io("opening", error))?;
-        Ok(Self { db, trees, log })
+        Ok(Self { db, trees, log, copy: None })
     }
 }
 
@@ -271,7 +274,16 @@ impl RecordStore {
         })
     }
 
-    /// Closes the failed store and replaces it with the result of `open`.
+    /// Lets the open store, whose files are in `copy`, stand in for the one in `dir`: it rejects writes.
+    pub(super) fn stand_in_for(&mut self, dir: &Path, reserve: u64, copy: TempDir) {
+        (self.dir, self.reserve) = (dir.to_owned(), reserve.into());
+        let opened = self.opened.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = opened {
+            opened.copy = Some(copy);
+        }
+    }
+
+    /// Closes the failed store and replaces it with the result of `open`. A copy goes on until then.
     pub(super) fn replace<E: From<RecordError>>(
         &self,
         open: impl FnOnce() -> Result<sled::Db, E>,
@@ -279,7 +291,7 @@ impl RecordStore {
         let mut flushed = self.flushed();
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         // Close the old one first: sled locks its files.
-        *opened = None;
+        drop(opened.take_if(|opened| opened.copy.is_none()));
         flushed.failed = self.written.load(SeqCst);
         *opened = Some(OpenStore::new(open()?, &self.dir)?);
         self.watch().failed = false;
@@ -386,7 +398,9 @@ impl RecordStore {
 
     /// Writes all of `lines` or none. They are on disk only after [`RecordStore::flush`].
     pub(super) fn write(&self, lines: &[BatchLine]) -> Result<BatchNumber, RecordError> {
-        self.make_sure_of_space()?;
+        if self.rejects_writes() {
+            return Err(RecordError::DiskFull);
+        }
         let opened = self.opened();
         let opened = opened.as_ref().ok_or_else(closed)?;
         let made = opened.trees.as_slice().transaction(|trees| {
@@ -462,11 +476,14 @@ impl RecordStore {
         Ok(opened.as_ref().ok_or_else(closed)?.trees[kind as usize].clone())
     }
 
-    fn make_sure_of_space(&self) -> Result<(), RecordError> {
-        match free_space(&self.dir) {
-            Some(free) if free < self.reserve.load(Relaxed) => Err(RecordError::DiskFull),
-            _ => Ok(()),
-        }
+    /// Whether the disk is full, or was and the record has not been reopened since.
+    pub(super) fn rejects_writes(&self) -> bool {
+        self.is_full() || self.opened().as_ref().is_some_and(|opened| opened.copy.is_some())
+    }
+
+    /// Whether the disk has too little space for writes.
+    pub(super) fn is_full(&self) -> bool {
+        free_space(&self.dir).is_some_and(|free| free < self.reserve.load(Relaxed))
     }
 }
 

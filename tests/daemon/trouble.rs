@@ -1,51 +1,28 @@
 //! Failures: no engine, no disk space.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::child::{PATIENCE, Place, SECRET_VARIABLE};
-use crate::common::{Daemon, SECRET, Space, Standard, eventually, http_get, signed_push};
+use crate::common::{Daemon, SECRET, SmallDisk, Space, Standard, eventually, http_get, signed_push};
 
-/// A small disk, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` if this user may not mount.
-    fn mount(at: PathBuf) -> Option<Self> {
-        std::fs::create_dir(&at).unwrap();
-        let options = ["-t", "tmpfs", "-o", "size=24m,mode=700", "abide-test"];
-        let mounted = Command::new("mount").args(options).arg(&at).output().unwrap();
-        mounted.status.success().then_some(Self(at))
+/// The record of `place` on its own small disk; `None` if this user may not mount one.
+fn small_disk(place: &Place) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(&place.desired_state().join("record"), "24m");
+    if disk.is_none() {
+        eprintln!("left out, because this user may not mount a small disk");
     }
-
-    /// Fills the disk completely.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+    disk
 }
 
 #[test]
 fn on_a_full_disk_webhooks_get_503_and_the_daemon_recovers() {
     let place = Place::new();
-    let Some(disk) = SmallDisk::mount(place.desired_state().join("record")) else {
-        eprintln!("left out, because this user may not mount a small disk");
-        return;
-    };
+    let Some(disk) = small_disk(&place) else { return };
     let mut daemon = place.serve(&[]);
     assert_eq!(place.push(SECRET, "dev", "a").0, 202);
-    let ballast = disk.fill();
+    disk.fill();
     for attempt in ["b", "b", "c"] {
         let (status, words) = place.push(SECRET, "dev", attempt);
         assert_eq!(status, 503, "{words}");
@@ -55,7 +32,7 @@ fn on_a_full_disk_webhooks_get_503_and_the_daemon_recovers() {
     let full = place.abide(&["hold", "dev", "--reason", "x"]);
     assert!(full.code == 1 && full.stderr.contains("full"), "{full:?}");
     assert_eq!(place.abide(&["status"]).code, 0);
-    std::fs::remove_file(ballast).unwrap();
+    disk.free();
     assert_eq!(place.push(SECRET, "dev", "b").0, 202, "no restart is needed");
     assert_eq!(place.abide(&["hold", "dev", "--reason", "x"]).code, 0);
 }
@@ -63,13 +40,80 @@ fn on_a_full_disk_webhooks_get_503_and_the_daemon_recovers() {
 #[test]
 fn a_daemon_without_disk_space_for_its_record_reports_it() {
     let place = Place::new();
-    let Some(disk) = SmallDisk::mount(place.desired_state().join("record")) else {
-        eprintln!("left out, because this user may not mount a small disk");
-        return;
-    };
+    let Some(disk) = small_disk(&place) else { return };
     disk.fill();
     let refused = place.abide(&["daemon", "--listen", &place.listen()]);
     assert!(refused.code == 1 && refused.stderr.contains("disk"), "{refused:?}");
+}
+
+/// The copies of the record of `place` in memory.
+fn copies(place: &Place) -> Vec<PathBuf> {
+    let id = std::fs::read_to_string(place.desired_state().join("record/id")).unwrap();
+    let prefix = format!("abide-{}-", id.trim());
+    let all = std::fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix)).collect()
+}
+
+#[test]
+fn a_daemon_killed_on_a_full_disk_starts_there_and_recovers_once_there_is_space() {
+    let place = Place::new();
+    let Some(disk) = small_disk(&place) else { return };
+    let mut daemon = place.serve(&[]);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "before the kill"]).code, 0);
+    disk.fill();
+    // The memory of the host has space, and no other disk.
+    let nowhere = ("TMPDIR", disk.path.to_str().unwrap());
+    for _ in 0..2 {
+        daemon.signal(Signal::KILL);
+        daemon.end();
+        daemon = place.serve(&[nowhere]);
+        assert!(place.abide(&["status", "-o", "json"]).stdout.contains("before the kill"));
+        let warnings = place.abide(&["status"]).stderr;
+        let warning = format!("the disk of the record ({}) is full", disk.path.display());
+        assert!(warnings.contains(&warning), "{warnings}");
+        let (ready, why) = http_get(place.port, "/readyz").unwrap();
+        assert!(ready == 503 && why.contains("full"), "{why}");
+        assert_eq!(place.push(SECRET, "dev", "a").0, 503);
+        let refused = place.abide(&["hold", "dev", "--reason", "on the full disk"]);
+        assert!(
+            refused.code == 1 && refused.stderr.contains("the disk of the record is full"),
+            "{refused:?}"
+        );
+        assert_eq!(copies(&place).len(), 1, "that of the killed daemon is removed");
+    }
+    disk.free();
+    eventually("the record takes writes again", PATIENCE, || place.push(SECRET, "dev", "a").0 == 202);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "after the kill"]).code, 0);
+    assert!(!place.abide(&["status"]).stderr.contains("disk of the record"));
+    assert!(copies(&place).is_empty(), "{:?}", copies(&place));
+    daemon.signal(Signal::KILL);
+    daemon.end();
+    let _daemon = place.serve(&[]);
+    assert!(place.abide(&["status", "-o", "json"]).stdout.contains("after the kill"));
+}
+
+#[test]
+fn a_daemon_that_cannot_copy_its_record_waits_for_space() {
+    let place = Place::new();
+    let Some(disk) = small_disk(&place) else { return };
+    let mut daemon = place.serve(&[]);
+    assert_eq!(place.abide(&["hold", "dev", "--reason", "imported"]).code, 0);
+    let import = disk.path.join("record.importing.json");
+    std::fs::write(import, place.abide(&["export"]).stdout).unwrap();
+    disk.fill();
+    daemon.signal(Signal::KILL);
+    daemon.end();
+    // An import that was interrupted must be finished first.
+    let mut daemon = place.spawn(&[]);
+    daemon.logs("waiting for space");
+    daemon.logs("the disk of the record is full");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.end().success());
+    let daemon = place.spawn(&[]);
+    daemon.logs("waiting for space");
+    disk.free();
+    daemon.logs("abide started");
+    assert!(place.abide(&["status", "-o", "json"]).stdout.contains("imported"));
 }
 
 /// The socket of this host's engine, which `docker` uses.

@@ -2,21 +2,23 @@
 //! shared by the scenarios of a worker.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
-use super::common::{Cable, GitRepo, Host, PATIENCE, Space, eventually, nginx_image};
+use super::common::{Cable, GitRepo, Host, PATIENCE, SmallDisk, Space, eventually, nginx_image};
 use super::scenario::WorldParts;
 use super::versions::{self, Version};
 
 /// The registry, as the engine of the controller's host names it.
 const REGISTRY: &str = "127.0.0.1:5000";
+/// The size of the disk: a record and its builds need a small part of it.
+const DISK: &str = "64m";
 
 /// Everything that outlives a scenario.
 pub(crate) struct Arena {
     pub(crate) host: Host,
     pub(crate) versions: Vec<Version>,
     pub(crate) repo: GitRepo,
-    pub(crate) disk: Disk,
+    pub(crate) disk: SmallDisk,
     /// The agent's host, once a scenario has needed it.
     pub(crate) other: Option<AgentHost>,
     /// The number of scenarios so far.
@@ -42,17 +44,13 @@ impl Drop for AgentHost {
     }
 }
 
-/// A separate file system, in memory.
-pub(crate) struct Disk {
-    pub(crate) path: PathBuf,
-}
-
 impl Arena {
     /// Sets one up; `None` if tests on Docker are left out.
     pub(crate) fn new() -> Option<Self> {
         let space = Space::new()?;
         // Before the engine, which does not see later mounts.
-        let disk = Disk::new(&space.dir().join("disk"));
+        let disk = SmallDisk::mount(&space.dir().join("disk"), DISK);
+        let disk = disk.expect("mount takes root, as the engine does");
         let host = Host::new(&space);
         let versions = versions::make(&host, space.dir());
         let repo = GitRepo::example(&space);
@@ -150,36 +148,4 @@ fn clear(host: &Host) {
         host.try_docker(&["volume", "rm", "--force", volume]);
     }
     host.try_docker(&["network", "prune", "--force"]);
-}
-
-impl Disk {
-    /// The size: a record and its builds need a small part of it.
-    const SIZE: &str = "size=64m";
-    const BALLAST: &str = "ballast";
-
-    fn new(path: &Path) -> Self {
-        std::fs::create_dir(path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", Self::SIZE, "model"]).arg(path).status();
-        assert!(mounted.unwrap().success(), "mount takes root, as the engine does");
-        Self { path: path.to_owned() }
-    }
-
-    /// Leaves no room.
-    pub(crate) fn fill(&self) {
-        let mut file = std::fs::File::create(self.path.join(Self::BALLAST)).unwrap();
-        let chunk = [0; 4096];
-        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
-    }
-
-    /// Gives the room back.
-    pub(crate) fn free(&self) {
-        let _ = std::fs::remove_file(self.path.join(Self::BALLAST));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
-    }
 }

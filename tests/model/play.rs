@@ -106,6 +106,10 @@ fn repair(world: &mut World<'_>) -> Result<(), String> {
         world.is_frozen = false;
     }
     *world.mischief.lock().unwrap() = None;
+    if world.process.is_none() && !world.is_manifest_bad {
+        // On a full disk too.
+        world.start(None)?;
+    }
     world.arena.disk.free();
     bring_source_back(world);
     world.declare();
@@ -176,8 +180,7 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
             world.declare();
         }
         Act::BadEdit => {
-            world.write_manifest("[environment.dev]\ncontainer = 5\n");
-            world.is_manifest_bad = true;
+            world.is_manifest_bad |= world.write_manifest("[environment.dev]\ncontainer = 5\n");
         }
         Act::Rename(place) => rename(world, place),
         Act::Swap(one, other) => swap(world, one, other),
@@ -437,7 +440,7 @@ fn restart(world: &mut World<'_>) -> Result<(), String> {
     if let Some(process) = world.process.take() {
         process.terminate()?;
     }
-    // Neither with a manifest that is wrong nor on a full disk does a daemon start.
+    // With a manifest that is wrong, no daemon starts.
     Ok(())
 }
 

@@ -411,18 +411,21 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
-        self.write_manifest(&text);
-        self.is_manifest_bad = false;
+        if self.write_manifest(&text) {
+            self.is_manifest_bad = false;
+        }
     }
 
-    /// Writes the manifest's file in one step, as an editor does.
-    pub(crate) fn write_manifest(&self, text: &str) {
+    /// Writes the manifest's file in one step, as an editor does; `false` on a full disk.
+    pub(crate) fn write_manifest(&self, text: &str) -> bool {
         let path = self.desired_state.join("model.toml");
         let fresh = path.with_extension("new");
         // A full disk is one of the faults; the next rest writes it again.
-        if std::fs::write(&fresh, text).is_ok() {
+        let is_written = std::fs::write(&fresh, text).is_ok();
+        if is_written {
             std::fs::rename(fresh, path).unwrap();
         }
+        is_written
     }
 
     /// Starts a daemon.

@@ -21,6 +21,7 @@ mod engine;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod front;
+mod full_disk;
 mod gates;
 mod groups;
 mod guard;

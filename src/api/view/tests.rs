@@ -64,6 +64,17 @@ fn without_a_daemon_the_last_status_is_shown_but_never_as_ready() {
 }
 
 #[test]
+fn a_state_that_cannot_be_recorded_is_degraded_and_names_the_cause() {
+    let why = "the disk is full";
+    let view = seen(desired(4), Some(status("dev", 4)), |facts| {
+        facts.look = Some(PollStatus { unrecorded: Some(why.to_owned()), ..observed() });
+    });
+    assert_eq!((view.status, view.reason), (Condition::Degraded, Reason::Unknown));
+    let expected = "its state cannot be recorded: the disk is full; last recorded: all as recorded";
+    assert_eq!(view.message, expected);
+}
+
+#[test]
 fn an_environment_whose_agent_is_not_connected_is_never_ready() {
     let mut spec = manifest().manifest.environments[&name("dev")].clone();
     spec.host = Some(AgentName::new("online").unwrap());

@@ -82,8 +82,9 @@ impl Reconciler {
         Ok(self.writer.report(&status, memory).await?)
     }
 
-    /// Notes that an environment has been reconciled. The first time since the process started, even an
-    /// unchanged status counts as news, although the store sends no wakeup for it.
+    /// Notes that an environment has been reconciled and that the result is recorded. The first time since the
+    /// process started, or after one that was not recorded, even an unchanged status counts as news, although the
+    /// store sends no wakeup for it.
     pub(in crate::controller) fn observed(&self, environment: &EnvironmentName) {
         if self.poll_state.observed(environment) {
             self.writer.notify(environment);

@@ -67,11 +67,17 @@ impl PollState {
         let _ = self.questions.try_send(environment.clone());
     }
 
-    /// Notes that an environment has been reconciled. Returns whether this is the first time.
+    /// Notes that an environment has been reconciled and that the result is recorded. Returns whether this is news.
     pub(crate) fn observed(&self, environment: &EnvironmentName) -> bool {
         let mut all = self.all();
         let look = &mut all.entry(environment.clone()).or_default().look;
-        !std::mem::replace(&mut look.is_observed, true)
+        let was_recorded = look.unrecorded.take().is_none();
+        !std::mem::replace(&mut look.is_observed, true) || !was_recorded
+    }
+
+    /// Notes that the result of a reconcile could not be recorded, and why.
+    pub(crate) fn unrecorded(&self, environment: &EnvironmentName, why: String) {
+        self.all().entry(environment.clone()).or_default().look.unrecorded = Some(why);
     }
 
     /// Notes an answer.
@@ -126,7 +132,8 @@ impl PollState {
     /// Forgets the known branch or tag of an environment, which tracks another one now.
     pub(crate) fn forget(&self, environment: &EnvironmentName) {
         if let Some(PollRecord { look, .. }) = self.all().get_mut(environment) {
-            *look = PollStatus { is_observed: look.is_observed, ..PollStatus::default() };
+            let PollStatus { is_observed, unrecorded, .. } = std::mem::take(look);
+            *look = PollStatus { is_observed, unrecorded, ..PollStatus::default() };
         }
     }
 
@@ -141,6 +148,19 @@ mod tests {
 
     fn unreachable(message: &str) -> PollFailure {
         PollFailure { reason: Reason::SourceUnreachable, message: message.to_owned(), is_answer: false }
+    }
+
+    #[test]
+    fn a_recorded_result_is_news_after_one_that_was_not() {
+        let (poll_state, _questions) = PollState::new();
+        let dev = EnvironmentName::new("dev").unwrap();
+        assert!(poll_state.observed(&dev));
+        assert!(!poll_state.observed(&dev));
+        poll_state.unrecorded(&dev, "the disk is full".to_owned());
+        poll_state.forget(&dev);
+        assert_eq!(poll_state.of(&dev).unrecorded.as_deref(), Some("the disk is full"));
+        assert!(poll_state.observed(&dev));
+        assert_eq!(poll_state.of(&dev).unrecorded, None);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! A failed store that is reopened, and readers that leave its files alone.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::super::open::open_with;
 use super::super::owner::explain;
-use super::super::{OpenError, open_to_read};
+use super::super::{OpenError, RecordError, WriteError, open_to_read};
 use super::*;
 
 fn because(reason: &str) -> Hold {
@@ -39,6 +41,27 @@ async fn a_trial_write_detects_a_full_disk_without_reopening_the_store() {
     handles.pretend_to_be_full();
     assert!(handles.desired.try_write().await.unwrap_err().is_full);
     assert!(handles.shared_store().is_sound());
+}
+
+#[tokio::test]
+async fn a_record_on_a_full_disk_is_read_and_takes_no_write() {
+    let Fixture { handles, home } = fixture();
+    handles.writer.hold(&name("dev"), because("before")).await.unwrap();
+    let id = handles.id.clone();
+    drop(handles);
+    let files = || {
+        let sled = std::fs::read_dir(home.path().join("sled")).unwrap().map(|entry| entry.unwrap());
+        sled.map(|entry| (entry.path(), entry.metadata().unwrap().modified().ok())).collect::<BTreeSet<_>>()
+    };
+    let before = files();
+    let handles = open_with(home.path(), u64::MAX).unwrap();
+    assert_eq!(handles.id, id);
+    assert_eq!(handles.desired.get(&name("dev")).unwrap().hold.unwrap().reason, "before");
+    let refused = handles.writer.hold(&name("dev"), because("now")).await.unwrap_err();
+    assert!(matches!(refused, WriteError::Record(RecordError::DiskFull)), "{refused:?}");
+    assert_eq!(handles.status.full_disk(), Some(home.path()));
+    drop(handles);
+    assert_eq!(files(), before);
 }
 
 #[tokio::test]

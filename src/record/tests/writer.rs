@@ -289,11 +289,11 @@ async fn a_contradictory_export_is_rejected_and_changes_nothing() {
 #[tokio::test]
 async fn a_full_disk_is_reported_and_rejects_only_writes() {
     let home = tempfile::tempdir().unwrap();
+    let error = open::open_with(home.path(), u64::MAX).err().unwrap();
+    assert!(error.to_string().contains("full"), "{error}");
     let handles = open(home.path()).unwrap();
     handles.writer.submit(&name("dev"), set(1), &[]).await.unwrap();
     drop(handles);
-    let error = open::open_with(home.path(), u64::MAX).err().unwrap();
-    assert!(error.to_string().contains("full"), "{error}");
 
     let half_full = open::open_with(home.path(), 0).unwrap();
     half_full.desired.get(&name("dev")).unwrap();
