@@ -322,6 +322,7 @@ fn api_state(
         metrics: Metrics::default(),
         read_manifest: None,
         clock,
+        wall_clock: controller::wall,
     }
 }
 
@@ -401,8 +402,8 @@ struct Loop {
     controller: Controller,
     /// The repairs made when the record was opened.
     notices: Vec<String>,
-}
     status: StatusReader,
+}
 
 impl api::ControllerApi for Loop {
     fn containers(&self, environment: &EnvironmentName) -> Vec<String> {
@@ -500,7 +501,6 @@ impl api::ControllerApi for Loop {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.notices.clone();
-        warnings.extend(self.controller.warnings());
         warnings.extend(self.status.full_disk().map(|dir| {
             format!(
                 "the disk of the record ({}) is full: abide keeps everything running as recorded, but records \
@@ -508,6 +508,7 @@ impl api::ControllerApi for Loop {
                 dir.display()
             )
         }));
+        warnings.extend(self.controller.warnings());
         warnings
     }
 }

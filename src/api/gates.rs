@@ -76,7 +76,7 @@ impl ApiState {
         let mut candidate = self.candidate((from, to), &source, &image, manifest)?;
         candidate.is_healthy = view.problem.is_none();
         let evidence = self.desired.evidence_to_judge(from)?;
-        view.gates = judge(&target.gates, &candidate, &evidence, (self.clock)());
+        view.gates = judge(&target.gates, &candidate, &evidence, (self.wall_clock)());
         view.open = are_open(&view.gates);
         view.next_change = gates::next_change(&view.gates);
         view.there = self.desired.get(to)?.entry.image.is_some_and(|named| shares(&named, &image));

@@ -98,8 +98,10 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// Reads the manifest again if it was edited; `None` without a daemon.
     pub read_manifest: Option<ReadManifest>,
-    /// The clock.
+    /// The clock, which never goes back.
     pub clock: fn() -> Timestamp,
+    /// The host's clock, which can be set: for dates and times of day.
+    pub wall_clock: fn() -> Timestamp,
 }
 
 /// Resolves once every edit of the manifest made before the call is applied or rejected.

@@ -4,6 +4,8 @@
 //! process starts, advances with the monotonic clock, and never goes back. After the wall clock is set back,
 //! this clock stays ahead. If the wall clock is set forward, as on a host that learns the time after it
 //! started, this clock follows, and pending waits are due early.
+//!
+//! Dates and times of day are another matter: schedules, windows and freezes follow the [`wall`] clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,8 +22,9 @@ pub fn now() -> Timestamp {
     CLOCK.read(Instant::now(), wall())
 }
 
-/// The time of the wall clock, for comparison with times from the engine and in its files.
-pub(super) fn wall() -> Timestamp {
+/// The time of the wall clock: for dates and times of day, and for comparison with times from the engine and in
+/// its files.
+pub fn wall() -> Timestamp {
     SystemTime::now().into()
 }
 

@@ -68,7 +68,7 @@ use polling::poll_state::PollState;
 use prune::ImagePruner;
 use wake::WakeQueue;
 
-pub(crate) use clock::now;
+pub(crate) use clock::{now, wall};
 pub(crate) use environment::authority::{Authority, Grant};
 pub(crate) use environment::mount_policy::MountPolicy;
 pub(crate) use jobs::builder::StateDirs;

@@ -92,7 +92,7 @@ struct PromoterState {
     collections: BTreeMap<EnvironmentName, Collection>,
     /// Environments that changed during a collection.
     postponed: BTreeSet<EnvironmentName>,
-    /// The time at which a gate of an automatic promotion changes.
+    /// The time of the wall clock at which a gate of an automatic promotion changes.
     edges: BTreeMap<EnvironmentName, Timestamp>,
 }
 

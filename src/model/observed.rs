@@ -22,6 +22,8 @@ use super::workload::WorkloadSight;
 /// The observed state of one environment's host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// The host's clock, which can be set. Schedules follow it; waiting never does.
+    pub wall_clock: Timestamp,
     /// The managed containers of this environment.
     pub containers: Vec<ObservedContainer>,
     /// The sandboxes of this environment.

@@ -162,7 +162,8 @@ pub fn shares(one: &Image, other: &Image) -> bool {
 }
 
 /// Judges every gate. The answers come in a fixed order; a gate that is not declared has none, and rejections
-/// have one only if there is a rejection.
+/// have one only if there is a rejection. Windows and freezes are dates, so they follow the wall clock, which can be
+/// set.
 ///
 /// ```
 /// use abide::model::desired::{Entry, Image};
@@ -181,13 +182,18 @@ pub fn shares(one: &Image, other: &Image) -> bool {
 /// assert!(!are_open(&answers));
 /// assert_eq!(sentence(&prod, &answers), "prod is waiting: 0 of 2 approvals");
 /// ```
-pub fn judge(gates: &Gates, candidate: &Candidate, evidence: &[Evidence], now: Timestamp) -> Vec<GateAnswer> {
+pub fn judge(
+    gates: &Gates,
+    candidate: &Candidate,
+    evidence: &[Evidence],
+    wall_clock: Timestamp,
+) -> Vec<GateAnswer> {
     let mut answers = Vec::new();
     answers.extend(rejection(candidate, evidence));
     if gates.approvals > 0 {
         answers.push(approvals(gates, candidate, evidence));
     }
-    answers.extend(gates.soak.map(|needed| soak(needed, candidate, evidence, now)));
+    answers.extend(gates.soak.map(|needed| soak(needed, candidate, evidence, wall_clock)));
     if gates.verified {
         answers.push(verified(candidate, evidence));
     }
@@ -198,10 +204,10 @@ pub fn judge(gates: &Gates, candidate: &Candidate, evidence: &[Evidence], now: T
         answers.push(signed(key.mark().as_deref(), candidate, evidence));
     }
     if !gates.windows.is_empty() {
-        answers.push(window(&gates.windows, now));
+        answers.push(window(&gates.windows, wall_clock));
     }
     if !gates.freezes.is_empty() {
-        answers.push(freeze(&gates.freezes, now));
+        answers.push(freeze(&gates.freezes, wall_clock));
     }
     answers
 }
@@ -226,7 +232,7 @@ pub fn sentence(to: &EnvironmentName, answers: &[GateAnswer]) -> String {
     }
 }
 
-/// The earliest time at which time alone changes an answer.
+/// The earliest time of the wall clock at which time alone changes an answer.
 pub fn next_change(answers: &[GateAnswer]) -> Option<Timestamp> {
     answers.iter().filter_map(|answer| answer.next_change).min()
 }

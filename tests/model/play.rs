@@ -224,7 +224,7 @@ fn act(world: &mut World<'_>, act: Act) -> Result<(), String> {
         Act::Hang(count) => plot(world, Fault::Hang(Duration::from_secs(8)), count),
         Act::Errors(count) => plot(world, Fault::Answer(500, r#"{"message":"something went wrong"}"#), count),
         Act::FillDisk => world.arena.disk.fill(),
-        Act::Clock(seconds) => world.set_clock(seconds),
+        Act::Clock(seconds) => world.clock.set(seconds),
         Act::SourceAway => {
             let (here, away) = source(world);
             let _ = std::fs::rename(here, away);

@@ -4,14 +4,14 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::common::{Host, Ran, SECRET};
+use super::common::{FakeClock, Host, Ran, SECRET};
 
 /// The longest time for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -19,17 +19,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 const VERB: &str = "90";
 /// The value of the variable that an environment may get as a secret.
 const SECRET_VALUE: &str = "the-second-value-of-a-secret";
-/// Debian's and Ubuntu's library that fakes the wall clock of a process.
-const FAKETIME: &str = "libfaketimeMT.so.1";
-
-/// The path of the library that fakes a clock.
-fn faketime() -> PathBuf {
-    let arch = std::env::consts::ARCH;
-    let folders = [format!("/usr/lib/{arch}-linux-gnu/faketime"), "/usr/lib64/faketime".to_owned()];
-    let found = folders.iter().map(|folder| Path::new(folder).join(FAKETIME)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("no {FAKETIME} (Debian and Ubuntu: libfaketime)"))
-}
-
 /// A daemon that is killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -43,8 +32,7 @@ pub(crate) struct Start<'a> {
     pub(crate) engine: String,
     /// The address and port of its webhooks and its API.
     pub(crate) listen: String,
-    /// The file with the difference of its clock from the real one.
-    pub(crate) clock: &'a Path,
+    pub(crate) clock: &'a FakeClock,
     pub(crate) failpoint: Option<String>,
 }
 
@@ -80,9 +68,8 @@ impl Process {
         let file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = host.command("env");
         command.args(["--unset=RUST_LOG", "--unset=ABIDE_SERVER", "--unset=ABIDE_TOKEN"]);
-        command.arg(format!("LD_PRELOAD={}", faketime().display()));
-        command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", start.clock.display()));
-        command.args(["FAKETIME_NO_CACHE=1", "DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", "NO_COLOR=1"]);
+        command.args(start.clock.variables().map(|(name, value)| format!("{name}={value}")));
+        command.arg("NO_COLOR=1");
         command.arg("ABIDE_RESYNC=3s").arg(format!("MODEL_SECRET={SECRET_VALUE}"));
         command.arg(format!("ABIDE_TEST_WEBHOOK_SECRET={SECRET}"));
         command.arg(format!("DOCKER_HOST={}", start.engine));

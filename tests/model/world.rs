@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::arena::Arena;
-use super::common::{Cable, Fault, Host, Proxy, SITE_PORT};
+use super::common::{Cable, FakeClock, Fault, Host, Proxy, SITE_PORT};
 use super::process::{AgentStart, Process, Start, ask, verb};
 use super::scenario::{Flaw, Key, Place, WorldParts};
 use super::versions::settings;
@@ -48,7 +48,7 @@ pub(crate) struct World<'a> {
     /// The id of a container that is not abide's, unless somebody pruned containers.
     pub(crate) foreign: Option<String>,
     proxy: Proxy,
-    clock: PathBuf,
+    pub(crate) clock: FakeClock,
 }
 
 /// The agent on the second host.
@@ -278,8 +278,7 @@ impl<'a> World<'a> {
         let desired_state = arena.disk.path.join(format!("{prefix}desired-state"));
         std::fs::create_dir(&desired_state).unwrap();
         let proxy = Proxy::before(&folder, arena.host.socket());
-        let clock = folder.join("clock");
-        std::fs::write(&clock, "+0\n").unwrap();
+        let clock = FakeClock::new(&folder);
         let slots = (0..3).map(|place| Slot::new(place, &prefix)).collect();
         let branch = format!("{prefix}branch");
         let agent = parts.has_agent.then(|| ModelAgent::new(arena, &folder, parts));
@@ -446,11 +445,6 @@ impl<'a> World<'a> {
         if let Some(process) = self.process.take() {
             process.kill();
         }
-    }
-
-    /// Sets the clock of the daemon so many seconds off the real one.
-    pub(crate) fn set_clock(&self, seconds: i64) {
-        std::fs::write(&self.clock, format!("{seconds:+}\n")).unwrap();
     }
 
     /// Announces a commit of the branch; gives the status of the answer.

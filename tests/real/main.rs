@@ -12,6 +12,7 @@ mod behaviour;
 mod build;
 mod canary;
 mod checks;
+mod clock;
 mod commands;
 mod complete;
 mod compose;

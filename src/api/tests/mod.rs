@@ -321,6 +321,7 @@ fn api_with(controller: Option<FakeController>) -> Api {
         metrics: Metrics::default(),
         read_manifest: None,
         clock: || at(1_000),
+        wall_clock: || at(1_000),
     };
     Api { handles, state, manifest, home }
 }

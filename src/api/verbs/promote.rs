@@ -83,6 +83,7 @@ pub(in crate::api) async fn promote(
         note: reason(body.note)?,
         overriding: overriding(&caller, body.overrides, reason(body.reason)?)?,
         at: (api.clock)(),
+        wall_clock: (api.wall_clock)(),
     };
     let mut guards = api.seen_of(&target, seen)?;
     let (mut answers, mut promotions) = (Vec::new(), Vec::new());
@@ -117,6 +118,8 @@ struct PromotionRequest {
     /// The reason for passing closed gates.
     overriding: Option<String>,
     at: Timestamp,
+    /// The time for promotion windows and freezes.
+    wall_clock: Timestamp,
 }
 
 /// One promotion, ready to be recorded.
@@ -190,9 +193,9 @@ impl ApiState {
             return Ok(Prepared::There(unchanged));
         }
         let (candidate, gates) = self.judged(from, &to.name, &serving, caller)?;
-        let at = request.at;
+        let (at, wall_clock) = (request.at, request.wall_clock);
         // What is closed now goes into the note; whether anything is decides the check at the time of writing.
-        let closed = closed(&judge(&gates, &candidate, &self.desired.evidence_to_judge(from)?, at));
+        let closed = closed(&judge(&gates, &candidate, &self.desired.evidence_to_judge(from)?, wall_clock));
         let passed = request.overriding.as_ref().filter(|_| !closed.is_empty());
         let of_gates = passed.map(|why| (why, &closed));
         let Person { by, token } = caller.person();
@@ -210,7 +213,7 @@ impl ApiState {
         let guard = Precondition { environment: from.clone(), generation: source.generation };
         let (is_overridden, target) = (request.overriding.is_some(), to.name.clone());
         let judge = move |evidence: &[Evidence]| {
-            let answers = judge(&gates, &candidate, evidence, at);
+            let answers = judge(&gates, &candidate, evidence, wall_clock);
             if is_overridden || are_open(&answers) {
                 return Ok(());
             }

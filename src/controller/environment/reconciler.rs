@@ -19,7 +19,7 @@ use super::stopwatch::Stopwatch;
 use super::turns::Turns;
 use crate::controller::cache::containers::ContainerCache;
 use crate::controller::cache::watch::EngineState;
-use crate::controller::clock::now;
+use crate::controller::clock::{now, wall};
 use crate::controller::docker::{Engine, EngineError, holder};
 use crate::controller::front::FrontHandle;
 use crate::controller::guard::Guard;
@@ -322,6 +322,7 @@ impl Reconciler {
         ended_by.extend(self.cache.ended_by(&one_offs, now()));
         let holder_image = !intent.holder || self.cache.has_image(engine, &self.holder_image()).await?;
         let mut observed = Observed {
+            wall_clock: wall(),
             holders: self.cache.holders(&intent.environment),
             one_offs: self
                 .with_secrets(self.one_offs_with_output(one_offs, memory).await, intent, memory)

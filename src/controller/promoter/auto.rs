@@ -6,12 +6,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Healthy, Promoter};
-use crate::controller::clock::now;
+use crate::controller::clock::{now, wall};
 use crate::model::desired::Origin;
 use crate::model::error::chain;
 use crate::model::evidence::Evidence;
 use crate::model::name::{EnvironmentName, Generation};
 use crate::model::spec::Manifest;
+use crate::model::time::Timestamp;
 use crate::plan::gates::{
     Candidate, Passage, are_open, is_repetition, judge, lasting_objection, next_change, shares,
 };
@@ -70,7 +71,7 @@ impl Promoter {
             let pairs: Vec<_> =
                 targets.iter().filter_map(|to| Some((manifest.promoted_from(to)?, *to))).collect();
             let has_changed = |(from, to): &(&EnvironmentName, &EnvironmentName)| {
-                let is_due = self.state.edges.get(*to).is_some_and(|edge| *edge <= now());
+                let is_due = self.state.edges.get(*to).is_some_and(|edge| is_due(*edge, wall()));
                 let way = manifest.came_through(to);
                 is_due || soaked.contains(*from) || way.iter().any(|name| changed.contains(name))
             };
@@ -156,10 +157,10 @@ impl Promoter {
         let way = way.iter().map(|name| self.passage(name)).collect::<Result<Vec<_>, _>>()?;
         let mut candidate = Candidate::new((from, to), &source.entry, image, (&way, &target.entry), manifest);
         candidate.is_healthy = true;
-        let (gates, at) = (spec.gates.clone(), now());
-        let answers = judge(&gates, &candidate, &self.input.desired.evidence_to_judge(from)?, at);
+        let (gates, at, wall_clock) = (spec.gates.clone(), now(), wall());
+        let answers = judge(&gates, &candidate, &self.input.desired.evidence_to_judge(from)?, wall_clock);
         // The withdrawal of a rejection somewhere else shows only then.
-        let again = at.after(JUDGED_AGAIN);
+        let again = wall_clock.after(JUDGED_AGAIN);
         self.state.edges.insert(to.clone(), next_change(&answers).map_or(again, |edge| edge.min(again)));
         if !are_open(&answers) || lasting_objection(&source.entry, image, &target).is_some() {
             return Ok(PreparedPromotion::Waiting);
@@ -176,7 +177,7 @@ impl Promoter {
             hold: None,
         };
         let judge = move |evidence: &[Evidence]| {
-            let is_open = are_open(&judge(&gates, &candidate, evidence, at));
+            let is_open = are_open(&judge(&gates, &candidate, evidence, wall_clock));
             if is_open { Ok(()) } else { Err(NotPromoted::Later) }
         };
         let is_repetition = is_repetition(image, &target, &self.input.desired.history(to)?);
@@ -185,6 +186,12 @@ impl Promoter {
         let target = target.entry.generation;
         Ok(PreparedPromotion::Open { promotion: Box::new(promotion), is_repetition, target })
     }
+}
+
+/// Whether a promotion is judged again at this time of the wall clock. An edge that is too far ahead is from before
+/// the clock was set back.
+fn is_due(edge: Timestamp, wall_clock: Timestamp) -> bool {
+    edge <= wall_clock || edge > wall_clock.after(JUDGED_AGAIN)
 }
 
 /// The targets of automatic promotions that change together: the members of each group, and the others alone.
@@ -197,4 +204,19 @@ fn targets(manifest: &Manifest) -> Vec<Vec<&EnvironmentName>> {
         }
     }
     alone.into_iter().chain(groups.into_values()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promotion_is_judged_again_when_its_time_comes_or_the_clock_was_set_back() {
+        let at = Timestamp::from_millis;
+        let edge = at(100_000);
+        let due = [(40_000, false), (99_999, false), (100_000, true), (39_999, true)];
+        for (wall_clock, expected) in due {
+            assert_eq!(is_due(edge, at(wall_clock)), expected, "{wall_clock}");
+        }
+    }
 }

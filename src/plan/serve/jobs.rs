@@ -4,6 +4,10 @@
 //! container is created, the start is noted, and the container is started, each in a separate reconcile. A
 //! container carries the run that it is for, so a daemon that was killed anywhere continues with that run: it
 //! never starts a second container for it. The result is read from the container.
+//!
+//! Scheduled times are times of day, so they are compared with the wall clock, which can be set. Everything that
+//! is waited for follows the other clock, which never goes back. After the wall clock was set back, the times that
+//! were decided are not decided again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,16 +52,16 @@ pub(in crate::plan) enum ScheduleDecision {
     Missed(Timestamp),
 }
 
-/// Decides the times of a schedule in (`decided`, `now`].
+/// Decides the times of a schedule in (`decided`, `wall_clock`].
 pub(in crate::plan) fn decide(
     schedule: &Schedule,
     decided: Timestamp,
-    now: Timestamp,
+    wall_clock: Timestamp,
     catch_up: Duration,
 ) -> ScheduleDecision {
-    let is_past = |at: &Timestamp| *at <= now;
+    let is_past = |at: &Timestamp| *at <= wall_clock;
     let Some(first) = schedule.next_after(decided).filter(is_past) else { return ScheduleDecision::Wait };
-    let oldest = now.as_millis().saturating_sub(millis(latest_start(catch_up)) + 1);
+    let oldest = wall_clock.as_millis().saturating_sub(millis(latest_start(catch_up)) + 1);
     let mut last = Some(first).filter(|first| first.as_millis() > oldest);
     let mut from = last.unwrap_or(Timestamp::from_millis(oldest.max(first.as_millis())));
     while let Some(next) = schedule.next_after(from).filter(is_past) {
@@ -95,10 +99,12 @@ pub(in crate::plan) fn recall(
         intent.jobs.contains_key(name) || state.runs.iter().any(|run| !run.result.is_settled())
     });
     for (name, spec) in &intent.jobs {
-        let state = memory.jobs.entry(name.clone()).or_insert_with(|| JobMemory::new(&spec.schedule, now));
+        let wall_clock = observed.wall_clock;
+        let new = || JobMemory::new(&spec.schedule, wall_clock);
+        let state = memory.jobs.entry(name.clone()).or_insert_with(new);
         let schedule = spec.schedule.to_string();
-        if state.schedule != schedule || state.decided > now.after(CLOCK_ERROR) {
-            (state.schedule, state.decided) = (schedule, now);
+        if state.schedule != schedule || state.decided > wall_clock.after(CLOCK_ERROR) {
+            (state.schedule, state.decided) = (schedule, wall_clock);
         }
     }
     for container in &observed.one_offs {
@@ -134,7 +140,7 @@ fn note_container(
 ) {
     let place = place_of(state, key).unwrap_or_else(|| {
         // The notes are older than the container, such as in a folder that was restored from a copy.
-        state.decided = state.decided.max(key.at.min(now));
+        state.decided = state.decided.max(key.at.min(observed.wall_clock));
         state.runs.push(JobRun::due(key.at, key.attempt, None));
         state.runs.len() - 1
     });
@@ -205,7 +211,8 @@ pub(in crate::plan) fn add(
     for (name, spec) in &intent.jobs {
         if let Some(state) = memory.jobs.get_mut(name) {
             let asked = observed.job_requests.get(name).map_or(&[][..], Vec::as_slice);
-            note_due(state, (name, spec), asked, now);
+            note_scheduled(state, spec, observed.wall_clock, now);
+            note_asked(state, (name, spec), asked, now);
             state.trim();
         }
     }
@@ -214,8 +221,9 @@ pub(in crate::plan) fn add(
     for (name, spec) in &intent.jobs {
         let Some(mut state) = memory.jobs.remove(name) else { continue };
         partial = partial.and(context.advance_runs((name, spec), &mut state, &memory));
-        let next = spec.schedule.next_after(now.max(state.decided));
+        let next = spec.schedule.next_after(observed.wall_clock.max(state.decided));
         plan.next_jobs.insert(name.clone(), next);
+        let next = next.map(|next| context.at_wall_clock(next));
         let times = [next, retry_at(&state, spec, name)].into_iter().flatten();
         partial = times.fold(partial, PartialPlan::requeue_by);
         memory.jobs.insert(name.clone(), state);
@@ -226,16 +234,18 @@ pub(in crate::plan) fn add(
     Plan { memory, ..plan }
 }
 
-/// Notes the runs that are due now.
-fn note_due(state: &mut JobMemory, (name, spec): (&JobName, &JobSpec), asked: &[JobRequest], now: Timestamp) {
-    match decide(&spec.schedule, state.decided, now, spec.catch_up) {
+/// Notes the run that is due by its schedule. A time that had its run before the wall clock was set back has none
+/// again.
+fn note_scheduled(state: &mut JobMemory, spec: &JobSpec, wall_clock: Timestamp, now: Timestamp) {
+    match decide(&spec.schedule, state.decided, wall_clock, spec.catch_up) {
         ScheduleDecision::Wait => {}
+        ScheduleDecision::Run(at) | ScheduleDecision::Missed(at) if has_run(state, at) => state.decided = at,
         ScheduleDecision::Run(at) => {
             state.decided = at;
             begin(state, spec.overlap, JobRun::due(at, 1, None), now);
         }
         ScheduleDecision::Missed(at) => {
-            state.decided = now;
+            state.decided = wall_clock;
             state.runs.push(JobRun::due(at, 1, None));
             let late = humantime::format_duration(latest_start(spec.catch_up));
             let why =
@@ -243,6 +253,19 @@ fn note_due(state: &mut JobMemory, (name, spec): (&JobName, &JobSpec), asked: &[
             state.settle(state.runs.len() - 1, JobResult::Missed, now, Some(why));
         }
     }
+}
+
+fn has_run(state: &JobMemory, scheduled: Timestamp) -> bool {
+    state.runs.iter().any(|run| run.by.is_none() && run.at == scheduled)
+}
+
+/// Notes the runs that people asked for, and the repetition of a failed one.
+fn note_asked(
+    state: &mut JobMemory,
+    (name, spec): (&JobName, &JobSpec),
+    asked: &[JobRequest],
+    now: Timestamp,
+) {
     for request in asked {
         if !state.runs.iter().any(|run| run.at == request.at && run.by.as_ref() == Some(&request.by)) {
             let overlap = if request.restore.is_some() { Overlap::Forbid } else { spec.overlap };
@@ -343,6 +366,11 @@ impl RolloutContext<'_> {
         partial
     }
 
+    /// The time of this pass's clock at which the wall clock shows `time`, unless it is set meanwhile.
+    fn at_wall_clock(&self, time: Timestamp) -> Timestamp {
+        self.now.after(time.since(self.observed.wall_clock))
+    }
+
     /// The next steps of the runs that are not over.
     fn advance_runs(
         &self,
@@ -393,11 +421,11 @@ impl RolloutContext<'_> {
                         let until = run.at.after(latest_start(spec.catch_up));
                         if run.by.is_some() {
                             state.settle(place, JobResult::Failed, self.now, Some(why));
-                        } else if self.now >= until {
+                        } else if self.observed.wall_clock >= until {
                             state.settle(place, JobResult::Missed, self.now, Some(why));
                         } else {
                             run.why = Some(why);
-                            partial = partial.requeue_by(until);
+                            partial = partial.requeue_by(self.at_wall_clock(until));
                         }
                     }
                 },

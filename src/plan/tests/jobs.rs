@@ -246,6 +246,43 @@ fn clock_changes_neither_repeat_job_runs_nor_stop_them() {
     assert_eq!(world.jobs_run.len(), 2, "{world:?}");
 }
 
+#[test]
+fn a_schedule_follows_the_wall_clock_while_the_daemon_runs_on() {
+    let mut world = world(|_| {});
+    world.wait(600);
+    world.end_command(0);
+    world.wait(1);
+    assert_eq!(world.jobs_run.len(), 1);
+    world.wall_clock_behind = Duration::from_secs(3600);
+    let next = state(&world).decided.after(Duration::from_secs(600));
+    world.wait(next.since(world.wall_clock()).as_secs() - 1);
+    assert_eq!(world.jobs_run.len(), 1, "an hour comes again: {world:?}");
+    world.wait(2);
+    assert_eq!(state(&world).runs[1].at, next, "{world:?}");
+    world.end_command(0);
+    world.wall_clock_behind = Duration::ZERO;
+    world.wait(1);
+    assert_eq!(world.jobs_run.len(), 3, "the clock was set right: {world:?}");
+}
+
+#[test]
+fn a_scheduled_time_that_comes_again_after_days_has_no_second_run() {
+    let mut world = world(|spec| spec.schedule = schedule("0 3 * * *", "UTC"));
+    let day = 24 * 3600;
+    for days in 0..6 {
+        if days == 1 {
+            world.wall_clock_behind = Duration::from_secs(3 * day);
+        }
+        world.wait(day);
+        world.end_command(0);
+        world.wait(1);
+    }
+    let at: Vec<_> = state(&world).runs.iter().map(|run| run.at).collect();
+    let once = at.iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!((once.len(), world.jobs_run.len()), (at.len(), at.len()), "{at:?}");
+    assert!(at.windows(2).any(|pair| pair[1] < pair[0]), "the clock was set back: {at:?}");
+}
+
 const SCHEDULES: [&str; 6] =
     ["30 2 * * *", "0 * * * *", "*/20 2,3 * * *", "0 0 * * *", "*/7 */2 * * *", "15 3 1 * MON"];
 const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/Sao_Paulo"];

@@ -172,6 +172,8 @@ pub(super) struct World {
     prober_since: Timestamp,
     /// By how much the clock was set forward.
     set_forward: Duration,
+    /// By how much the wall clock was set back while the daemon runs on.
+    pub(super) wall_clock_behind: Duration,
     containers_made: u32,
     /// The commands that were started, by image.
     pub(super) commands_run: Vec<Digest>,
@@ -241,6 +243,7 @@ impl World {
             verdicts: BTreeMap::new(),
             prober_since: now,
             set_forward: Duration::ZERO,
+            wall_clock_behind: Duration::ZERO,
             containers_made: 0,
             commands_run: Vec::new(),
             jobs_run: Vec::new(),

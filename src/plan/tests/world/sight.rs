@@ -5,6 +5,7 @@ use super::*;
 impl World {
     pub(in crate::plan::tests) fn seen(&self) -> Observed {
         let mut seen = self.observed.clone();
+        seen.wall_clock = self.wall_clock();
         let holders = seen.holders.clone();
         seen.containers =
             seen.containers.into_iter().map(|container| container.with_holder(&holders)).collect();
@@ -22,6 +23,11 @@ impl World {
             (None, None) => Acquisition::NotNeeded,
         };
         seen
+    }
+
+    pub(in crate::plan::tests) fn wall_clock(&self) -> Timestamp {
+        let since_epoch = self.now.since(Timestamp::default());
+        Timestamp::default().after(since_epoch.saturating_sub(self.wall_clock_behind))
     }
 
     pub(in crate::plan::tests) fn readiness(&self, container: &ObservedContainer) -> Option<Readiness> {
