@@ -15,6 +15,7 @@ use super::name::{Digest, EnvironmentName, JobName};
 use super::network::Attachments;
 use super::options::Settings;
 use super::platform::Platform;
+use super::ports::PortMapping;
 use super::reference::ImageRepository;
 use super::time::Timestamp;
 use super::workload::WorkloadSight;
@@ -46,6 +47,8 @@ pub struct Observed {
     pub taken_names: BTreeSet<String>,
     /// The host ports that containers of other environments publish, as [`PortMapping`](super::ports::PortMapping)s.
     pub ports_of_others: BTreeSet<String>,
+    /// The other environments of this host, if one of them publishes a port that this one needs.
+    pub neighbours: BTreeMap<EnvironmentName, Neighbour>,
     /// The relevant image IDs that the engine has.
     pub images: BTreeSet<Digest>,
     /// The platforms of those among them that are made for another platform than the declared one. They count as
@@ -128,6 +131,18 @@ impl NameHolder {
             Owner::Environment(_) => None,
         }
     }
+}
+
+/// The host ports of another environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Those that its running containers publish.
+    pub publishes: BTreeSet<String>,
+    /// Those that it is declared to publish; `None`: it keeps those that it has, because it is held or no longer
+    /// declared.
+    pub wants: Option<Vec<PortMapping>>,
+    /// Whether it lacks nothing but a port for its next container.
+    pub is_waiting: bool,
 }
 
 /// A managed container, reduced to the options that abide sets.

@@ -379,6 +379,12 @@ pub struct EnvironmentSpec {
 }
 
 impl EnvironmentSpec {
+    /// The host ports that its container publishes, unless a proxy publishes the first one.
+    pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
+        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
+        own.into_iter().chain(self.run.ports.iter().cloned())
+    }
+
     /// Its first exact host name.
     pub fn first_host_name(&self) -> Option<&SiteName> {
         self.hostnames.iter().find(|name| name.wildcard_base().is_none())

@@ -157,6 +157,8 @@ pub enum Reason {
     Updating,
     /// The new container waits for another member of its group.
     AwaitingNeeds,
+    /// A host port of the new container is still published by another environment.
+    AwaitingPort,
     /// A container runs, and its health check is pending.
     AwaitingHealth,
     /// A new version serves a part of the visitors.
@@ -259,6 +261,7 @@ impl Reason {
             Self::Pulling => "Pulling",
             Self::Updating => "Updating",
             Self::AwaitingNeeds => "AwaitingNeeds",
+            Self::AwaitingPort => "AwaitingPort",
             Self::AwaitingHealth => "AwaitingHealth",
             Self::Canary => "Canary",
             Self::BuildFailed => "BuildFailed",
@@ -328,6 +331,7 @@ impl Reason {
         Self::Pushing,
         Self::Updating,
         Self::AwaitingNeeds,
+        Self::AwaitingPort,
         Self::AwaitingHealth,
         Self::Canary,
         Self::BuildFailed,
@@ -397,6 +401,7 @@ impl Reason {
             | Self::Updating
             | Self::Releasing
             | Self::AwaitingNeeds
+            | Self::AwaitingPort
             | Self::AwaitingHealth
             | Self::Canary
             | Self::SourceUnavailable

@@ -18,6 +18,7 @@ mod hold;
 pub(crate) mod left;
 mod needs;
 mod notes;
+mod ports;
 mod restart;
 mod rollback;
 mod serve;

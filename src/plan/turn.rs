@@ -35,8 +35,11 @@ pub fn takes_turn(plan: &Plan, observed: &Observed) -> bool {
 /// Whether an environment no longer needs its turn, because no part of its update is in progress.
 pub fn releases_turn(plan: &Plan) -> bool {
     let PlannedStatus { condition, reason, .. } = &plan.verdict;
-    // A canary takes minutes, in which nothing starts.
-    let is_waiting = matches!(reason, Reason::Building | Reason::Pulling | Reason::Pushing | Reason::Canary);
+    // A canary takes minutes, in which nothing starts. Whoever gives up a port may need this turn for that.
+    let is_waiting = matches!(
+        reason,
+        Reason::Building | Reason::Pulling | Reason::Pushing | Reason::Canary | Reason::AwaitingPort
+    );
     *condition != Condition::Progressing || is_waiting
 }
 

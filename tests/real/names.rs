@@ -77,6 +77,26 @@ fn two_environments_can_swap_names_and_ports_in_one_edit() {
     assert_eq!(names, [&left, &nets[0], &right, &nets[1]], "something is left over");
 }
 
+#[test]
+fn environments_exchange_their_ports_without_a_failed_start() {
+    let Some(space) = Space::new() else { return };
+    let spot = Spot::new(&space, "");
+    let [low, high] = free_ports();
+    let [left, right] = ["left", "right"].map(|name| space.name(name));
+    let ports = |one, two| [("one", left.as_str(), one), ("two", right.as_str(), two)];
+    declare(&spot, ports(low, high));
+    let daemon = spot.daemon();
+    for environment in ["one", "two"] {
+        assert_eq!(daemon.abide(&["set", environment, &made_image(&space, environment, "")]).code, 0);
+    }
+    await_served(&daemon, ports(low, high));
+    for (one, two) in [(high, low), (low, high), (high, low)] {
+        declare(&spot, ports(one, two));
+        await_served(&daemon, ports(one, two));
+    }
+    assert!(!daemon.log().contains("step failed"), "{}", daemon.log());
+}
+
 /// The former name remains only on the sandbox, which is not replaced.
 #[test]
 fn a_renamed_environment_survives_a_replacement_and_a_restart() {

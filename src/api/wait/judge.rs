@@ -245,6 +245,7 @@ fn is_verdict(reason: Reason) -> bool {
         | Reason::Updating
         | Reason::Releasing
         | Reason::AwaitingNeeds
+        | Reason::AwaitingPort
         | Reason::AwaitingHealth
         | Reason::Canary
         | Reason::SourceUnavailable

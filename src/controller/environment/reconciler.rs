@@ -1,6 +1,6 @@
 //! One reconcile of one environment: snapshot, observe, plan, act, report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -30,12 +30,13 @@ use crate::controller::jobs::{JobKey, Jobs};
 use crate::controller::polling::checks::Checks;
 use crate::controller::polling::poll_state::PollState;
 use crate::model::build::{Acquisition, BuildRecord, BuildResult};
+use crate::model::container::ContainerOptions;
 use crate::model::desired::{Desired, Entry, Image};
 use crate::model::error::chain;
 use crate::model::front::{CanaryRoute, Route};
 use crate::model::memory::Memory;
 use crate::model::name::{Digest, EnvironmentName, NetworkName};
-use crate::model::observed::{ContainerState, Observed, ObservedContainer, RegistryPresence};
+use crate::model::observed::{ContainerState, Neighbour, Observed, ObservedContainer, RegistryPresence};
 use crate::model::spec::Manifest;
 use crate::model::spec::{EnvironmentSpec, HolderImage, Supply};
 use crate::model::status::Reason;
@@ -321,6 +322,7 @@ impl Reconciler {
         let mut ended_by = self.cache.ended_by(&containers, now());
         ended_by.extend(self.cache.ended_by(&one_offs, now()));
         let holder_image = !intent.holder || self.cache.has_image(engine, &self.holder_image()).await?;
+        let ports_of_others = self.cache.ports_of_others(&intent.environment);
         let mut observed = Observed {
             wall_clock: wall(),
             holders: self.cache.holders(&intent.environment),
@@ -334,7 +336,8 @@ impl Reconciler {
             front: self.front.seen(&intent.environment),
             name_holder: self.cache.name_holder(&intent.environment, spec.container.as_str()),
             taken_names: self.cache.names_from(&intent.environment, &format!("{}.", spec.container)),
-            ports_of_others: self.cache.ports_of_others(&intent.environment),
+            neighbours: self.neighbours(intent, &ports_of_others)?,
+            ports_of_others: ports_of_others.into_values().flatten().collect(),
             images,
             image_volumes,
             other_platforms,
@@ -354,6 +357,30 @@ impl Reconciler {
         };
         self.observe_mounts(intent, memory, &mut observed).await?;
         Ok((observed, job))
+    }
+
+    /// The other environments of this host with published ports, if one of them publishes a port that this one needs.
+    fn neighbours(
+        &self,
+        intent: &Intent,
+        ports_of_others: &BTreeMap<EnvironmentName, BTreeSet<String>>,
+    ) -> Result<BTreeMap<EnvironmentName, Neighbour>, RecordError> {
+        let wanted: Vec<_> = intent.options.iter().flat_map(ContainerOptions::ports).collect();
+        let mut taken = ports_of_others.values().flatten().filter_map(|port| port.parse().ok());
+        if !taken.any(|taken| wanted.iter().any(|wanted| wanted.conflicts(&taken))) {
+            return Ok(BTreeMap::new());
+        }
+        let manifest = Arc::clone(&self.manifest.borrow());
+        let neighbour = |(other, publishes): (&EnvironmentName, &BTreeSet<String>)| {
+            let is_held = self.desired.get(other)?.hold.is_some();
+            let declared = manifest.environments.get(other).filter(|spec| !is_held && spec.host.is_none());
+            let wants = declared.map(|spec| spec.ports().collect());
+            let is_waiting = self.status.status(other)?.is_some_and(|status| {
+                status.reason == Reason::AwaitingPort && status.observed_declaration == manifest.mark(other)
+            });
+            Ok((other.clone(), Neighbour { publishes: publishes.clone(), wants, is_waiting }))
+        };
+        ports_of_others.iter().map(neighbour).collect()
     }
 
     /// The name of the image of sandboxes.

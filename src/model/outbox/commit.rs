@@ -129,6 +129,7 @@ fn is_working(reason: Reason) -> bool {
             | Reason::Updating
             | Reason::Releasing
             | Reason::AwaitingNeeds
+            | Reason::AwaitingPort
             | Reason::AwaitingHealth
             | Reason::Canary
             | Reason::RolledBack

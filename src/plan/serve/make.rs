@@ -9,6 +9,7 @@ use crate::model::name::ContainerName;
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::plan::explain::short;
+use crate::plan::ports::PortTurn;
 use crate::plan::target::{self, KeepReason};
 use crate::plan::{ContainerTarget, PartialPlan, PlannedStatus, Step, difference};
 
@@ -33,12 +34,18 @@ impl RolloutContext<'_> {
             Some(conflict) => Err(conflict),
             None => self.prerequisites(spec, &memory),
         };
+        let turn = match (&prerequisites, self.port_turn(spec)) {
+            (Ok(_), PortTurn::Later(waits)) => return self.wait_for_ports(waits, before, memory),
+            (_, turn) => turn,
+        };
         match (prerequisites, before) {
             (Err(blocked), Some(before)) => self.keep(&before.id, &KeepReason::Blocked(blocked), memory),
             (Err(blocked), None) => {
                 (PartialPlan { verdict: Some(blocked), ..PartialPlan::default() }, memory)
             }
-            (Ok(partial), Some(before)) => (self.make_beside(spec, before, others, partial, &memory), memory),
+            (Ok(partial), Some(before)) => {
+                (self.make_beside(spec, (before, others), turn, partial, &memory), memory)
+            }
             (Ok(partial), None) => (self.make_first(spec, others, partial, &memory), memory),
         }
     }
@@ -73,8 +80,8 @@ impl RolloutContext<'_> {
     fn make_beside(
         &self,
         spec: &ContainerSpec,
-        before: &ObservedContainer,
-        others: &[&ObservedContainer],
+        (before, others): (&ObservedContainer, &[&ObservedContainer]),
+        turn: PortTurn,
         partial: PartialPlan,
         memory: &Memory,
     ) -> PartialPlan {
@@ -113,7 +120,12 @@ impl RolloutContext<'_> {
         } else {
             let partial = stop_once_running(made.then(create, why), before, is_bridged);
             let partial = self.hand_over(partial, &staying, HANDOVER_REASON);
-            namespace.start(self.free_ports_for(&namespace, partial), refusable.clone())
+            let mut partial = self.free_ports_for(&namespace, partial);
+            if let PortTurn::AfterItsStop(waits) = turn {
+                partial.differences.extend(differences);
+                return self.start_later(partial, waits);
+            }
+            namespace.start(partial, refusable.clone())
         };
         partial = start_replacement(partial, ContainerTarget::Created, refusable);
         partial.differences.extend(differences);

@@ -25,6 +25,7 @@ mod make;
 mod naming;
 mod output;
 mod parts;
+mod ports;
 mod replace;
 mod settle;
 mod spare;

@@ -12,6 +12,7 @@ use crate::model::memory::{Memory, RefusedOptions};
 use crate::model::observed::{ContainerState, ObservedContainer};
 use crate::model::status::{Condition, Reason};
 use crate::model::time::Timestamp;
+use crate::plan::ports::PortTurn;
 use crate::plan::{ContainerTarget, PartialPlan, Step, generation_words, restart, target};
 
 /// The reason for recreating a replacement.
@@ -87,10 +88,19 @@ impl<'a> RolloutContext<'a> {
         if super::is_any_in_transit(others) {
             return self.in_transit();
         }
+        let turn = match self.port_turn(spec) {
+            PortTurn::Later(waits) if self.may_wait_for_ports(others) => {
+                return self.start_later(PartialPlan::default(), waits);
+            }
+            turn => turn,
+        };
         let mut partial = self.connect(new);
         partial = self.try_options(partial, spec, others, Some(spec.fingerprint()));
         partial = self.hand_over(partial, others, HANDOVER_REASON);
         partial = self.free_ports_of(new, partial);
+        if let PortTurn::AfterItsStop(waits) = turn {
+            return self.start_later(partial, waits);
+        }
         let partial = wake_holder(partial, new);
         let mut partial =
             start_replacement(partial, ContainerTarget::Seen(new.id.clone()), Some(spec.fingerprint()));

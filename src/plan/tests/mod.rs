@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 mod needs;
 mod network;
+mod ports;
 mod properties;
 mod rollback;
 mod rollout;

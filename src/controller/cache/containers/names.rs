@@ -28,13 +28,20 @@ impl ContainerCache {
     }
 
     /// The host ports that running containers of other environments publish.
-    pub(crate) fn ports_of_others(&self, environment: &EnvironmentName) -> BTreeSet<String> {
+    pub(crate) fn ports_of_others(
+        &self,
+        environment: &EnvironmentName,
+    ) -> BTreeMap<EnvironmentName, BTreeSet<String>> {
         let known = self.known();
-        let has_process = |seen: &&ObservedContainer| {
-            matches!(seen.state, ContainerState::Running | ContainerState::Paused)
-        };
-        let others = known.others(environment).map(|(_, seen)| seen).filter(has_process);
-        others.flat_map(|seen| &seen.published).cloned().collect()
+        let has_process =
+            |seen: &ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
+        let mut ports = BTreeMap::<_, BTreeSet<_>>::new();
+        for (other, seen) in known.others(environment).filter(|(_, seen)| has_process(seen)) {
+            if !seen.published.is_empty() {
+                ports.entry(other.clone()).or_default().extend(seen.published.iter().cloned());
+            }
+        }
+        ports
     }
 
     /// Hands the containers of each environment that left the manifest to the environment that now declares
