@@ -92,8 +92,8 @@ impl ImagePruner {
         Ok(())
     }
 
-    /// Removes the networks of groups that the manifest no longer declares, once no container uses them, running or
-    /// not.
+    /// Removes the networks of groups that the manifest no longer declares, once no service or container uses
+    /// them, running or not.
     async fn networks(&self) -> Result<(), PruneError> {
         let manifest = Arc::clone(&self.manifest.borrow());
         let declared = manifest.networks();
@@ -103,9 +103,8 @@ impl ImagePruner {
         for network in self.engine.networks_of_record(&self.record).await? {
             if network.as_str().starts_with(&of_groups)
                 && !needed.contains(&network)
-                && !self.engine.is_network_used(&network).await?
+                && self.engine.remove_unused_network(&network).await?
             {
-                self.engine.remove_network(&network).await?;
                 info!(%network, "removed the network of a group that is no longer declared");
             }
         }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::container::{ContainerOptions, label};
 use super::health::{HealthSpec, Probe};
 use super::mount::Mount;
-use super::name::{CommitId, ContainerName, Generation, InvalidName, name};
+use super::name::{CommitId, ContainerName, Generation, InvalidName, NetworkName, name};
 use super::secret_file::SecretFile;
 use super::spec::{Publish, RunOptions, Update};
 use super::time::Timestamp;
@@ -117,6 +117,8 @@ pub struct Workload {
     pub health: HealthSpec,
     /// Number and places of its replicas.
     pub placement: SwarmSpec,
+    /// The network that it shares with the other members of its group; `None`: it belongs to no group.
+    pub network: Option<NetworkName>,
     /// The order in which a replica is replaced.
     pub update: Update,
     /// The generation that it is made for.
@@ -153,6 +155,8 @@ impl Workload {
             health: &'a HealthSpec,
             #[serde(skip_serializing_if = "Vec::is_empty")]
             files: Vec<(&'a SecretFile, &'a str)>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            network: Option<&'a NetworkName>,
         }
         let options = &self.options;
         hash(&WorkloadVersion {
@@ -172,6 +176,7 @@ impl Workload {
             run: &options.run,
             health: &self.health,
             files: options.files.iter().map(|written| (&written.file, written.content.expose())).collect(),
+            network: self.network.as_ref(),
         })
     }
 
@@ -225,7 +230,10 @@ pub enum WorkloadSight {
     /// The target cannot answer now, with the reason as a sentence. Nothing may be decided.
     Unknown(String),
     /// It does not exist.
-    Missing,
+    Missing {
+        /// The objects of the same environment with earlier names, by id.
+        leftovers: Vec<String>,
+    },
     /// Its name belongs to something else, with a description.
     Foreign(String),
     /// It exists.

@@ -43,7 +43,7 @@ use crate::model::desired::{Bad, Entry, Hold, Outcome};
 use crate::model::group::MemberNeeds;
 use crate::model::job::JobSpec;
 use crate::model::memory::Memory;
-use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, JobName};
+use crate::model::name::{CommitId, Digest, EnvironmentName, Generation, JobName, NetworkName};
 use crate::model::observed::Observed;
 use crate::model::one_off::Hooks;
 use crate::model::spec::{HealthSpec, RestartMode, Update};
@@ -123,6 +123,8 @@ pub struct Intent {
 pub struct WorkloadIntent {
     /// Number and places of its replicas.
     pub placement: SwarmSpec,
+    /// The network of its group.
+    pub network: Option<NetworkName>,
     /// The declaration under which it became ready last, if that differs from the current one.
     pub before: Option<Box<DeclaredWorkload>>,
 }
@@ -136,6 +138,8 @@ pub struct DeclaredWorkload {
     pub health: HealthSpec,
     /// Number and places of its replicas.
     pub placement: SwarmSpec,
+    /// The network of its group.
+    pub network: Option<NetworkName>,
     /// The order in which a replica is replaced; `None`: not declared.
     pub update: Option<Update>,
 }

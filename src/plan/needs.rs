@@ -4,8 +4,7 @@
 //! manifest and a changed secret wait too. Healing does not: what ran together before may start in any order, and a
 //! program that comes too early is started again.
 
-use super::target;
-use super::{Intent, PartialPlan, difference, generation_words};
+use super::{Intent, PartialPlan, difference, generation_words, target, workload};
 use crate::model::container::ContainerSpec;
 use crate::model::group::NeedCondition;
 use crate::model::memory::Memory;
@@ -17,6 +16,9 @@ use crate::model::status::{Condition, Reason};
 pub(super) fn is_awaited(intent: &Intent, observed: &Observed, memory: &Memory) -> bool {
     if unmet(intent, observed).next().is_none() {
         return false;
+    }
+    if let Some(placed) = &intent.workload {
+        return !was_ready(intent, memory) && workload::must_begin(intent, placed, observed);
     }
     let Some(wanted) = target::wanted(intent, observed, memory) else { return false };
     let is_known = was_ready(intent, memory) && !has_changed(&wanted, observed, memory);

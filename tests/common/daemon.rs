@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::net::{Answer, socket_get};
 use super::{eventually, eventually_some, free_ports, teardown};
 
 /// How long a daemon may take to start and to stop.
@@ -182,6 +183,11 @@ impl Daemon {
     /// Runs one command against the daemon.
     pub(crate) fn abide(&self, arguments: &[&str]) -> Ran {
         abide(&self.desired_state, arguments)
+    }
+
+    /// Sends `GET path` to its socket.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        socket_get(&self.desired_state.join("abide.sock"), path).unwrap()
     }
 
     /// A command on its folder that runs beside the test.

@@ -53,7 +53,7 @@ pub(crate) use git::GitRepo;
 pub(crate) use host::{Cable, Host};
 pub(crate) use image::{SITE_PORT, bulky_image, made_image};
 pub(crate) use load::{Load, Way};
-pub(crate) use net::{Answer, http_get, push_message, request, signed_post, signed_push};
+pub(crate) use net::{Answer, http_get, push_message, request, signed_post, signed_push, socket_get};
 pub(crate) use nginx::nginx_image;
 pub(crate) use pair::{Agent, AgentPlace, PORT, Pair, TUNNEL};
 pub(crate) use pebble::Pebble;

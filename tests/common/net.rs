@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -16,6 +18,16 @@ pub(crate) type Answer = (u16, String);
 /// Sends `GET path` to a port of this host.
 pub(crate) fn http_get(port: u16, path: &str) -> io::Result<Answer> {
     request(port, "GET", path, &[], b"")
+}
+
+/// Sends `GET path` to a Unix socket.
+pub(crate) fn socket_get(socket: &Path, path: &str) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(super::PATIENCE))?;
+    stream.write_all(&message("abide", "GET", path, &[], b""))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::other("the answer is no HTTP"))
 }
 
 /// Sends any request to a port of this host.

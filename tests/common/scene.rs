@@ -1,7 +1,5 @@
 //! A daemon on the example site, with common queries of tests.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::daemon::{Daemon, Ran};
 use super::docker::{Space, docker, try_docker};
-use super::net::{Answer, http_get, signed_push};
+use super::net::{Answer, http_get, signed_push, socket_get};
 use super::nginx::nginx_image;
 use super::ports::free_ports;
 use super::slow_git::SlowGit;
@@ -240,14 +238,7 @@ impl Scene {
 
     /// Sends `GET path` to the daemon's socket.
     pub(crate) fn get(&self, path: &str) -> Answer {
-        let mut stream = UnixStream::connect(self.site.desired_state.join("abide.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // With HTTP/1.0, the end of the connection ends the body.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: abide\r\n\r\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        socket_get(&self.site.desired_state.join("abide.sock"), path).unwrap()
     }
 }
 

@@ -69,12 +69,7 @@ impl Cluster {
 
     /// The declaration of `prod`.
     pub(crate) fn prod(&self, swarm: &str, more: &str) -> String {
-        format!(
-            "[environment.prod]\ncontainer = \"{}\"\nport = {SITE_PORT}\nstop_timeout = \"1s\"\nswarm = {{ {swarm} }}\n\
-             health = {{ http = \"/\", interval = \"500ms\", timeout = \"5s\", start_deadline = \"20s\", healthy_for = \
-             \"1s\" }}\n{more}\n",
-            self.name()
-        )
+        environment("prod", &self.name(), swarm, more)
     }
 
     /// Replaces the manifest with these environments.
@@ -194,7 +189,12 @@ impl Cluster {
 
     /// The containers of prod on all nodes, as index of the node and id.
     pub(crate) fn containers(&self) -> Vec<(usize, String)> {
-        let filter = format!("label=com.docker.swarm.service.name={}", self.name());
+        self.containers_of(&self.name())
+    }
+
+    /// The containers of a service on all nodes, likewise.
+    pub(crate) fn containers_of(&self, service: &str) -> Vec<(usize, String)> {
+        let filter = format!("label=com.docker.swarm.service.name={service}");
         let of =
             |node: &crate::common::Node| node.docker(&["ps", "--quiet", "--no-trunc", "--filter", &filter]);
         let nodes = self.swarm.nodes().iter().enumerate();
@@ -228,8 +228,17 @@ impl Cluster {
     }
 }
 
+/// The declaration of an environment whose service has this name.
+pub(crate) fn environment(environment: &str, service: &str, swarm: &str, more: &str) -> String {
+    format!(
+        "[environment.{environment}]\ncontainer = \"{service}\"\nport = {SITE_PORT}\nstop_timeout = \"1s\"\n\
+         swarm = {{ {swarm} }}\nhealth = {{ http = \"/\", interval = \"500ms\", timeout = \"5s\", start_deadline = \
+         \"20s\", healthy_for = \"1s\" }}\n{more}\n"
+    )
+}
+
 /// The page of a node's port.
-fn page(address: &str, port: u16) -> Option<String> {
+pub(crate) fn page(address: &str, port: u16) -> Option<String> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect((address, port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

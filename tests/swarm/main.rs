@@ -9,6 +9,8 @@ mod common;
 
 mod agent;
 mod cluster;
+mod edits;
+mod groups;
 mod guide;
 mod kills;
 mod one_node;

@@ -27,6 +27,7 @@ mod output;
 pub(crate) mod piece;
 mod program;
 mod reach;
+mod service_ports;
 mod service_probe;
 mod service_secrets;
 mod service_seen;

@@ -10,16 +10,22 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
 };
 
+use super::service_secrets::IN_USE;
 use super::{Engine, EngineError, QUICK, Result, within};
 use crate::model::container::label;
 use crate::model::name::NetworkName;
 use crate::model::network::{Attachment, Attachments};
+
+/// The driver of networks that span the nodes of a swarm.
+const OVERLAY: &str = "overlay";
 
 /// The state of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetworkState {
     /// Whether it carries the label of this record.
     pub(crate) is_ours: bool,
+    /// Whether it spans the nodes of a swarm.
+    pub(crate) is_overlay: bool,
 }
 
 impl Engine {
@@ -41,7 +47,8 @@ impl Engine {
         let known = exact.map(|network| {
             let labels = network.labels.unwrap_or_default();
             let is_ours = labels.get(label::RECORD).is_some_and(|id| id == record);
-            (network.id.unwrap_or_default(), NetworkState { is_ours })
+            let is_overlay = network.driver.as_deref() == Some(OVERLAY);
+            (network.id.unwrap_or_default(), NetworkState { is_ours, is_overlay })
         });
         Ok(known.collect())
     }
@@ -73,10 +80,16 @@ impl Engine {
         if self.network(name, record).await?.is_some() {
             return Ok(());
         }
+        self.create_network_with("bridge", name, record).await
+    }
+
+    async fn create_network_with(&self, driver: &str, name: &NetworkName, record: &str) -> Result<()> {
         let docker = self.docker().await?;
         let request = NetworkCreateRequest {
             name: name.to_string(),
-            driver: Some("bridge".to_owned()),
+            driver: Some(driver.to_owned()),
+            // Containers may join it, too, for example to look for a fault.
+            attachable: (driver == OVERLAY).then_some(true),
             labels: Some(HashMap::from([(label::RECORD.to_owned(), record.to_owned())])),
             ..Default::default()
         };
@@ -84,6 +97,21 @@ impl Engine {
             Ok(_) | Err(EngineError::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns the id of a network that spans the nodes of the swarm. Creates it if it does not exist.
+    pub(super) async fn overlay_network(&self, name: &NetworkName, record: &str) -> Result<String> {
+        let _turn = self.network_turn.lock().await;
+        if self.networks_named(name, record).await?.is_empty() {
+            self.create_network_with(OVERLAY, name, record).await?;
+        }
+        let found = self.networks_named(name, record).await?;
+        let overlay = found.into_iter().find(|(_, state)| state.is_overlay);
+        overlay.map(|(id, _)| id).ok_or_else(|| {
+            EngineError::Refused(format!(
+                "the network {name} exists and does not span the nodes of the swarm: remove it with `docker network rm`"
+            ))
+        })
     }
 
     /// Connects a container to the network with its names. First it cuts a connection to a removed network of
@@ -171,12 +199,24 @@ impl Engine {
 
     /// Returns whether any container, running or not, refers to the network. The engine itself would remove a network
     /// of stopped containers, which could then not be started again.
-    pub(crate) async fn is_network_used(&self, name: &NetworkName) -> Result<bool> {
+    async fn is_network_used(&self, name: &NetworkName) -> Result<bool> {
         let docker = self.docker().await?;
         let filters = HashMap::from([("network".to_owned(), vec![name.to_string()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let containers = within("list containers", QUICK, docker.list_containers(Some(options))).await?;
         Ok(!containers.is_empty())
+    }
+
+    /// Removes the network if nothing uses it. Returns whether it did.
+    pub(crate) async fn remove_unused_network(&self, name: &NetworkName) -> Result<bool> {
+        if self.is_network_used(name).await? {
+            return Ok(false);
+        }
+        match self.remove_network(name).await {
+            // The service has no replica on this node.
+            Err(EngineError::Refused(words)) if words.contains(IN_USE) => Ok(false),
+            removed => removed.map(|()| true),
+        }
     }
 
     /// Removes the network. Succeeds if it does not exist.

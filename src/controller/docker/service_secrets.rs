@@ -83,8 +83,8 @@ impl Engine {
     }
 }
 
-/// Part of the engine's message about a secret that a service uses.
-const IN_USE: &str = "is in use by";
+/// Part of the engine's message about a secret or network that a service uses.
+pub(super) const IN_USE: &str = "is in use by";
 
 /// The name of the secret with this content. Environments share none, because each removes its own.
 fn name(workload: &Workload, written: &WrittenFile) -> String {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bollard::models::{
     EndpointPortConfig, EndpointPortConfigProtocolEnum, EndpointPortConfigPublishModeEnum, EndpointSpec,
-    EndpointSpecModeEnum, HealthConfig, Limit, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated,
-    ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum, ServiceSpecUpdateConfigOrderEnum,
-    TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecConfigs, TaskSpecContainerSpecDnsConfig,
-    TaskSpecContainerSpecSecrets, TaskSpecPlacement, TaskSpecPlacementPreferences, TaskSpecPlacementSpread,
-    TaskSpecResources, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum,
+    EndpointSpecModeEnum, HealthConfig, Limit, NetworkAttachmentConfig, ServiceSpec, ServiceSpecMode,
+    ServiceSpecModeReplicated, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigFailureActionEnum,
+    ServiceSpecUpdateConfigOrderEnum, TaskSpec, TaskSpecContainerSpec, TaskSpecContainerSpecConfigs,
+    TaskSpecContainerSpecDnsConfig, TaskSpecContainerSpecSecrets, TaskSpecPlacement,
+    TaskSpecPlacementPreferences, TaskSpecPlacementSpread, TaskSpecResources, TaskSpecRestartPolicy,
+    TaskSpecRestartPolicyConditionEnum,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -72,23 +73,26 @@ pub(super) fn needs_probe(workload: &Workload) -> bool {
     matches!(workload.health.probe, Probe::Http(_) | Probe::Tcp)
 }
 
-/// The files that the swarm keeps for a service.
+/// The objects of the swarm that a service refers to.
 #[derive(Default)]
-pub(super) struct ServiceFiles {
+pub(super) struct ServiceObjects {
     /// abide's probe.
     pub(super) probe: Option<TaskSpecContainerSpecConfigs>,
     /// The secret files.
     pub(super) secrets: Vec<TaskSpecContainerSpecSecrets>,
+    /// The id of the group's network.
+    pub(super) network: Option<String>,
 }
 
 /// Builds the specification that is written `now`. `forced` counts the restarts that people asked for.
-pub(super) fn of(workload: &Workload, files: ServiceFiles, forced: u64, now: Timestamp) -> ServiceSpec {
+pub(super) fn of(workload: &Workload, objects: ServiceObjects, forced: u64, now: Timestamp) -> ServiceSpec {
     let placement = &workload.placement;
     let mut spec = ServiceSpec {
         name: Some(workload.name().to_string()),
         labels: None,
         task_template: Some(TaskSpec {
-            container_spec: Some(container(workload, files)),
+            networks: objects.network.clone().map(|target| vec![attachment(workload, target)]),
+            container_spec: Some(container(workload, objects)),
             resources: limits(workload),
             restart_policy: Some(TaskSpecRestartPolicy {
                 // An unhealthy program may end with exit code 0.
@@ -133,7 +137,7 @@ pub(super) fn of(workload: &Workload, files: ServiceFiles, forced: u64, now: Tim
     spec
 }
 
-fn container(workload: &Workload, files: ServiceFiles) -> TaskSpecContainerSpec {
+fn container(workload: &Workload, objects: ServiceObjects) -> TaskSpecContainerSpec {
     let options = &workload.options;
     let settings: BTreeMap<&str, Value> = options
         .run
@@ -174,13 +178,19 @@ fn container(workload: &Workload, files: ServiceFiles) -> TaskSpecContainerSpec 
         // The engine takes them as in /etc/hosts.
         hosts: Some(options.extra_hosts.iter().filter_map(|line| in_hosts_file(line)).collect()),
         dns_config: (dns != TaskSpecContainerSpecDnsConfig::default()).then_some(dns),
-        secrets: Some(files.secrets),
-        configs: Some(files.probe.into_iter().collect()),
+        secrets: Some(objects.secrets),
+        configs: Some(objects.probe.into_iter().collect()),
         init: Some(options.init),
         capability_add: texts("CapAdd"),
         capability_drop: texts("CapDrop"),
         ..TaskSpecContainerSpec::default()
     }
+}
+
+/// The network of the group, by its id: the engine replaces a name by the id, which would count as a change.
+fn attachment(workload: &Workload, target: String) -> NetworkAttachmentConfig {
+    let aliases = workload.options.run.aliases.iter().map(ToString::to_string).collect();
+    NetworkAttachmentConfig { target: Some(target), aliases: Some(aliases), driver_opts: None }
 }
 
 /// `host:address` as `address host`.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ConfigSpec, Service, TaskSpecContainerSpecConfigs, TaskSpecContainerSpecFile1};
+use bollard::models::{
+    ConfigSpec, Service, ServiceSpec, TaskSpecContainerSpecConfigs, TaskSpecContainerSpecFile1,
+};
 use bollard::query_parameters::{
     InspectServiceOptions, ListConfigsOptionsBuilder, ListNodesOptions, ListServicesOptionsBuilder,
     ListTasksOptionsBuilder, UpdateServiceOptionsBuilder,
@@ -13,9 +15,9 @@ use futures::{Stream, StreamExt as _};
 use super::output::{log_query, stamped};
 use super::piece::LogPiece;
 use super::service_probe::PROGRAM;
-use super::service_spec::ServiceFiles;
+use super::service_spec::ServiceObjects;
 use super::transfer::proven;
-use super::{Engine, EngineError, QUICK, Result, service_seen, service_spec, within};
+use super::{Engine, EngineError, QUICK, Result, service_ports, service_seen, service_spec, within};
 use crate::model::container::{Secret, label};
 use crate::model::logs::LogOptions;
 use crate::model::name::{ContainerName, EnvironmentName};
@@ -73,7 +75,7 @@ impl Engine {
                     let service = ours.swap_remove(at);
                     self.observe_service(service, ours, settle, now).await
                 }
-                None => self.service_by_name(name).await,
+                None => self.service_by_name(name, ours).await,
             }
         };
         match sight.await {
@@ -100,18 +102,19 @@ impl Engine {
         let options = ListTasksOptionsBuilder::default().filters(&filters).build();
         let tasks = within("list the tasks of a service", QUICK, docker.list_tasks(Some(options))).await?;
         let nodes = within("list nodes", QUICK, docker.list_nodes(None::<ListNodesOptions>)).await?;
-        let leftovers = others.into_iter().filter_map(|service| service.id).collect();
+        let leftovers = ids(others);
         let seen = service_seen::seen(service, tasks, &nodes, leftovers, settle, now);
         Ok(WorkloadSight::Seen(Box::new(seen)))
     }
 
-    /// The service of this name, which is not one of the environment's.
-    async fn service_by_name(&self, name: &ContainerName) -> Result<WorkloadSight> {
+    /// The service of this name, which is not one of the environment's. `others` are services of the environment with
+    /// earlier names.
+    async fn service_by_name(&self, name: &ContainerName, others: Vec<Service>) -> Result<WorkloadSight> {
         let docker = self.docker().await?;
         let call = docker.inspect_service(name.as_str(), None::<InspectServiceOptions>);
         match within("inspect a service", QUICK, call).await {
             Ok(service) => Ok(WorkloadSight::Foreign(service_seen::owner(&service))),
-            Err(error) if error.is_not_found() => Ok(WorkloadSight::Missing),
+            Err(error) if error.is_not_found() => Ok(WorkloadSight::Missing { leftovers: ids(others) }),
             Err(error) => Err(error),
         }
     }
@@ -155,23 +158,50 @@ impl Engine {
             true => Some(self.probe_config().await?),
             false => None,
         };
-        let files = ServiceFiles { probe, secrets: self.secrets(workload).await? };
+        let network = match &workload.network {
+            Some(network) => Some(self.overlay_network(network, &workload.options.record).await?),
+            None => None,
+        };
+        let objects = ServiceObjects { probe, secrets: self.secrets(workload).await?, network };
         let forced = over.map_or(0, |(_, token)| token.forced);
-        let spec = service_spec::of(workload, files, forced, now);
-        let turn = self.docker().await?;
-        let docker = proven(turn.docker.clone(), proof);
+        let spec = service_spec::of(workload, objects, forced, now);
         let Some((id, token)) = over else {
+            let turn = self.docker().await?;
+            let docker = proven(turn.docker.clone(), proof);
             return within("create a service", QUICK, docker.create_service(spec, None)).await.map(drop);
         };
-        let index = i32::try_from(token.index)
+        match service_ports::without_free_ports(&spec) {
+            Some(bare) if self.has_fixed_ports(id).await? => {
+                self.update_service(id, bare.clone(), token.index, proof).await?;
+                while let Some(index) = self.await_forgotten_ports(id, &bare).await?
+                    && !self.update_service(id, spec.clone(), index, proof).await?
+                {}
+            }
+            _ => drop(self.update_service(id, spec, token.index, proof).await?),
+        }
+        Ok(())
+    }
+
+    /// Replaces the specification of a service, unless it was written since it had the version `index`. Returns whether
+    /// it was replaced.
+    async fn update_service(
+        &self,
+        id: &str,
+        spec: ServiceSpec,
+        index: u64,
+        proof: Option<&Secret>,
+    ) -> Result<bool> {
+        let turn = self.docker().await?;
+        let docker = proven(turn.docker.clone(), proof);
+        let index = i32::try_from(index)
             .map_err(|_| EngineError::Refused("the version of the service is too large".to_owned()))?;
         let options =
             UpdateServiceOptionsBuilder::default().version(index).registry_auth_from("spec").build();
         let written = within("update a service", QUICK, docker.update_service(id, spec, options, None)).await;
         match written {
             // Swarm itself writes the service during an update. The next plan reads it again.
-            Err(EngineError::Refused(words)) if words.contains(OUT_OF_SEQUENCE) => Ok(()),
-            written => written.map(drop),
+            Err(EngineError::Refused(words)) if words.contains(OUT_OF_SEQUENCE) => Ok(false),
+            written => written.map(|_| true),
         }
     }
 
@@ -252,6 +282,10 @@ impl Engine {
             Err(error) => Err(error),
         }
     }
+}
+
+fn ids(services: Vec<Service>) -> Vec<String> {
+    services.into_iter().filter_map(|service| service.id).collect()
 }
 
 fn no_swarm(error: &EngineError) -> Option<&'static str> {

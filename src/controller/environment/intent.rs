@@ -7,6 +7,7 @@ use crate::model::container::{ContainerOptions, Secret};
 use crate::model::declared::Declared;
 use crate::model::desired::{Desired, Entry, RollbackRequest};
 use crate::model::memory::Memory;
+use crate::model::name::NetworkName;
 use crate::model::one_off::Hooks;
 use crate::model::secret_file::WrittenFile;
 use crate::model::spec::{EnvValue, EnvironmentSpec, HolderImage, Manifest, RunOptions, Supply};
@@ -110,10 +111,16 @@ pub(in crate::controller) fn workload(
             options: resolved(before, desired, record).ok()?,
             health: spec.health.clone(),
             placement: spec.swarm.clone()?,
+            network: network_of_group(before),
             update: spec.update,
         }))
     });
-    Some(WorkloadIntent { placement, before })
+    Some(WorkloadIntent { placement, network: network_of_group(declared), before })
+}
+
+/// The network that a service shares with the other members of its group. Without a group, it joins none.
+fn network_of_group(declared: &Declared) -> Option<NetworkName> {
+    declared.spec.group.as_ref().map(|_| declared.network.clone())
 }
 
 fn resolved(declared: &Declared, desired: &Desired, record: &str) -> Result<ContainerOptions, String> {

@@ -35,7 +35,12 @@ impl Reconciler {
         self.front.maintain(environment, planned.desired.maintenance.is_some());
         let route = match &planned.observed.workload {
             None | Some(WorkloadSight::Unknown(_)) => return,
-            Some(WorkloadSight::Missing | WorkloadSight::Foreign(_)) => None,
+            // The service with the earlier name serves until the one with the new name does.
+            Some(WorkloadSight::Missing { leftovers }) if !leftovers.is_empty() => return,
+            Some(WorkloadSight::Seen(seen)) if seen.serving.is_empty() && !seen.leftovers.is_empty() => {
+                return;
+            }
+            Some(WorkloadSight::Missing { .. } | WorkloadSight::Foreign(_)) => None,
             Some(WorkloadSight::Seen(seen)) => Route::to_service(&seen.id, &seen.serving),
         };
         // The container that ran before the manifest placed the environment on the swarm serves until a replica does.

@@ -38,6 +38,7 @@ pub(super) fn problems(declared: &Declarations, all: &[NamedPartial<'_>], places
     for (group, members) in by_group(all) {
         found.extend(name_of_an_environment(declared, group, &members, places));
         found.extend(apart(group, &members, places));
+        found.extend(partly_on_a_swarm(group, &members, places));
         found.extend(names_twice(group, &members, places));
         found.extend(circular_needs(group, &members, places));
         found.extend(never_complete(group, &members, places));
@@ -115,6 +116,24 @@ fn apart(group: &GroupName, members: &[NamedPartial<'_>], places: &Places) -> Ve
         let message = format!(
             "all members of the group `{group}` must run on one host: this one runs on {here}, and \
              `environment.{first}` on {there}"
+        );
+        of_group(places, name, message)
+    };
+    others.map(problem).collect()
+}
+
+/// Members that are services while the first one is a container, or the other way round: they cannot share a network.
+fn partly_on_a_swarm(group: &GroupName, members: &[NamedPartial<'_>], places: &Places) -> Vec<Problem> {
+    let is_service = |draft: &super::environment::PartialEnvironment| {
+        draft.spec.as_ref().is_some_and(|spec| spec.swarm.is_some())
+    };
+    let known: Vec<_> = members.iter().filter(|(_, draft)| draft.spec.is_some()).collect();
+    let Some((first, of_first)) = known.first() else { return Vec::new() };
+    let others = known.iter().filter(|(_, draft)| is_service(draft) != is_service(of_first));
+    let problem = |(name, _): &&NamedPartial<'_>| {
+        let message = format!(
+            "all members of the group `{group}` or none must run on a swarm: declare `swarm` here and in \
+             `environment.{first}`, or in neither"
         );
         of_group(places, name, message)
     };

@@ -3,6 +3,7 @@
 mod canary;
 mod causes;
 mod clock;
+mod cluster;
 mod complete;
 mod edits;
 mod failures;

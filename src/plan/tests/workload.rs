@@ -1,301 +1,18 @@
 //! Environments that an orchestrator runs, in a small cluster that obeys every step.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::world::{World, digest};
-use crate::model::container::Secret;
-use crate::model::desired::{Bad, Desired, Entry, Hold, Image, Origin, Outcome};
+use super::cluster::{BOOT, Cluster, Fate, image};
+use super::world::digest;
+use crate::model::desired::{Hold, Image, Origin, Outcome};
 use crate::model::front::FrontSeen;
-use crate::model::memory::Memory;
-use crate::model::name::Generation;
-use crate::model::observed::Observed;
-use crate::model::spec::{Probe, Update};
+use crate::model::group::{MemberState, NeedCondition};
+use crate::model::name::{EnvironmentName, Generation};
+use crate::model::spec::Update;
 use crate::model::status::{Condition, Reason};
-use crate::model::time::Timestamp;
-use crate::model::workload::{
-    Endpoint, NodeState, PortMode, Rollout, SeenWorkload, SwarmNode, SwarmSpec, TaskFailure, TaskFailureKind,
-    VersionCount, Workload, WorkloadSight, WriteToken,
-};
-use crate::plan::{
-    DeclaredWorkload, Intent, Plan, RecordStep, Step, StepFailure, SupplyKind, WorkloadIntent, after_failure,
-    must_be_stored, plan,
-};
-
-/// How long replicas of the cluster take until they are ready.
-const BOOT: Duration = Duration::from_secs(3);
-
-fn image(number: u8) -> Image {
-    Image {
-        reference: Some("registry.example.com/app".to_owned()),
-        digest: Some(digest(100 + number)),
-        id: Some(digest(number)),
-    }
-}
-
-/// How the replicas of an image end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Crashes,
-    NeverReady,
-    FindsNoNode,
-    Killed,
-}
-
-/// A cluster with one service.
-struct Cluster {
-    now: Timestamp,
-    intent: Intent,
-    observed: Observed,
-    memory: Memory,
-    service: Option<Workload>,
-    index: u64,
-    written_at: Timestamp,
-    changes: BTreeSet<String>,
-    fates: BTreeMap<String, Fate>,
-    /// Failures of the version that was ready.
-    crashes: Vec<Timestamp>,
-    /// The declaration of the good version.
-    good: Option<(Generation, DeclaredWorkload)>,
-    done: Vec<Step>,
-    outcome: Option<(Generation, Outcome)>,
-    is_silent: bool,
-    nodes: BTreeMap<&'static str, NodeState>,
-    /// The nodes of the ready replicas.
-    places: Vec<&'static str>,
-    /// The addresses of the replicas.
-    serving: Vec<SocketAddr>,
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let World { now, mut intent, .. } = World::empty();
-        intent.supply = SupplyKind::Named;
-        intent.update = None;
-        intent.health.probe = Probe::Tcp;
-        if let Ok(options) = &mut intent.options {
-            options.volumes.clear();
-        }
-        let placement = SwarmSpec {
-            replicas: 3,
-            constraints: Vec::new(),
-            spread: None,
-            per_node: None,
-            parallel: 1,
-            ports: PortMode::Ingress,
-        };
-        intent.workload = Some(WorkloadIntent { placement, before: None });
-        Self {
-            now,
-            intent,
-            observed: Observed::default(),
-            memory: Memory::default(),
-            service: None,
-            index: 0,
-            written_at: now,
-            changes: BTreeSet::new(),
-            fates: BTreeMap::new(),
-            crashes: Vec::new(),
-            good: None,
-            done: Vec::new(),
-            outcome: None,
-            is_silent: false,
-            nodes: BTreeMap::from([("n1", NodeState::Ready), ("n2", NodeState::Ready)]),
-            places: vec!["n1"],
-            serving: Vec::new(),
-        }
-    }
-
-    /// A cluster in which image 1 is ready.
-    fn running() -> Self {
-        let mut cluster = Self::new();
-        cluster.set(1);
-        cluster.rest();
-        assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded));
-        cluster.wait(1200);
-        cluster.done.clear();
-        cluster
-    }
-
-    fn set(&mut self, number: u8) {
-        self.record(image(number), Origin::Promotion);
-    }
-
-    fn record(&mut self, image: Image, origin: Origin) {
-        self.observed.images.extend(image.id.clone());
-        self.intent.entry = Entry {
-            generation: self.intent.entry.generation.next().unwrap(),
-            image: Some(image),
-            origin: Some(origin),
-            at: self.now,
-            ..Entry::default()
-        };
-    }
-
-    fn fail(&mut self, number: u8, fate: Fate) {
-        self.fates.insert(format!("registry.example.com/app@{}", digest(100 + number)), fate);
-    }
-
-    fn declared(&self) -> DeclaredWorkload {
-        DeclaredWorkload {
-            options: self.intent.options.clone().unwrap(),
-            health: self.intent.health.clone(),
-            placement: self.intent.workload.as_ref().unwrap().placement.clone(),
-            update: self.intent.update,
-        }
-    }
-
-    fn edit(&mut self, variable: &str) {
-        let options = self.intent.options.as_mut().unwrap();
-        options.env.insert(variable.to_owned(), Secret::new("1"));
-    }
-
-    fn failure(&self, kind: TaskFailureKind, is_paused: bool) -> TaskFailure {
-        TaskFailure { why: "task: non-zero exit (3) on n1".to_owned(), kind, at: self.now, is_paused }
-    }
-
-    fn sight(&self) -> WorkloadSight {
-        if self.is_silent {
-            return WorkloadSight::Unknown("the swarm has no leader".to_owned());
-        }
-        let Some(workload) = &self.service else { return WorkloadSight::Missing };
-        let fate = self.fates.get(&workload.image);
-        let is_up = self.now >= self.written_at.after(BOOT);
-        let rollout = match fate {
-            _ if self.crashes.last() == Some(&self.now) => {
-                Rollout::Failed(self.failure(TaskFailureKind::Exited, false))
-            }
-            Some(Fate::Crashes) if is_up => Rollout::Failed(self.failure(TaskFailureKind::Exited, true)),
-            Some(Fate::Killed) if is_up => Rollout::Failed(self.failure(TaskFailureKind::Outside, true)),
-            Some(Fate::FindsNoNode) if is_up => Rollout::Stuck("no suitable node".to_owned()),
-            Some(_) => Rollout::Moving { is_pulling: false },
-            None if is_up => Rollout::Settled,
-            None => Rollout::Moving { is_pulling: false },
-        };
-        let ready = if rollout == Rollout::Settled { workload.placement.replicas } else { 1 };
-        let version = workload.version();
-        let failures = self
-            .crashes
-            .iter()
-            .map(|at| TaskFailure { at: *at, ..self.failure(TaskFailureKind::Exited, false) });
-        let node = |(name, state): (&&str, &NodeState)| SwarmNode {
-            name: (*name).to_owned(),
-            state: *state,
-            address: None,
-        };
-        let endpoint = |node: &&str| Endpoint { node: (*node).to_owned(), port: None };
-        WorkloadSight::Seen(Box::new(SeenWorkload {
-            id: "service".to_owned(),
-            token: WriteToken { index: self.index, forced: 0 },
-            fingerprint: workload.fingerprint(),
-            counts: BTreeMap::from([(version.clone(), VersionCount { ready, awaited: 0 })]),
-            version,
-            changes: self.changes.clone(),
-            replicas: workload.placement.replicas,
-            written_at: self.written_at,
-            rollout,
-            failures: failures.collect(),
-            started_at: Some(self.written_at),
-            endpoints: self.places.iter().map(endpoint).collect(),
-            serving: self.serving.clone(),
-            nodes: self.nodes.iter().map(node).collect(),
-            leftovers: Vec::new(),
-        }))
-    }
-
-    fn plan(&mut self) -> Plan {
-        self.observed.workload = Some(self.sight());
-        let before = self.good.as_ref().map(|(_, declared)| Box::new(declared.clone()));
-        self.intent.workload.as_mut().unwrap().before = before;
-        let plan = plan(&self.intent, &self.observed, &self.memory, self.now);
-        assert_eq!(plan, crate::plan::plan(&self.intent, &self.observed, &self.memory, self.now));
-        plan
-    }
-
-    /// Reconciles until nothing is left to do now.
-    fn reconcile(&mut self) {
-        for _ in 0..10 {
-            let plan = self.plan();
-            self.memory = plan.memory.clone();
-            if let Some(good) = &self.memory.good
-                && self.good.as_ref().is_none_or(|(generation, _)| *generation != good.generation)
-            {
-                self.good = Some((good.generation, self.declared()));
-            }
-            self.outcome = plan.outcome.clone().or(self.outcome.take());
-            for planned in &plan.steps {
-                self.done.push(planned.step.clone());
-                self.take(&planned.step);
-            }
-            if plan.steps.is_empty() {
-                return;
-            }
-        }
-        panic!("it never comes to rest: {:?}", self.plan());
-    }
-
-    fn take(&mut self, step: &Step) {
-        match step {
-            Step::ApplyWorkload { workload, over } => {
-                let exists = self.service.is_some().then(|| ("service".to_owned(), self.index));
-                assert_eq!(over.clone().map(|(id, token)| (id, token.index)), exists, "another one was seen");
-                self.service = Some((**workload).clone());
-                self.index += 1;
-                self.written_at = self.now;
-                self.changes.clear();
-            }
-            Step::Record(RecordStep::RollBack { from, to, reason, message, .. }) => {
-                let failed = self.intent.entry.image.clone().unwrap();
-                let of = self.service.as_ref().unwrap();
-                assert!(
-                    of.image.ends_with(to.image.digest.as_ref().unwrap().as_str()),
-                    "the record moves first"
-                );
-                let mut desired = Desired::empty(self.intent.environment.clone());
-                desired.mark_bad(Bad {
-                    image: failed,
-                    generation: *from,
-                    revision: None,
-                    reason: *reason,
-                    message: message.clone(),
-                    at: self.now,
-                });
-                self.intent.bad = desired.bad;
-                self.record(to.image.clone(), Origin::AutomaticRollback);
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Lets time pass, with a reconcile each half second.
-    fn wait(&mut self, halves: u32) {
-        for _ in 0..halves {
-            self.reconcile();
-            self.now = self.now.after(Duration::from_millis(500));
-        }
-        self.reconcile();
-    }
-
-    fn rest(&mut self) {
-        self.wait(20);
-    }
-
-    fn status(&mut self) -> (Condition, Reason) {
-        let verdict = self.plan().verdict;
-        assert!(!verdict.message.is_empty());
-        (verdict.condition, verdict.reason)
-    }
-
-    fn writes(&self) -> usize {
-        self.done.iter().filter(|step| matches!(step, Step::ApplyWorkload { .. })).count()
-    }
-
-    fn runs(&self, number: u8) -> bool {
-        let image = self.service.as_ref().map(|service| service.image.clone());
-        image.is_some_and(|image| image.ends_with(digest(100 + number).as_str()))
-    }
-}
+use crate::model::workload::{NodeState, PortMode, Workload, WorkloadSight};
+use crate::plan::{Step, StepFailure, after_failure, must_be_stored, plan};
 
 #[test]
 fn the_recorded_image_becomes_a_service_and_is_ready_once_its_replicas_are() {
@@ -350,6 +67,7 @@ fn a_failed_update_gets_the_previous_version_back_at_once_and_the_record_follows
     assert_eq!(cluster.service.as_ref().map(Workload::fingerprint), Some(before.fingerprint()), "at once");
     assert_eq!(cluster.intent.entry.generation, Generation(2), "the record waits until it serves");
     assert_eq!(cluster.status(), (Condition::Progressing, Reason::RolledBack));
+    assert!(matches!(cluster.outcome, Some((Generation(2), Outcome::Failed(_)))), "{:?}", cluster.outcome);
     cluster.rest();
     assert_eq!(cluster.intent.entry.origin, Some(Origin::AutomaticRollback));
     assert_eq!(cluster.status(), (Condition::RolledBack, Reason::RolledBack));
@@ -486,6 +204,54 @@ fn a_removed_service_is_created_again() {
 }
 
 #[test]
+fn a_service_gets_another_name_without_a_gap_and_as_often_as_the_manifest_says() {
+    let mut cluster = Cluster::new();
+    cluster.intent.options.as_mut().unwrap().publish = None;
+    cluster.set(1);
+    cluster.rest();
+    for name in ["one", "two", "three", "four", "five"] {
+        cluster.rename(name);
+        cluster.reconcile();
+        assert_eq!(cluster.status(), (Condition::Progressing, Reason::Updating), "{name}");
+        assert!(cluster.renamed.is_some(), "{name}: the earlier service serves until this one is ready");
+        cluster.rest();
+        assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded), "{name}");
+        assert_eq!(cluster.service.as_ref().map(|service| service.name().as_str()), Some(name));
+        assert_eq!(cluster.renamed, None, "{name}");
+    }
+    // Nobody else has changed anything, so a removal by hand is the first such change.
+    cluster.service = None;
+    cluster.rest();
+    assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded));
+}
+
+#[test]
+fn a_service_with_a_port_or_volume_that_only_one_can_have_ends_before_it_gets_another_name() {
+    for (ports, publish, update, ends_first) in [
+        (PortMode::Ingress, true, None, true),
+        (PortMode::Host, true, Some(Update::StartFirst), true),
+        (PortMode::Ingress, false, Some(Update::StopFirst), true),
+        (PortMode::Ingress, false, None, false),
+        (PortMode::Dynamic, false, None, false),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.intent.workload.as_mut().unwrap().placement.ports = ports;
+        cluster.intent.update = update;
+        let options = cluster.intent.options.as_mut().unwrap();
+        options.publish = options.publish.filter(|_| publish);
+        cluster.set(1);
+        cluster.rest();
+        cluster.done.clear();
+        cluster.rename("another");
+        cluster.reconcile();
+        let is_removal = |step: &Step| matches!(step, Step::RemoveWorkload { .. });
+        assert_eq!(cluster.done.first().is_some_and(is_removal), ends_first, "{ports:?} {:?}", cluster.done);
+        cluster.rest();
+        assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded), "{ports:?}");
+    }
+}
+
+#[test]
 fn nothing_is_decided_while_the_cluster_does_not_answer() {
     let mut cluster = Cluster::running();
     cluster.is_silent = true;
@@ -508,6 +274,26 @@ fn a_foreign_service_of_the_name_is_never_touched() {
     let plan = plan(&cluster.intent, &cluster.observed, &cluster.memory, cluster.now);
     assert_eq!((plan.verdict.condition, plan.verdict.reason), (Condition::Blocked, Reason::NameConflict));
     assert!(plan.steps.is_empty());
+}
+
+#[test]
+fn an_update_waits_for_other_members_once_and_goes_through_after_it_began() {
+    let mut cluster = Cluster::running();
+    let db = EnvironmentName::new("db").unwrap();
+    cluster.intent.needs.insert(db.clone(), NeedCondition::Healthy);
+    cluster.set(2);
+    cluster.rest();
+    assert_eq!(cluster.status(), (Condition::Progressing, Reason::AwaitingNeeds));
+    assert!(cluster.runs(1) && cluster.done.is_empty());
+    let well = MemberState { is_started: true, is_healthy: true, is_completed: false };
+    cluster.observed.members.insert(db, well);
+    cluster.reconcile();
+    assert!(cluster.runs(2));
+    cluster.observed.members.clear();
+    cluster.rest();
+    assert!(cluster.runs(2), "the member is not ready for a moment");
+    assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded));
+    assert_eq!(cluster.writes(), 1);
 }
 
 #[test]

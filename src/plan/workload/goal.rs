@@ -4,9 +4,10 @@ use super::WorkloadContext;
 use crate::model::desired::Image;
 use crate::model::memory::{Good, Memory, RefusedOptions};
 use crate::model::name::{CommitId, Generation};
+use crate::model::observed::Observed;
 use crate::model::spec::Update;
-use crate::model::workload::{PortMode, SeenWorkload, SwarmSpec, Workload};
-use crate::plan::{DeclaredWorkload, generation_words, needs, rollback};
+use crate::model::workload::{PortMode, SeenWorkload, SwarmSpec, Workload, WorkloadSight};
+use crate::plan::{DeclaredWorkload, Intent, WorkloadIntent, generation_words, needs, rollback};
 
 /// The workload to write, and its role.
 pub(super) struct WorkloadGoal {
@@ -34,18 +35,7 @@ impl WorkloadGoal {
 impl WorkloadContext<'_> {
     /// The recorded version as it is declared now; `None` if no registry has its image, or a secret cannot be read.
     pub(super) fn recorded(&self) -> Option<Workload> {
-        let declared = self.declared_now()?;
-        let entry = &self.intent.entry;
-        made_of(entry.image.as_ref()?, &declared, entry.generation, entry.revision.as_ref())
-    }
-
-    fn declared_now(&self) -> Option<DeclaredWorkload> {
-        Some(DeclaredWorkload {
-            options: self.intent.options.as_ref().ok()?.clone(),
-            health: self.intent.health.clone(),
-            placement: self.placed.placement.clone(),
-            update: self.intent.update,
-        })
+        recorded(self.intent, self.placed)
     }
 
     /// The version that became ready last, as it was declared then.
@@ -53,7 +43,7 @@ impl WorkloadContext<'_> {
         let good = memory.good.as_ref()?;
         let declared = match &self.placed.before {
             Some(before) => (**before).clone(),
-            None => self.declared_now()?,
+            None => declared_now(self.intent, self.placed)?,
         };
         made_of(&good.image, &declared, good.generation, good.revision.as_ref())
     }
@@ -104,6 +94,30 @@ impl WorkloadContext<'_> {
     }
 }
 
+/// Whether the recorded version can be written, and the orchestrator does not have it yet.
+pub(in crate::plan) fn must_begin(intent: &Intent, placed: &WorkloadIntent, observed: &Observed) -> bool {
+    let has = |version: &String| match &observed.workload {
+        Some(WorkloadSight::Seen(seen)) => seen.version == *version,
+        _ => false,
+    };
+    recorded(intent, placed).is_some_and(|workload| !has(&workload.version()))
+}
+
+fn recorded(intent: &Intent, placed: &WorkloadIntent) -> Option<Workload> {
+    let (declared, entry) = (declared_now(intent, placed)?, &intent.entry);
+    made_of(entry.image.as_ref()?, &declared, entry.generation, entry.revision.as_ref())
+}
+
+fn declared_now(intent: &Intent, placed: &WorkloadIntent) -> Option<DeclaredWorkload> {
+    Some(DeclaredWorkload {
+        options: intent.options.as_ref().ok()?.clone(),
+        health: intent.health.clone(),
+        placement: placed.placement.clone(),
+        network: placed.network.clone(),
+        update: intent.update,
+    })
+}
+
 fn made_of(
     image: &Image,
     declared: &DeclaredWorkload,
@@ -111,12 +125,13 @@ fn made_of(
     revision: Option<&CommitId>,
 ) -> Option<Workload> {
     let (reference, digest) = (image.reference.as_ref()?, image.digest.as_ref()?);
-    let DeclaredWorkload { options, health, placement, update } = declared;
+    let DeclaredWorkload { options, health, placement, network, update } = declared;
     Some(Workload {
         image: format!("{reference}@{digest}"),
         options: options.clone(),
         health: health.clone(),
         placement: placement.clone(),
+        network: network.clone(),
         update: update
             .unwrap_or_else(|| order(placement, !options.volumes.is_empty(), options.publish.is_some())),
         generation,

@@ -11,6 +11,7 @@ mod nodes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(super) use self::goal::must_begin;
 use self::goal::{GoalRole, WorkloadGoal};
 use super::{
     Intent, PartialPlan, Plan, PlannedStatus, Step, WorkloadIntent, backoff, combine, explain, needs, notes,
@@ -20,10 +21,11 @@ use crate::model::desired::{Entry, Outcome};
 use crate::model::memory::{Good, Memory, Overwritten};
 use crate::model::name::{Digest, Generation};
 use crate::model::observed::Observed;
+use crate::model::spec::Update;
 use crate::model::status::{Condition, Reason, RunningContainer};
 use crate::model::time::Timestamp;
 use crate::model::workload::{
-    NodeView, PortMode, Rollout, SeenWorkload, TaskFailure, TaskFailureKind, WorkloadSight,
+    NodeView, PortMode, Rollout, SeenWorkload, TaskFailure, TaskFailureKind, Workload, WorkloadSight,
 };
 
 /// How soon a converged workload is observed again: an orchestrator announces no change of its tasks.
@@ -94,7 +96,7 @@ impl WorkloadContext<'_> {
     fn decide(&self, memory: Memory) -> ((PartialPlan, Memory), String, Vec<String>) {
         let unobserved = WorkloadSight::Unknown("the cluster was not observed".to_owned());
         let sight = self.observed.workload.as_ref().unwrap_or(&unobserved);
-        let seen = match sight {
+        let (seen, earlier) = match sight {
             WorkloadSight::Unknown(why) => {
                 let partial = status(Condition::Degraded, Reason::EngineUnavailable, why.clone());
                 let partial = partial.requeue_by(self.now.after(LOOK));
@@ -111,8 +113,8 @@ impl WorkloadContext<'_> {
                 let partial = partial.requeue_by(self.now.after(LOOK));
                 return ((partial, memory), "nothing".to_owned(), Vec::new());
             }
-            WorkloadSight::Missing => None,
-            WorkloadSight::Seen(seen) => Some(&**seen),
+            WorkloadSight::Missing { leftovers } => (None, leftovers),
+            WorkloadSight::Seen(seen) => (Some(&**seen), &seen.leftovers),
         };
         let memory = match seen {
             Some(seen) => self.judge(seen, memory),
@@ -125,7 +127,7 @@ impl WorkloadContext<'_> {
         };
         let words = goal.words();
         let served = match seen {
-            None => self.create(&goal, memory),
+            None => self.create(&goal, earlier, memory),
             Some(seen) => self.converge(&goal, seen, memory),
         };
         (served, words, warnings)
@@ -152,14 +154,22 @@ impl WorkloadContext<'_> {
         PartialPlan::default()
     }
 
-    fn create(&self, goal: &WorkloadGoal, mut memory: Memory) -> (PartialPlan, Memory) {
+    /// Creates the service. `earlier` are the services that the environment had under other names.
+    fn create(&self, goal: &WorkloadGoal, earlier: &[String], mut memory: Memory) -> (PartialPlan, Memory) {
         let name = goal.workload.name();
         let mut partial = PartialPlan::default();
         partial.differences.push(format!("the service {name} does not exist"));
         let step = Step::ApplyWorkload { workload: Box::new(goal.workload.clone()), over: None };
         // Remembered even if it never becomes ready, so that a request to forget the environment removes it.
         let was_ready = memory.workload.get_or_insert_default().ready.is_some();
-        let partial = if was_ready {
+        let partial = if !earlier.is_empty() {
+            let ended = earlier.iter().filter(|_| must_end_first(&goal.workload));
+            let partial = ended.fold(partial, |partial, id| {
+                let step = Step::RemoveWorkload { id: id.clone() };
+                partial.then(step, "the service with the new name needs its ports or volumes")
+            });
+            partial.then(step, "the manifest names it so")
+        } else if was_ready {
             let what = format!("the service {name} was removed");
             self.overwrite(partial, step, &what, &mut memory)
         } else {
@@ -185,10 +195,8 @@ impl WorkloadContext<'_> {
             let what = if is_other_version { "image or options" } else { "number or places of the replicas" };
             partial.differences.push(format!("the service has other {what} than {}", goal.words()));
             let partial = self.updating(partial, format!("updating the service to {}", goal.words()));
-            return (
-                self.while_rolling_back(partial.then(step(), self.reason(goal, &memory)), &memory),
-                memory,
-            );
+            let partial = self.while_rolling_back(partial.then(step(), self.reason(goal, &memory)), &memory);
+            return (PartialPlan { outcome: self.failed(goal, &memory), ..partial }, memory);
         }
         if !seen.changes.is_empty() {
             let changed: Vec<&str> = seen.changes.iter().map(String::as_str).collect();
@@ -224,6 +232,15 @@ impl WorkloadContext<'_> {
             (GoalRole::Fallback, None) => "the recorded version cannot run yet".to_owned(),
             (GoalRole::Wanted | GoalRole::Insist, _) => "it is recorded".to_owned(),
         }
+    }
+
+    /// The outcome of the recorded generation, if it is to blame and was never ready.
+    fn failed(&self, goal: &WorkloadGoal, memory: &Memory) -> Option<(Generation, Outcome)> {
+        let generation = self.intent.entry.generation;
+        let refused = memory.refused.as_ref().filter(|_| goal.role == GoalRole::Fallback)?;
+        let was_ready = memory.good.as_ref().is_some_and(|good| good.generation == generation);
+        let is_failed = refused.generation == generation && !refused.of_the_host && !was_ready;
+        is_failed.then(|| (generation, Outcome::Failed(refused.message.clone())))
     }
 
     /// The status while the previous version comes back.
@@ -383,7 +400,8 @@ impl WorkloadContext<'_> {
             // The number of replicas was edited, or a node was lost.
             (Rollout::Moving { .. } | Rollout::Settled | Rollout::Failed(_), None) => {
                 let message = format!("{count} are ready");
-                let is_all_down = seen.ready() == 0;
+                // A service with an earlier name serves until this one is ready.
+                let is_all_down = seen.ready() == 0 && seen.leftovers.is_empty();
                 let condition = if is_all_down { Condition::Degraded } else { Condition::Progressing };
                 let reason = if is_all_down { Reason::Unhealthy } else { Reason::Updating };
                 status(condition, reason, message)
@@ -410,6 +428,12 @@ impl WorkloadContext<'_> {
 
 fn status(condition: Condition, reason: Reason, message: impl Into<String>) -> PartialPlan {
     PartialPlan::with_status(condition, reason, message)
+}
+
+/// Whether a service with an earlier name has to end before this one can start.
+fn must_end_first(workload: &Workload) -> bool {
+    let has_port = workload.placement.ports != PortMode::Dynamic && workload.options.publish.is_some();
+    has_port || workload.update == Update::StopFirst
 }
 
 fn reason_of(failure: &TaskFailure) -> Reason {

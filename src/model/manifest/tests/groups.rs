@@ -36,6 +36,22 @@ fn two_groups_have_members_of_the_same_short_names_on_networks_of_their_own() {
     assert_eq!(manifest.networks().len(), 3);
 }
 
+#[test]
+fn the_members_of_a_group_are_all_services_or_all_containers() {
+    let two = |first: &str, second: &str| {
+        member("shop-db", "shop", first)
+            + &member("shop-web", "shop", second).replace("web-1\"", "web-1\"\npublish = false")
+    };
+    let swarm = "swarm = {}\npublish = false";
+    problems(&two(swarm, "swarm = {}"), &[]);
+    problems(&two("publish = false", ""), &[]);
+    problems(
+        &two(swarm, ""),
+        &["9: all members of the group `shop` or none must run on a swarm: declare `swarm` here and in \
+           `environment.shop-db`, or in neither"],
+    );
+}
+
 /// Checks the problems of a manifest, without the name of its file.
 #[track_caller]
 fn problems(text: &str, expected: &[&str]) {
