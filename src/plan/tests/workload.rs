@@ -177,6 +177,24 @@ fn other_replicas_are_no_other_version() {
 }
 
 #[test]
+fn an_earlier_failure_does_not_undo_another_number_of_replicas() {
+    let mut cluster = Cluster::running();
+    cluster.intent.workload.as_mut().unwrap().placement.replicas = 5;
+    cluster.fail(1, Fate::Killed);
+    cluster.rest();
+    assert_eq!(cluster.service.as_ref().map(|service| service.placement.replicas), Some(5));
+    cluster.fates.clear();
+    cluster.rest();
+    assert_eq!(cluster.status(), (Condition::Ready, Reason::AsRecorded));
+    // A number for which there is no place is undone.
+    let mut cluster = Cluster::running();
+    cluster.intent.workload.as_mut().unwrap().placement.replicas = 9;
+    cluster.fail(1, Fate::FindsNoNode);
+    cluster.rest();
+    assert_eq!(cluster.service.as_ref().map(|service| service.placement.replicas), Some(3));
+}
+
+#[test]
 fn changes_by_somebody_else_are_overwritten_and_after_three_reported() {
     let mut cluster = Cluster::running();
     for round in 1..=3 {

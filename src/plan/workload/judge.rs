@@ -36,9 +36,17 @@ impl WorkloadContext<'_> {
             return self.given_up(&goal, seen, &memory).unwrap_or(memory);
         }
         let is_better = self.good(&memory).is_some_and(|good| good.fingerprint() != fingerprint);
-        let Some(failed) = self.failed_trial(&goal, seen).filter(|_| is_better) else { return memory };
+        // For another number of replicas, Swarm begins no update, so the failure may be an old one.
+        let may_be_old = self.is_known(seen, &memory) && matches!(seen.rollout, Rollout::Failed(_));
+        let failed = self.failed_trial(&goal, seen).filter(|_| is_better && !may_be_old);
+        let Some(failed) = failed else { return memory };
         let message = format!("{} failed: {}", goal.words(), failed.why);
         Memory { refused: Some(self.refused(&goal, failed, message)), ..memory }
+    }
+
+    /// Whether the declared version was ready before, perhaps with another number or other places of its replicas.
+    pub(super) fn is_known(&self, seen: &SeenWorkload, memory: &Memory) -> bool {
+        self.good(memory).is_some_and(|good| good.version() == seen.version)
     }
 
     fn refused(&self, goal: &WorkloadGoal, failed: FailedTrial, message: String) -> RefusedOptions {

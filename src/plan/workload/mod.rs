@@ -209,8 +209,11 @@ impl WorkloadContext<'_> {
             return self.settled(goal, seen, memory);
         }
         let is_proven = memory.workload.as_ref().is_some_and(|of| of.ready.as_ref() == Some(&fingerprint));
-        let (partial, outcome) =
-            if is_proven { (self.healing(goal, seen), None) } else { self.trial(goal, seen) };
+        let (partial, outcome) = if is_proven || self.is_known(seen, &memory) {
+            (self.healing(goal, seen), None)
+        } else {
+            self.trial(goal, seen)
+        };
         let is_paused = matches!(&seen.rollout, Rollout::Failed(failure) if failure.is_paused);
         // A paused update replaces nothing any more, until it is written again.
         let due = seen.written_at.after(RETRY);
