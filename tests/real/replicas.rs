@@ -118,11 +118,13 @@ impl Replicas {
 
 const SLOTS: [&str; 3] = ["dev-1", "dev-2", "dev-3"];
 
-/// An image that serves a page. With `ONCE`, only the first container that starts serves it, and the others end.
+/// An image that serves a page. With `ONCE`, only the first container that starts serves it, and the others end. On
+/// SIGTERM it accepts no more requests and answers those that it has, as a program behind a proxy should.
 fn once(space: &Space, shell: &str, page: &str, lines: &str) -> String {
     let dir = tempfile::tempdir_in(space.dir()).unwrap();
     let serve = "mkdir -p /tmp/www; echo $PAGE > /tmp/www/index.html; \
-                 if [ -n \"$ONCE\" ]; then mkdir /shared/$PAGE || exit 3; fi; exec httpd -f -p 8080 -h /tmp/www";
+                 if [ -n \"$ONCE\" ]; then mkdir /shared/$PAGE || exit 3; fi; \
+                 trap 'kill $!; sleep 1; exit' TERM; httpd -f -p 8080 -h /tmp/www & wait";
     let dockerfile = format!(
         "FROM {shell}\nLABEL {}\nENV PAGE={page}\n{lines}\nENTRYPOINT [\"/bin/sh\", \"-c\", {}]\n",
         space.label(),
