@@ -45,7 +45,7 @@ pub struct Observed {
     pub name_holder: Option<NameHolder>,
     /// Names of other containers that begin with this environment's container name.
     pub taken_names: BTreeSet<String>,
-    /// The host ports that containers of other environments publish, as [`PortMapping`](super::ports::PortMapping)s.
+    /// The host ports that containers of other environments publish, as [`PortMapping`]s.
     pub ports_of_others: BTreeSet<String>,
     /// The other environments of this host, if one of them publishes a port that this one needs.
     pub neighbours: BTreeMap<EnvironmentName, Neighbour>,
@@ -166,7 +166,7 @@ pub struct ObservedContainer {
     pub command: Vec<String>,
     /// All environment variables, including the image's.
     pub env: BTreeMap<String, Secret>,
-    /// Published ports as [`PortMapping`](super::ports::PortMapping)s, or as the engine describes them.
+    /// Published ports as [`PortMapping`]s, or as the engine describes them.
     pub published: BTreeSet<String>,
     /// Its mounts.
     pub mounts: ObservedMounts,
