@@ -144,8 +144,7 @@ impl ContainerOptions {
 
     /// All published ports: that of the program, and the further ones.
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
-        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
-        own.into_iter().chain(self.run.ports.iter().cloned())
+        self.run.ports_with(self.port, self.publish)
     }
 
     /// The labels of an object with these options: owner, generation, commit, and the `fingerprint` of its

@@ -73,8 +73,7 @@ impl HolderSpec {
 
     /// All published ports.
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
-        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
-        own.into_iter().chain(self.run.ports.iter().cloned())
+        self.run.ports_with(self.port, self.publish)
     }
 
     /// A hash of every option whose change needs a new sandbox, stored in the label [`label::SPEC`]. It

@@ -305,6 +305,11 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
+    /// Whether it has a process, which holds its ports.
+    pub fn has_process(&self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
     /// A clause about a container that abide leaves as it is; its name is the subject.
     pub fn clause(&self) -> &'static str {
         match self {

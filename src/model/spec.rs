@@ -381,8 +381,7 @@ pub struct EnvironmentSpec {
 impl EnvironmentSpec {
     /// The host ports that its container publishes, unless a proxy publishes the first one.
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> {
-        let own = self.port.zip(self.publish).map(|(port, publish)| PortMapping::of_port(port, publish));
-        own.into_iter().chain(self.run.ports.iter().cloned())
+        self.run.ports_with(self.port, self.publish)
     }
 
     /// Its first exact host name.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Intent, PlannedStatus};
 use crate::model::name::EnvironmentName;
-use crate::model::observed::{ContainerState, Neighbour, Observed, ObservedContainer};
+use crate::model::observed::{Neighbour, Observed};
 use crate::model::ports::PortMapping;
 use crate::model::status::{Condition, Reason};
 
@@ -75,9 +75,7 @@ fn claims<'o>(
     observed: &'o Observed,
     wants: Vec<PortMapping>,
 ) -> BTreeMap<&'o EnvironmentName, PortClaim> {
-    let is_up =
-        |seen: &&ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
-    let own = observed.containers.iter().chain(&observed.holders).filter(is_up);
+    let own = observed.containers.iter().chain(&observed.holders).filter(|seen| seen.state.has_process());
     let own = own.flat_map(|seen| &seen.published).filter_map(|port| port.parse().ok()).collect();
     let others = observed.neighbours.iter().map(|(name, neighbour)| {
         let has = neighbour.publishes.iter().filter_map(|port| port.parse().ok()).collect();

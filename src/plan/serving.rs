@@ -15,8 +15,7 @@ use crate::model::time::Timestamp;
 /// Behind a proxy, this is every container that the proxy passes requests to, or may still pass them to.
 /// Without a proxy, it is every running container.
 pub(super) fn may_serve(container: &ObservedContainer, intent: &Intent, observed: &Observed) -> bool {
-    let has_process = matches!(container.state, ContainerState::Running | ContainerState::Paused);
-    has_process && container.has_namespace() && may_be_reached(container, intent, observed)
+    container.state.has_process() && container.has_namespace() && may_be_reached(container, intent, observed)
 }
 
 fn may_be_reached(container: &ObservedContainer, intent: &Intent, observed: &Observed) -> bool {

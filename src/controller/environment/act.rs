@@ -19,7 +19,7 @@ use crate::model::event::EventKind;
 use crate::model::mount::{AbsolutePath, Mount};
 use crate::model::name::{EnvironmentName, NetworkName};
 use crate::model::network::Attachments;
-use crate::model::observed::{ContainerState, Observed, ObservedContainer};
+use crate::model::observed::{ContainerState, Observed};
 use crate::model::spec::{EnvironmentSpec, HolderImage};
 use crate::plan::{ContainerTarget, Intent, Need, PlannedStep, RecordStep, Step, explain};
 use crate::record::{RecordError, RollbackRequest};
@@ -124,10 +124,8 @@ impl Reconciler {
     /// Whether a container of the environment has ended since it was `observed` for the plan.
     fn has_lost_a_container(&self, environment: &EnvironmentName, observed: &Observed) -> bool {
         let now = self.cache.containers(environment);
-        let is_up =
-            |seen: &ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
-        let mut were_up = observed.containers.iter().filter(|seen| is_up(seen));
-        were_up.any(|before| !now.iter().any(|seen| seen.id == before.id && is_up(seen)))
+        let mut were_up = observed.containers.iter().filter(|seen| seen.state.has_process());
+        were_up.any(|before| !now.iter().any(|seen| seen.id == before.id && seen.state.has_process()))
     }
 
     async fn log_step(&self, intent: &Intent, step: &PlannedStep) {

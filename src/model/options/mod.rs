@@ -23,7 +23,7 @@ use super::mount::AbsolutePath;
 use super::name::{ContainerName, NetworkAlias, NetworkName};
 use super::network::{Attachment, Attachments};
 use super::platform::Platform;
-use super::ports::PortMapping;
+use super::ports::{PortMapping, Publish};
 use super::secret_file::SecretFile;
 
 /// The options of a container beyond those that nearly every environment has.
@@ -54,6 +54,16 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
+    /// All published ports: `port`, the one of the program, if it is published, and the further ones.
+    pub fn ports_with(
+        &self,
+        port: Option<u16>,
+        publish: Option<Publish>,
+    ) -> impl Iterator<Item = PortMapping> {
+        let own = port.zip(publish).map(|(port, publish)| PortMapping::of_port(port, publish));
+        own.into_iter().chain(self.ports.iter().cloned())
+    }
+
     /// Whether nothing is declared.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

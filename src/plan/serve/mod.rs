@@ -6,9 +6,11 @@
 //!
 //! In reading order: [`make`] if the container does not exist, [`replace`] while it is on trial beside the
 //! previous one, [`settle`] once it is the final one, [`keep`] if nothing better can be made. [`holder`] is
-//! about the network namespaces that containers join, [`spare`] about the one that is ready for the next version, [`naming`] about the names that they need, [`swap`]
-//! about replacing a container behind the proxy, [`canary`] about versions that serve a part of the visitors first, [`leave`] about which containers may be stopped, and when,
-//! [`trial`] about options that are tried before that.
+//! about the network namespaces that containers join, [`spare`] about the one that is ready for the next
+//! version, [`naming`] about the names that they need, [`ports`] about waiting for host ports, [`swap`] about
+//! replacing a container behind the proxy, [`canary`] about versions that serve a part of the visitors first,
+//! [`leave`] about which containers may be stopped, and when, [`trial`] about options that are tried before
+//! that.
 
 mod backups;
 pub(super) mod canary;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::RolloutContext;
 use crate::model::container::ContainerSpec;
 use crate::model::memory::Memory;
-use crate::model::observed::{ContainerState, ObservedContainer};
+use crate::model::observed::ObservedContainer;
 use crate::plan::ports::{self, PortTurn};
 use crate::plan::target::KeepReason;
 use crate::plan::{PartialPlan, PlannedStatus};
@@ -46,9 +46,6 @@ impl RolloutContext<'_> {
     pub(super) fn may_wait_for_ports(&self, others: &[&ObservedContainer]) -> bool {
         let was_just_stopped =
             |id: &String| self.stopped.get(id).is_some_and(|at| self.now < at.after(LONGEST_STOP));
-        others.iter().any(|other| {
-            matches!(other.state, ContainerState::Running | ContainerState::Paused)
-                || was_just_stopped(&other.id)
-        })
+        others.iter().any(|other| other.state.has_process() || was_just_stopped(&other.id))
     }
 }

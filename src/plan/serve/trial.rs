@@ -39,10 +39,7 @@ impl RolloutContext<'_> {
     /// find it, and without the ports and addresses that a managed container has now.
     fn trial_of(&self, spec: &ContainerSpec) -> ContainerSpec {
         let own = self.containers.iter().chain(&self.draining).chain(&self.holders).copied();
-        let has_process = |seen: &&ObservedContainer| {
-            matches!(seen.state, ContainerState::Running | ContainerState::Paused)
-        };
-        let own: Vec<_> = own.filter(has_process).collect();
+        let own: Vec<_> = own.filter(|seen| seen.state.has_process()).collect();
         let published = own.iter().flat_map(|seen| &seen.published).chain(&self.observed.ports_of_others);
         let taken: Vec<PortMapping> = published.filter_map(|port| port.parse().ok()).collect();
         let is_free = |port: &PortMapping| !taken.iter().any(|taken| overlap(port, taken));

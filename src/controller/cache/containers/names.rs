@@ -6,7 +6,7 @@ use super::{CachedContainers, ContainerCache};
 use crate::controller::docker::Listed;
 use crate::model::container::label;
 use crate::model::name::{ContainerName, EnvironmentName};
-use crate::model::observed::{ContainerState, NameHolder, ObservedContainer, Owner};
+use crate::model::observed::{NameHolder, ObservedContainer, Owner};
 
 impl ContainerCache {
     /// The container that has this name, unless it is one of `environment`.
@@ -33,10 +33,8 @@ impl ContainerCache {
         environment: &EnvironmentName,
     ) -> BTreeMap<EnvironmentName, BTreeSet<String>> {
         let known = self.known();
-        let has_process =
-            |seen: &ObservedContainer| matches!(seen.state, ContainerState::Running | ContainerState::Paused);
         let mut ports = BTreeMap::<_, BTreeSet<_>>::new();
-        for (other, seen) in known.others(environment).filter(|(_, seen)| has_process(seen)) {
+        for (other, seen) in known.others(environment).filter(|(_, seen)| seen.state.has_process()) {
             if !seen.published.is_empty() {
                 ports.entry(other.clone()).or_default().extend(seen.published.iter().cloned());
             }

@@ -192,7 +192,7 @@ impl World {
 }
 
 pub(super) fn has_process(container: &ObservedContainer) -> bool {
-    matches!(container.state, ContainerState::Running | ContainerState::Paused)
+    container.state.has_process()
 }
 
 fn project_holder(id: String, name: &ContainerName, spec: &HolderSpec, now: Timestamp) -> ObservedContainer {
